@@ -1,0 +1,43 @@
+"""Random numbers keyed by row: a row draws the same whatever batch or device it is in.
+
+>>> import jax, jax.numpy as jnp
+>>> key = jax.random.key(0)
+>>> whole = normal(key, jnp.arange(4), (3,))
+>>> bool((whole[2:] == normal(key, jnp.array([2, 3]), (3,))).all())
+True
+"""
+
+from collections.abc import Callable
+
+import jax
+
+
+def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
+    """A key for each row: i32[B] global row indices -> key[B]."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+
+def normal(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Standard normals, float[B, *shape]."""
+    return _by_row(lambda k: jax.random.normal(k, shape), key, rows)
+
+
+def uniform(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Uniforms in [0, 1), float[B, *shape]."""
+    return _by_row(lambda k: jax.random.uniform(k, shape), key, rows)
+
+
+def bernoulli(key: jax.Array, rows: jax.Array, p: float, shape: tuple[int, ...] = ()) -> jax.Array:
+    """True with probability `p`, bool[B, *shape]."""
+    return _by_row(lambda k: jax.random.bernoulli(k, p, shape), key, rows)
+
+
+def randint(
+    key: jax.Array, rows: jax.Array, low: int, high: int, shape: tuple[int, ...] = ()
+) -> jax.Array:
+    """Integers in [low, high), i32[B, *shape]."""
+    return _by_row(lambda k: jax.random.randint(k, shape, low, high), key, rows)
+
+
+def _by_row(draw: Callable[[jax.Array], jax.Array], key: jax.Array, rows: jax.Array) -> jax.Array:
+    return jax.vmap(draw)(row_keys(key, rows))
