@@ -1,0 +1,101 @@
+"""What a model sees, cut on the fly from flat arrays of items.
+
+Sequences are stored once, one after the other; an example is three numbers that say where its
+history and its answer lie. Windows of L items exist only for the batch at hand.
+
+Item id 0 is padding, items are 1..I; histories are right-padded, oldest item first.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Slices(NamedTuple):
+    """Rows over one flat array: history `items[start:end]`, answer `items[end:stop]`.
+
+    A training example has `stop = end + 1`. numpy on the host, jax arrays on devices.
+    """
+
+    items: Any  # i32[nnz]
+    start: Any  # i32[N]
+    end: Any  # i32[N]
+    stop: Any  # i32[N]
+
+
+class Sequences(NamedTuple):
+    """A training batch: histories and their next items."""
+
+    seq: jax.Array  # i32[B, L]
+    target: jax.Array  # i32[B]
+    weight: jax.Array  # f32[B], 0 on padding rows
+    row: jax.Array  # i32[B], place in the global batch; keys the noise
+
+
+class SequenceQuery(NamedTuple):
+    """What `sample` sees: histories without answers."""
+
+    seq: jax.Array  # i32[B, L]
+    row: jax.Array  # i32[B], row of the split; keys the noise
+
+
+class Answer(NamedTuple):
+    """What only the ranker sees."""
+
+    seen: jax.Array  # i32[B, S] items of the whole history, 0 where there are fewer
+    relevant: jax.Array  # i32[B, R] items to find, 0 where there are fewer
+    weight: jax.Array  # f32[B], 0 on padding rows
+
+
+def window(items: jax.Array, start: jax.Array, end: jax.Array, length: int) -> jax.Array:
+    """The last `length` items of `items[start:end]`, right-padded with 0: i32[B, length].
+
+    >>> import jax.numpy as jnp
+    >>> window(jnp.array([5, 6, 7, 8]), jnp.array([0, 1]), jnp.array([4, 2]), 3).tolist()
+    [[6, 7, 8], [6, 0, 0]]
+    """
+    place = jnp.maximum(start, end - length)[:, None] + jnp.arange(length)
+    inside = place < end[:, None]
+    return jnp.where(inside, items[jnp.where(inside, place, 0)], 0).astype(jnp.int32)
+
+
+def sequences(
+    slices: Slices, index: jax.Array, *, max_len: int, row: jax.Array | None = None
+) -> Sequences:
+    """The training examples at `index` i32[B]; -1 makes a row of weight 0.
+
+    `row` is their place in the global batch, by default in this one.
+    """
+    start, end, _, weight = _rows(slices, index)
+    target = jnp.where(weight > 0, jnp.asarray(slices.items)[end], 1)
+    row = jnp.arange(index.shape[0], dtype=jnp.int32) if row is None else row
+    seq = window(jnp.asarray(slices.items), start, end, max_len)
+    return Sequences(seq, target.astype(jnp.int32), weight, row)
+
+
+def queries(slices: Slices, index: jax.Array, *, max_len: int) -> SequenceQuery:
+    """The histories at `index` i32[B], without their answers; -1 makes an empty one."""
+    start, end, _, _ = _rows(slices, index)
+    return SequenceQuery(window(jnp.asarray(slices.items), start, end, max_len), index)
+
+
+def answers(slices: Slices, index: jax.Array, *, max_seen: int, max_relevant: int) -> Answer:
+    """The answers at `index` i32[B] and the items of the whole histories."""
+    start, end, stop, weight = _rows(slices, index)
+    items = jnp.asarray(slices.items)
+    return Answer(
+        window(items, start, end, max_seen), window(items, end, stop, max_relevant), weight
+    )
+
+
+def _rows(slices: Slices, index: jax.Array):
+    real = index >= 0
+    safe = jnp.where(real, index, 0)
+    start, end, stop = (jnp.asarray(part)[safe] for part in slices[1:])
+    return (
+        jnp.where(real, start, 0),
+        jnp.where(real, end, 0),
+        jnp.where(real, stop, 0),
+        real.astype(jnp.float32),
+    )

@@ -1,0 +1,116 @@
+"""The data card: what was read, what each filter left, and a hash that two runs can compare."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from jaxrec_diff.batches import Slices
+
+
+def digest(parts: list[np.ndarray]) -> str:
+    """sha256 over arrays, their dtypes and shapes."""
+    total = hashlib.sha256()
+    for part in parts:
+        array = np.ascontiguousarray(part)
+        total.update(f"{array.dtype.str}{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def card(
+    *,
+    name: str,
+    source: str,
+    form: str,
+    filters: list[dict[str, Any]],
+    order: str,
+    split: str,
+    train: Slices,
+    valid: Slices,
+    test: Slices,
+    train_counts: np.ndarray,
+    num_users: int,
+    ids: list[np.ndarray],
+) -> dict[str, Any]:
+    """Everything that a reader needs to know whether two figures may be compared."""
+    items = len(train_counts)
+    interactions = filters[-1]["interactions"]
+    lengths = test.end - test.start
+    quantiles = (
+        {f"{q}%": int(np.quantile(lengths, q / 100)) for q in (0, 25, 50, 75, 100)}
+        if len(lengths)
+        else {}
+    )
+    splits = {"train": train, "valid": valid, "test": test}
+    return {
+        "dataset": name,
+        "source": source,
+        "format": form,
+        "time_order": order,
+        "filters": filters,
+        "num_users": num_users,
+        "num_items": items,
+        "density": interactions / max(num_users * items, 1),
+        "split": split,
+        "rows": {split: len(part.start) for split, part in splits.items()},
+        "test_history_length": quantiles,
+        "items_never_trained": int((train_counts == 0).sum()),
+        "answers_never_trained": {
+            split: _never_trained(splits[split], train_counts) for split in ("valid", "test")
+        },
+        "answers_in_history": {split: _repeated(splits[split]) for split in ("valid", "test")},
+        "hash": digest([array for part in splits.values() for array in part] + ids),
+    }
+
+
+def render(card: dict[str, Any]) -> str:
+    """The card for a terminal of 80 columns."""
+    lines = [f"data: {card['dataset']} ({card['format']}), {card['time_order']}"]
+    for entry in card["filters"]:
+        lines.append(
+            f"  {entry['filter'][:34]:<34} {entry['users']:>9,} users {entry['items']:>9,} items "
+            f"{entry['interactions']:>11,}"
+        )
+    rows = ", ".join(f"{count:,} {name}" for name, count in card["rows"].items())
+    lines.append(f"  split: {card['split']}")
+    lines.append(f"  rows: {rows}; split hash {card['hash'][:12]}")
+    quantiles = "/".join(str(value) for value in card["test_history_length"].values())
+    lines.append(f"  test history length (quartiles): {quantiles}")
+    if card["items_never_trained"]:
+        share = card["answers_never_trained"]["test"]
+        lines.append(
+            f"  {card['items_never_trained']:,} items never trained, "
+            f"{share:.1%} of test answers are such items"
+        )
+    if card["answers_in_history"]["test"] > 0:
+        lines.append(
+            f"  {card['answers_in_history']['test']:.1%} of test answers are in the history: "
+            "consider --eval.mask-seen=false"
+        )
+    return "\n".join(lines)
+
+
+def _answers(part: Slices) -> tuple[np.ndarray, np.ndarray]:
+    """(row, place) of every answer, flat."""
+    sizes = part.stop - part.end
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.end[row]
+    return row, place
+
+
+def _never_trained(part: Slices, train_counts: np.ndarray) -> float:
+    _, place = _answers(part)
+    return float(np.mean(train_counts[part.items[place] - 1] == 0)) if len(place) else 0.0
+
+
+def _repeated(part: Slices) -> float:
+    """Share of answers that occur in their row's history."""
+    row, place = _answers(part)
+    if not len(place):
+        return 0.0
+    sizes = (part.end - part.start).astype(np.int64)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.start[owner]
+    span = int(part.items.max()) + 1
+    return float(np.mean(np.isin(row * span + part.items[place], owner * span + part.items[at])))

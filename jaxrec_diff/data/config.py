@@ -1,0 +1,94 @@
+"""Settings of data: where columns are, what is filtered, how it is split."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxrec_diff import validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """The generated data set whose law is known."""
+
+    num_users: int = 5000
+    """Users."""
+    num_items: int = 600
+    """Items."""
+    num_interests: int = 12
+    """Groups of items; a user draws from two of them."""
+    min_length: int = 5
+    """Shortest sequence."""
+    max_length: int = 20
+    """Longest sequence."""
+    transition_share: float = 0.2
+    """Chance that the next item follows the last one along a fixed graph."""
+    interest_share: float = 0.7
+    """Chance that it comes from the user's interests; the rest is popularity."""
+    num_successors: int = 4
+    """Out-degree of the graph."""
+    interest_skew: float = 1.2
+    """Zipf exponent of items inside an interest."""
+    popularity_skew: float = 0.8
+    """Zipf exponent of the popularity tail."""
+    seed: int = 0
+    """Of the law and of the users; not the seed of training."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("data.synthetic.num-users", self.num_users, 1)
+        validation.at_least("data.synthetic.num-interests", self.num_interests, 2)
+        validation.at_least("data.synthetic.num-items", self.num_items, 2 * self.num_interests)
+        validation.at_least("data.synthetic.min-length", self.min_length, 1)
+        validation.within(
+            "data.synthetic.max-length", self.max_length, self.min_length, self.num_items // 2
+        )
+        validation.within("data.synthetic.transition-share", self.transition_share, 0, 0.99)
+        validation.within(
+            "data.synthetic.interest-share", self.interest_share, 0, 1 - self.transition_share
+        )
+        validation.at_least("data.synthetic.num-successors", self.num_successors, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """From a file to examples."""
+
+    user: str | None = None
+    """Column of the users; found by its usual names if not given."""
+    item: str | None = None
+    """Column of the items."""
+    rating: str | None = None
+    """Column of the ratings."""
+    timestamp: str | None = None
+    """Column of the times; without one the order of the file is the order of time."""
+    min_rating: float | None = None
+    """Keep interactions with at least this rating."""
+    user_core: int = 0
+    """Keep users with at least so many interactions; repeated until nothing changes."""
+    item_core: int = 0
+    """Keep items with at least so many interactions; repeated until nothing changes."""
+    dedup: Literal["none", "first", "last"] = "none"
+    """Of repeated pairs of user and item keep all, the first or the last."""
+    dedup_adjacent: bool = False
+    """Drop an interaction with the same item as the user's one before."""
+    split: Literal["leave_one_out", "ratio", "global_time"] = "leave_one_out"
+    """leave_one_out: last item of a user is test, the one before validation; ratio: shares of each
+    user's sequence; global_time: shares of the time line."""
+    ratio: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Shares of train, validation and test."""
+    max_len: int = 50
+    """Items of a history that a model sees, L."""
+    min_history: int = 1
+    """Shortest history of a training example."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """The generated data set."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("data.max-len", self.max_len, 1)
+        validation.at_least("data.min-history", self.min_history, 0)
+        validation.at_least("data.user-core", self.user_core, 0)
+        validation.at_least("data.item-core", self.item_core, 0)
+        if min(self.ratio) < 0 or not 0.999 < sum(self.ratio) < 1.001:
+            raise ValueError(
+                f"data.ratio must be three shares that sum to 1 such as 0.8,0.1,0.1, "
+                f"got {','.join(f'{share:g}' for share in self.ratio)}"
+            )

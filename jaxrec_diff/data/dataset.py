@@ -1,0 +1,35 @@
+"""What loading ends in."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrec_diff.batches import Slices
+
+
+class Dataset(NamedTuple):
+    """Examples and queries over one flat array of items, on the host."""
+
+    name: str
+    num_users: int
+    num_items: int
+    train: Slices  # a row an example
+    valid: Slices  # a row a user, or a given row
+    test: Slices
+    item_ids: np.ndarray  # raw id of item j + 1
+    user_ids: np.ndarray  # raw id of user j
+    valid_users: np.ndarray  # i32, user of each row of valid
+    test_users: np.ndarray
+    train_counts: np.ndarray  # i64[I], occurrences of item j + 1 in training
+    split: str  # how it was split, in words
+    card: dict[str, Any]
+    law: Any  # synthetic.Law if the data was generated, else None
+
+
+class Sequences(NamedTuple):
+    """Users' items in the order of time, one user after the other."""
+
+    items: np.ndarray  # i32[nnz], 1..I
+    users: np.ndarray  # i32[nnz]
+    times: np.ndarray  # f64[nnz] or i64[nnz]
+    offsets: np.ndarray  # i64[U + 1]

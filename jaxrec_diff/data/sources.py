@@ -1,0 +1,313 @@
+"""Files to raw columns. Each refusal is one sentence that names the file and what is wrong."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrec_diff.data.config import DataConfig
+
+_NAMES = {
+    "user": ("user_id", "user", "uid", "userid", "user_idx", "session_id"),
+    "item": ("item_id", "item", "iid", "itemid", "item_idx", "movie_id", "movieid", "sid"),
+    "rating": ("rating", "ratings", "score", "stars"),
+    "timestamp": ("timestamp", "time", "unix_time", "ts", "date"),
+}
+_GENERIC = ("interactions", "ratings", "data", "train", "inter", "u", "clicks", "events", "log")
+_SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".inter", ".parquet", ".npz")
+SPLITS = ("train", "valid", "test")
+
+
+class Columns(NamedTuple):
+    """Raw columns of a table of interactions."""
+
+    users: np.ndarray
+    items: np.ndarray
+    ratings: np.ndarray | None
+    times: np.ndarray | None
+
+
+class Histories(NamedTuple):
+    """Rows of given histories and targets, flat."""
+
+    items: np.ndarray  # raw ids: each row's history, oldest first, then its target
+    offsets: np.ndarray  # i64[N + 1]
+
+
+class Source(NamedTuple):
+    """What a path holds: one table, or tables that are already split."""
+
+    kind: str  # "table" | "pairs" | "histories"
+    format: str
+    tables: dict[str, Any]  # {"all": Columns}, or by split Columns or Histories
+
+
+def dataset_name(source: str) -> str:
+    """`synthetic`, the folder's name, or the file's stem unless that says nothing.
+
+    >>> dataset_name("data/ml-100k/ml-100k.inter"), dataset_name("amazon-beauty/ratings.csv")
+    ('ml-100k', 'amazon-beauty')
+    """
+    path = Path(source)
+    if path.suffix.lower() not in _SUFFIXES:
+        return path.name or path.resolve().name
+    if path.stem.lower() in _GENERIC:
+        return path.resolve().parent.name
+    return path.stem
+
+
+def read(source: str, config: DataConfig) -> Source:
+    """Reads a file of interactions, or a folder of train, valid and test tables.
+
+    Raises:
+      ValueError: if there is nothing usable at the path.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise ValueError(f"{source} does not exist{_nearest(path)}")
+    if path.is_dir():
+        return _folder(path, config)
+    table = _table(path)
+    return Source("table", _format(path), {"all": _columns(table, path, config)})
+
+
+def _nearest(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return "; use synthetic, a file of interactions or a folder of tables"
+    near = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], 1, 0.5)
+    return f"; did you mean {folder / near[0]}?" if near else f"; {folder} has no such file"
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower().lstrip(".")
+
+
+def _folder(path: Path, config: DataConfig) -> Source:
+    found = {}
+    for split in SPLITS:
+        files = [entry for entry in sorted(path.glob(f"{split}.*")) if entry.suffix in _SUFFIXES]
+        if not files:
+            raise ValueError(
+                f"{path} lacks a table {split} (say {split}.parquet or {split}.csv); "
+                "a folder must hold train, valid and test"
+            )
+        found[split] = files[0]
+    tables = {split: _table(file) for split, file in found.items()}
+    form = _format(found["train"])
+    if "history" in tables["train"]:
+        rows = {split: _histories(table, found[split]) for split, table in tables.items()}
+        return Source("histories", form, rows)
+    pairs = {split: _columns(table, found[split], config) for split, table in tables.items()}
+    return Source("pairs", form, pairs)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """Column name -> array of a file; lists stay arrow arrays."""
+    suffix = path.suffix.lower()
+    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        ".parquet": _parquet,
+        ".npz": _npz,
+        ".dat": _double_colon,
+    }
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"{path} has the ending {suffix!r}; readable are {', '.join(_SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    table = readers.get(suffix, _delimited)(path)
+    if not table or not len(next(iter(table.values()))):
+        raise ValueError(f"{path} has a header and no rows")
+    return table
+
+
+def _parquet(path: Path) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not a readable parquet file") from error
+    return {
+        name: column.combine_chunks()
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+        else _numpy(column)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def _numpy(column: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    return (
+        column.to_numpy(zero_copy_only=False)
+        if isinstance(column, pa.Array)
+        else (column.to_numpy())
+    )
+
+
+def _npz(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a readable npz file of plain arrays") from error
+
+
+def _double_colon(path: Path) -> dict[str, Any]:
+    """MovieLens' `user::item::rating::timestamp`, without a header."""
+    with path.open(errors="replace") as file:
+        first = file.readline()
+    if "::" not in first:
+        return _delimited(path)
+    width = first.count("::") + 1
+    names = ["user_id", "item_id", "rating", "timestamp"][:width]
+    if width < 2:
+        raise ValueError(
+            f"{path} has lines of {width} field; needed are user::item[::rating[::time]]"
+        )
+    spread = [part for name in names for part in (name, f"_{name}")][:-1]
+    table = _csv(path, ":", spread)
+    return {name: table[name] for name in names}
+
+
+def _delimited(path: Path) -> dict[str, Any]:
+    """csv, tsv, RecBole's .inter and MovieLens' u.data; the separator is what the header holds."""
+    with path.open(errors="replace") as file:
+        first = file.readline().rstrip("\r\n")
+    separator = max("\t,;| ", key=first.count)
+    if not first.count(separator):
+        raise ValueError(f"{path} has one column, {first[:40]!r}; needed are a user and an item")
+    fields = [name.strip() for name in first.split(separator)]
+    if all(_is_number(name) for name in fields):
+        names = ["user_id", "item_id", "rating", "timestamp"][: len(fields)]
+        names += [f"_{i}" for i in range(len(names), len(fields))]
+        return _csv(path, separator, names)
+    return _csv(path, separator, None)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _csv(path: Path, separator: str, names: list[str] | None) -> dict[str, Any]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    try:
+        table = csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(column_names=names),
+            parse_options=csv.ParseOptions(delimiter=separator),
+        )
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable table: {str(error).splitlines()[0]}") from error
+    # RecBole writes `user_id:token`
+    return {
+        name.split(":")[0]: _numpy(column)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def _columns(table: dict[str, Any], path: Path, config: DataConfig) -> Columns:
+    users = _ids(table[_find(table, path, "user", config.user)], path, "user")
+    items = _ids(table[_find(table, path, "item", config.item)], path, "item")
+    rating, time = (
+        _find(table, path, kind, getattr(config, kind), needed=False)
+        for kind in ("rating", "timestamp")
+    )
+    if config.min_rating is not None and rating is None:
+        raise ValueError(
+            f"data.min-rating needs a rating column and {path} has {', '.join(table)}; "
+            "name it with --data.rating"
+        )
+    ratings = None if rating is None else _numbers(table[rating], path, rating)
+    return Columns(
+        users, items, ratings, None if time is None else _numbers(table[time], path, time)
+    )
+
+
+def _find(
+    table: dict[str, Any], path: Path, kind: str, given: str | None, needed: bool = True
+) -> str | None:
+    names = {name.lower(): name for name in table}
+    if given is not None:
+        if given in table:
+            return given
+        near = difflib.get_close_matches(given, table, 1, 0.0)[0]
+        raise ValueError(f"{path} has no column {given!r}; did you mean {near!r}?")
+    for name in _NAMES[kind]:
+        if name in names:
+            return names[name]
+    if needed:
+        raise ValueError(
+            f"{path} has no {kind} column: found {', '.join(map(repr, table))}, "
+            f"expected {_NAMES[kind][0]!r} or --data.{kind}=NAME"
+        )
+    return None
+
+
+def _ids(values: Any, path: Path, kind: str) -> np.ndarray:
+    """Ids as int64, or as text where they are no numbers."""
+    values = np.asarray(values)
+    if values.dtype.kind in "iu":
+        _refuse_first(values < 0, values, path, f"a negative {kind} id", "ids start at 0")
+        return values.astype(np.int64)
+    if values.dtype.kind == "f":
+        bad = ~np.isfinite(values) | (values != np.floor(values))
+        _refuse_first(bad, values, path, f"a {kind} id that is no whole number", "ids are integers")
+        _refuse_first(values < 0, values, path, f"a negative {kind} id", "ids start at 0")
+        return values.astype(np.int64)
+    missing = np.array([value is None or value == "" for value in values])
+    _refuse_first(missing, values, path, f"a missing {kind} id", "every row needs one")
+    return values.astype(str)
+
+
+def _numbers(values: Any, path: Path, name: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind == "M":
+        values = values.astype("datetime64[s]").astype(np.int64)
+    if values.dtype.kind not in "iuf":
+        text = values.astype(str)
+        try:
+            values = text.astype(np.float64)
+        except ValueError:
+            try:
+                values = text.astype("datetime64[s]").astype(np.int64)
+            except ValueError as error:
+                raise ValueError(
+                    f"column {name!r} of {path} holds {text[0]!r}, which is neither a number nor "
+                    "a date such as 2024-01-31"
+                ) from error
+    bad = ~np.isfinite(values)
+    _refuse_first(bad, values, path, f"{name}", "every row needs a finite one")
+    return values
+
+
+def _refuse_first(bad: np.ndarray, values: np.ndarray, path: Path, what: str, hint: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"{path} has {what} {values[row]!s} in row {row + 1}; {hint}")
+
+
+def _histories(table: dict[str, Any], path: Path) -> Histories:
+    if "target" not in table:
+        raise ValueError(f"{path} has no column 'target': found {', '.join(map(repr, table))}")
+    history = table["history"]
+    lengths = np.diff(np.asarray(history.offsets))
+    values = _ids(history.flatten().to_numpy(zero_copy_only=False), path, "history")
+    targets = _ids(table["target"], path, "target")
+    offsets = np.append(0, np.cumsum(lengths + 1))
+    items = np.empty(offsets[-1], dtype=np.promote_types(values.dtype, targets.dtype))
+    is_target = np.zeros(len(items), bool)
+    is_target[offsets[1:] - 1] = True
+    items[is_target], items[~is_target] = targets, values
+    return Histories(items, offsets)

@@ -1,0 +1,91 @@
+"""Cuts of users' sequences: items[start:a] train, [a:b] validation, [b:stop] test."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrec_diff.batches import Slices
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.dataset import Sequences
+
+
+class Cuts(NamedTuple):
+    """Positions in the flat array, i64[U] each."""
+
+    start: np.ndarray
+    train_end: np.ndarray
+    valid_end: np.ndarray
+    stop: np.ndarray
+
+
+def cut(sequences: Sequences, config: DataConfig) -> tuple[Cuts, str]:
+    """The cuts of the rule that the settings name, and the rule in words."""
+    rules = {"leave_one_out": leave_one_out, "ratio": ratio, "global_time": global_time}
+    shares = "/".join(f"{share:g}" for share in config.ratio)
+    words = {
+        "leave_one_out": "leave-one-out (last item test, the one before validation)",
+        "ratio": f"{shares} of each user's sequence in time order",
+        "global_time": f"{shares} of all interactions in time order",
+    }
+    return rules[config.split](sequences, config), words[config.split]
+
+
+def leave_one_out(sequences: Sequences, config: DataConfig) -> Cuts:
+    """Last item test, last but one validation; users with fewer than 3 items only train."""
+    start, stop = sequences.offsets[:-1], sequences.offsets[1:]
+    enough = stop - start >= 3
+    return Cuts(start, stop - 2 * enough, stop - enough, stop)
+
+
+def ratio(sequences: Sequences, config: DataConfig) -> Cuts:
+    """Shares of every user's sequence, rounded down for validation and test.
+
+    A user of at least 3 items gives at least one to each split that has a share.
+    """
+    start, stop = sequences.offsets[:-1], sequences.offsets[1:]
+    length = stop - start
+    sizes = []
+    for share in config.ratio[1:]:
+        size = np.floor(length * share + 1e-9).astype(np.int64)
+        sizes.append(np.where((length >= 3) & (share > 0), np.maximum(size, 1), 0))
+    return Cuts(start, stop - sizes[0] - sizes[1], stop - sizes[1], stop)
+
+
+def global_time(sequences: Sequences, config: DataConfig) -> Cuts:
+    """Two points in time that cut all interactions into the shares; no split sees the future.
+
+    Interactions at the very moment of a cut belong to the later split.
+    """
+    times = np.sort(sequences.times)
+    bounds = np.cumsum(config.ratio[:2]) * len(times)
+    first, second = (times[min(int(round(bound)), len(times) - 1)] for bound in bounds)
+    before_first = np.append(0, np.cumsum(sequences.times < first))
+    before_second = np.append(0, np.cumsum(sequences.times < second))
+    start, stop = sequences.offsets[:-1], sequences.offsets[1:]
+    return Cuts(
+        start,
+        start + before_first[stop] - before_first[start],
+        start + before_second[stop] - before_second[start],
+        stop,
+    )
+
+
+def examples(items: np.ndarray, cuts: Cuts, min_history: int) -> Slices:
+    """A training example for every item of a train part with enough history before it."""
+    sizes = np.maximum(cuts.train_end - cuts.start - min_history, 0)
+    first = np.repeat(cuts.start + min_history - np.append(0, np.cumsum(sizes)[:-1]), sizes)
+    end = np.arange(sizes.sum()) + first
+    return slices(items, np.repeat(cuts.start, sizes), end, end + 1)
+
+
+def queries(
+    items: np.ndarray, start: np.ndarray, end: np.ndarray, stop: np.ndarray
+) -> tuple[Slices, np.ndarray]:
+    """Rows with a history and something to find, and which users they are."""
+    kept = np.flatnonzero((stop > end) & (end > start))
+    return slices(items, start[kept], end[kept], stop[kept]), kept.astype(np.int32)
+
+
+def slices(items: np.ndarray, start: np.ndarray, end: np.ndarray, stop: np.ndarray) -> Slices:
+    """Slices of int32."""
+    return Slices(items, *(part.astype(np.int32) for part in (start, end, stop)))

@@ -1,0 +1,188 @@
+"""Users whose next item follows a known law, so that the best reachable figures are known exactly.
+
+Items fall into C groups, the interests. A user has two of them, z = {z1, z2}, drawn uniformly from
+all pairs and kept for life. Given the history h with last item l, the next item is drawn from
+
+    p(j | h, z)  ~  [ a T(l, j) + b (q_z1(j) + q_z2(j)) / 2 + c P(j) ]  1[j not in h]
+
+with T a sparse graph of successors, q_g a skewed law over the items of group g and P a popularity
+tail over all items. The first item is drawn without T. Nobody ever takes an item twice.
+
+z is hidden, but it has few values, so Bayes' rule gives p(z | h) and with it p(j | h) exactly. No
+ranker can beat the one that sorts items by p(j | h): its expected HR@k is the mean over users of
+the k largest probabilities, its expected NDCG@k the same with gains, and so on (`optimum`).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrec_diff.batches import Slices
+from jaxrec_diff.data.config import SyntheticConfig
+from jaxrec_diff.data.sources import Columns
+
+_ROWS = 1024
+
+
+class Law(NamedTuple):
+    """The law's tables, float64; items count from 0 here."""
+
+    successors: np.ndarray  # i64[I, S]
+    successor_probs: np.ndarray  # [S]
+    group: np.ndarray  # i64[I] interest of each item
+    within: np.ndarray  # [I] q of the item's own group
+    popularity: np.ndarray  # [I]
+    pairs: np.ndarray  # bool[C, Z], whether a group is in a pair
+    shares: tuple[float, float, float]  # a, b, c
+
+
+def make_law(config: SyntheticConfig) -> Law:
+    """A law from a seed."""
+    rng = np.random.default_rng([config.seed, 0])
+    items, groups = config.num_items, config.num_interests
+    group = rng.permutation(items) % groups
+    order = rng.permutation(items)
+    within = np.zeros(items)
+    for g in range(groups):
+        members = order[group[order] == g]
+        weights = (1.0 + np.arange(len(members))) ** -config.interest_skew
+        within[members] = weights / weights.sum()
+    popularity = (1.0 + rng.permutation(items)) ** -config.popularity_skew
+    count = min(config.num_successors, items - 1)
+    successors = np.stack([_successors(rng, j, group, count) for j in range(items)])
+    weights = 0.5 ** np.arange(count)
+    first, second = np.triu_indices(groups, k=1)
+    pairs = np.zeros((groups, len(first)), bool)
+    pairs[first, np.arange(len(first))] = pairs[second, np.arange(len(first))] = True
+    a, b = config.transition_share, config.interest_share
+    return Law(
+        successors, weights / weights.sum(), group, within, popularity / popularity.sum(), pairs,
+        (a, b, 1.0 - a - b),
+    )  # fmt: skip
+
+
+def generate(law: Law, config: SyntheticConfig) -> Columns:
+    """Users' sequences, one after the other; the time is the place in the sequence."""
+    rng = np.random.default_rng([config.seed, 1])
+    items = len(law.group)
+    lengths = rng.integers(config.min_length, config.max_length + 1, config.num_users)
+    pair = rng.integers(0, law.pairs.shape[1], config.num_users)
+    drawn = np.full((config.num_users, config.max_length), -1)
+    for first in range(0, config.num_users, _ROWS):
+        rows = np.arange(first, min(first + _ROWS, config.num_users))
+        seen = np.zeros((len(rows), items), bool)
+        for place in range(config.max_length):
+            last = drawn[rows, place - 1] if place else np.full(len(rows), -1)
+            probs = _general(law, last) + _interest_share(law, last)[:, None] * (
+                0.5 * law.pairs[law.group][:, pair[rows]].T * law.within
+            )
+            probs[seen] = 0.0
+            cumulative = np.cumsum(probs, axis=1)
+            at = rng.random(len(rows))[:, None] * cumulative[:, -1:]
+            # the first item whose cumulative mass exceeds the draw: never one of mass zero
+            drawn[rows, place] = np.argmax(cumulative > at, axis=1)
+            seen[np.arange(len(rows)), drawn[rows, place]] = True
+    kept = np.arange(config.max_length) < lengths[:, None]
+    users, places = np.nonzero(kept)
+    return Columns(users, drawn[kept], None, places)
+
+
+def predictive(law: Law, histories: np.ndarray) -> np.ndarray:
+    """p(next = j | history), float64[n, I].
+
+    Args:
+      law: tables.
+      histories: i64[n, L] items from 0, oldest first, right-padded with -1.
+    """
+    _, share, tail = law.shares
+    rows = np.arange(len(histories))
+    log_post = np.zeros((len(histories), law.pairs.shape[1]))
+    # Masses of what was seen, updated item by item.
+    last = np.full(len(histories), -1)
+    seen_within = np.zeros((len(histories), len(law.pairs)))
+    seen = np.zeros((len(histories), len(law.group)), bool)
+    for place in range(histories.shape[1]):
+        item = histories[:, place]
+        real = item >= 0
+        x = np.where(real, item, 0)
+        shared = _general(law, last)
+        interest = _interest_share(law, last)[:, None] / 2
+        member = law.pairs[law.group[x]]
+        numerator = shared[rows, x][:, None] + interest * law.within[x][:, None] * member
+        unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ law.pairs)
+        with np.errstate(divide="ignore"):
+            log_post += np.where(real[:, None], np.log(numerator) - np.log(unseen), 0.0)
+        seen[rows[real], x[real]] = True
+        seen_within[rows[real], law.group[x[real]]] += law.within[x[real]]
+        last = np.where(real, item, last)
+    post = np.exp(log_post - log_post.max(axis=1, keepdims=True))
+    post /= post.sum(axis=1, keepdims=True)
+    shared = _general(law, last)
+    interest = _interest_share(law, last)[:, None] / 2
+    unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ law.pairs)
+    per_pair = post / unseen
+    per_group = per_pair @ law.pairs.T
+    probs = per_pair.sum(1)[:, None] * shared + interest * per_group[:, law.group] * law.within
+    return np.where(seen, 0.0, probs)
+
+
+def optimum(law: Law, slices: Slices, ks: tuple[int, ...]) -> dict[str, float]:
+    """The expected figures of the best possible ranker, given the whole history of each row.
+
+    {} if a row has several answers: the law speaks of the next item only.
+    """
+    if len(slices.start) == 0 or (slices.stop - slices.end != 1).any():
+        return {}
+    largest = min(max(ks), len(law.group))
+    place = 1.0 + np.arange(largest)
+    gains = {"hr": np.ones(largest), "ndcg": 1.0 / np.log2(place + 1.0), "mrr": 1.0 / place}
+    sums = {f"{name}@{k}": 0.0 for k in ks for name in gains}
+    for histories in _histories(slices):
+        probs = predictive(law, histories)
+        best = -np.sort(-np.partition(probs, -largest, axis=1)[:, -largest:], axis=1)
+        for k in ks:
+            for name, gain in gains.items():
+                sums[f"{name}@{k}"] += float((best[:, :k] * gain[:k]).sum())
+    means = {name: total / len(slices.start) for name, total in sums.items()}
+    for k in ks:
+        means[f"recall@{k}"] = means[f"hr@{k}"]
+        means[f"map@{k}"] = means[f"mrr@{k}"]
+        means[f"precision@{k}"] = means[f"hr@{k}"] / k
+    return means
+
+
+def _histories(slices: Slices) -> Iterator[np.ndarray]:
+    """Chunks of whole histories, items from 0, right-padded with -1."""
+    for first in range(0, len(slices.start), _ROWS):
+        start, end = slices.start[first : first + _ROWS], slices.end[first : first + _ROWS]
+        at = start[:, None] + np.arange(int((end - start).max()))
+        inside = at < end[:, None]
+        yield np.where(inside, slices.items[np.where(inside, at, 0)] - 1, -1)
+
+
+def _general(law: Law, last: np.ndarray) -> np.ndarray:
+    """What does not depend on the interests, float64[n, I]: a T(last, j) + c P(j)."""
+    a, b, c = law.shares
+    begun = last >= 0
+    out = np.where(begun, c, c / (b + c))[:, None] * law.popularity
+    np.add.at(
+        out,
+        (np.flatnonzero(begun)[:, None], law.successors[last[begun]]),
+        a * law.successor_probs,
+    )
+    return out
+
+
+def _interest_share(law: Law, last: np.ndarray) -> np.ndarray:
+    """b, or its share b / (b + c) of the first item."""
+    _, b, c = law.shares
+    return np.where(last >= 0, b, b / (b + c))
+
+
+def _successors(rng: np.random.Generator, item: int, group: np.ndarray, count: int) -> np.ndarray:
+    """Distinct successors of an item, its own group's first where there are enough."""
+    own = np.flatnonzero((group == group[item]) & (np.arange(len(group)) != item))
+    other = np.flatnonzero(group != group[item])
+    mates = rng.permutation(own)[: count - 1]
+    return np.append(mates, rng.permutation(other)[: count - len(mates)])
