@@ -1,0 +1,106 @@
+"""Exact top lists from points and the rows they are compared with, a chunk of items at a time.
+
+>>> import jax.numpy as jnp
+>>> found = top(jnp.array([[1.0, 0.0]]), jnp.array([[0.1, 9.0], [0.3, 0.0], [0.2, 1.0]]), k=2)
+>>> found.items.tolist()
+[[2, 3]]
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+# Scores of a batch and a chunk stay under this many bytes.
+_CHUNK_BYTES = 64 * 2**20
+
+
+class Top(NamedTuple):
+    """The best items of each row, best first; ties to the lowest id."""
+
+    scores: jax.Array  # f32[B, k], -inf where there are fewer than k candidates
+    items: jax.Array  # i32[B, k] item ids 1..I, 0 where there are fewer
+
+
+def top(
+    points: jax.Array,
+    table: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    k: int,
+    seen: jax.Array | None = None,
+    allowed: jax.Array | None = None,
+    chunk: int | None = None,
+) -> Top:
+    """The `k` items with the highest `point . table[j] + bias[j]`.
+
+    No [B, I] array exists when I is larger than a chunk; the result does not depend on the chunk.
+    A score that is not a number counts as -inf.
+
+    Args:
+      points: f32[B, D], or f32[B, P, D] for P points a row, of which an item scores the best.
+      table: f32[I, D]; row j is item j + 1.
+      bias: f32[I].
+      k: length of the lists.
+      seen: i32[B, S] item ids that are no candidates for that row; 0 is none.
+      allowed: bool[I] candidates; all by default.
+      chunk: items scored at once; by default what fits in a fixed number of bytes.
+    """
+    chex.assert_rank(points, {2, 3})
+    size, items = points.shape[0], table.shape[0]
+    spread = points.shape[1] if points.ndim == 3 else 1
+    chunk = chunk or max(k, 1024, _CHUNK_BYTES // (4 * size * spread))
+    count = -(-items // chunk)
+    chunk = -(-items // count)
+    penalty = jnp.zeros(items) if bias is None else bias
+    if allowed is not None:
+        penalty = jnp.where(allowed, penalty, -jnp.inf)
+    padding = count * chunk - items
+    table = jnp.pad(table, ((0, padding), (0, 0))).reshape(count, chunk, -1)
+    penalty = jnp.pad(penalty, (0, padding), constant_values=-jnp.inf).reshape(count, chunk)
+
+    def scores_of(rows, extra, offset):
+        # exact on every device: the default precision may round to bfloat16 or tf32
+        raw = jnp.matmul(points, rows.T, precision=jax.lax.Precision.HIGHEST)
+        scores = (raw.max(axis=1) if points.ndim == 3 else raw) + extra
+        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+        if seen is None:
+            return scores
+        place = seen - 1 - offset
+        # ids outside this chunk, padding among them, are dropped: a negative place would wrap
+        place = jnp.where((place >= 0) & (place < chunk), place, chunk)
+        return scores.at[jnp.arange(size)[:, None], place].set(-jnp.inf, mode="drop")
+
+    def best_of(scores, offset):
+        values, place = jax.lax.top_k(scores, min(k, chunk))
+        return values, place.astype(jnp.int32) + offset + 1
+
+    if count == 1:
+        values, ids = best_of(scores_of(table[0], penalty[0], 0), 0)
+    else:
+
+        def merge(best, row):
+            rows, extra, offset = row
+            values, ids = best_of(scores_of(rows, extra, offset), offset)
+            # earlier chunks first, so that ties go to the lowest id
+            both = [jnp.concatenate(pair, axis=1) for pair in zip(best, (values, ids), strict=True)]
+            values, place = jax.lax.top_k(both[0], k)
+            return (values, jnp.take_along_axis(both[1], place, axis=1)), None
+
+        start = (jnp.full((size, k), -jnp.inf), jnp.zeros((size, k), jnp.int32))
+        offsets = jnp.arange(count, dtype=jnp.int32) * chunk
+        (values, ids), _ = jax.lax.scan(merge, start, (table, penalty, offsets))
+    short = k - values.shape[1]
+    values = jnp.pad(values, ((0, 0), (0, short)), constant_values=-jnp.inf)
+    ids = jnp.pad(ids, ((0, 0), (0, short)))
+    return Top(values, jnp.where(values > -jnp.inf, ids, 0))
+
+
+def nearest(points: jax.Array, table: jax.Array, *, chunk: int | None = None) -> jax.Array:
+    """The best item of each place by inner product: f32[B, M, D] -> i32[B, M].
+
+    Normalise both sides for the cosine.
+    """
+    flat = points.reshape(-1, points.shape[-1])
+    return top(flat, table, k=1, chunk=chunk).items[:, 0].reshape(points.shape[:-1])
