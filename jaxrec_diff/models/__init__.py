@@ -1,0 +1,36 @@
+"""The systems by their settings: a plain dict, filled here and nowhere else."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxrec_diff.models import dimerec, dreamrec
+from jaxrec_diff.models.base import Model, Rules
+
+
+class System(NamedTuple):
+    """A model and how its authors evaluate it."""
+
+    build: Callable[..., Model]  # config, DataSpec, axis_name=, protocol= -> Model
+    official: Rules
+
+
+# The released script ranks all rows, histories included, and drops the last N mod 100 rows. DimeRec
+# has no released code; those who re-ran it used the same script.
+_DREAMREC_SCRIPT = Rules(mask_seen=False, trained_only=False, multiple_of=100)
+
+SYSTEMS: dict[type, System] = {
+    dreamrec.DreamRecConfig: System(dreamrec.build, _DREAMREC_SCRIPT),
+    dimerec.DimeRecConfig: System(dimerec.build, _DREAMREC_SCRIPT),
+}
+
+
+def system(config: Any) -> System:
+    """The system that a settings object belongs to.
+
+    Raises:
+      ValueError: if it belongs to none.
+    """
+    if type(config) not in SYSTEMS:
+        names = ", ".join(known.__name__ for known in SYSTEMS)
+        raise ValueError(f"{type(config).__name__} is no model's settings; there are {names}")
+    return SYSTEMS[type(config)]

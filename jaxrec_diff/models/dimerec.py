@@ -1,0 +1,334 @@
+"""DimeRec: interests guide a diffusion on the unit sphere (arXiv:2408.12153, WSDM 2025).
+
+A history is pressed into K interest vectors; a denoiser, guided by them, turns a random direction
+into the next interest e_u; items are retrieved by inner product with e_u. No code was released:
+the docstrings say which reading of the paper a default takes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff import forward, losses, noise, samplers, schedules, sphere, timesteps, validation
+from jaxrec_diff.models.base import (
+    Aux,
+    DataSpec,
+    Head,
+    Model,
+    Protocol,
+    SamplerConfig,
+    Variables,
+    check_diffusion,
+    plan,
+)
+from jaxrec_diff.nets.dense import Dense
+from jaxrec_diff.nets.embeddings import StepEmbedding
+from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
+
+
+@dataclass(frozen=True, kw_only=True)
+class DimeRecConfig:
+    """Settings of DimeRec; the defaults read the paper literally."""
+
+    width: int = 64
+    """Size d of the embeddings."""
+    num_interests: int = 4
+    """Guidance vectors K."""
+    interests: Literal["self_attentive", "last_items"] = "self_attentive"
+    """self_attentive: ComiRec-SA, learned; last_items: embeddings of the last K items."""
+    value_has_position: bool = False
+    """Whether interests average H + P (as one summary writes) or H (as ComiRec does)."""
+    init_scale: float = 0.05
+    """Deviation of the item rows at the start. With 1 the rows that are never trained would win
+    every ranking by inner product."""
+    num_steps: int = 50
+    """Diffusion steps T."""
+    beta_start: float = 1e-4
+    """First beta of the linear schedule."""
+    beta_stop: float = 2e-2
+    """Last beta of the linear schedule."""
+    forward: Literal["grw", "vp_norm"] = "grw"
+    """grw: geodesic random walk of Algorithm 1; vp_norm: the normalised Euclidean forward step,
+    which hides the target better."""
+    forward_alpha: Literal["abar", "beta"] = "abar"
+    """Noise scale of grw: sqrt(1 - abar_t), or sqrt(beta_t) as one transcription prints it."""
+    noise_scale: Literal["unit", "inv_sqrt_d"] = "unit"
+    """Scale of the noise on the sphere, forward and reverse; inv_sqrt_d leaks the target."""
+    project: bool = True
+    """Project forward noise on the tangent space, as the exponential map requires."""
+    temperature: float = 1.0
+    """tau_s of the sampled softmax on the sphere; the paper prints none."""
+    recon_weight: float = 0.1
+    """lambda, weight of the reconstruction loss."""
+    ssm_weight: float = 1.0
+    """mu, weight of the sampled softmax."""
+    normalize_estimate: bool = True
+    """Whether the denoiser's output is put on the sphere."""
+    negatives: Literal["uniform", "log_uniform", "full"] = "uniform"
+    """How negatives are drawn (shared by the batch): uniform; log_uniform over popularity ranks,
+    with the expected-count correction; full takes the whole catalogue."""
+    num_negatives: int = 2560
+    """Negatives a batch (ignored by full)."""
+    stop_gradient_xt: bool = False
+    """Stop the gradient from the noised target into the item table."""
+    score: Literal["ip", "cos"] = "ip"
+    """Inner product with raw rows, whose length holds a popularity prior, or with normalised."""
+    hoist: bool = True
+    """Compute the part of the denoiser that no step changes once; False runs the plain loop."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """The reverse path; temperature 0 or kind mean serve deterministically given the start."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("model.width", self.width, 4)
+        if self.width % 2:
+            raise ValueError(f"model.width must be even, got {self.width}; try {self.width + 1}")
+        validation.at_least("model.num-interests", self.num_interests, 1)
+        validation.at_least("model.num-negatives", self.num_negatives, 1)
+        validation.above("model.temperature", self.temperature, 0, 1.0)
+        validation.above("model.init-scale", self.init_scale, 0, 0.05)
+        validation.at_least("model.recon-weight", self.recon_weight, 0)
+        validation.at_least("model.ssm-weight", self.ssm_weight, 0)
+        check_diffusion(self.num_steps, self.beta_start, self.beta_stop, self.sampler)
+        if self.sampler.kind == "closed_form":
+            raise ValueError(
+                "model.sampler.kind=closed_form needs an affine denoiser, which dimerec has not; "
+                "take ddpm, mean, ddim, dpmpp or one_step"
+            )
+
+
+class DimeRecNet(nn.Module):
+    """All parameters of DimeRec; row 0 of `items` is padding."""
+
+    num_items: int
+    max_len: int
+    config: DimeRecConfig
+
+    def setup(self) -> None:
+        width, normal = self.config.width, nn.initializers.normal(self.config.init_scale)
+        self.items = self.param("items", normal, (self.num_items + 1, width))
+        self.positions = self.param("positions", normal, (self.max_len, width))
+        if self.config.interests == "self_attentive":
+            self.extract = SelfAttentiveInterests(
+                self.config.num_interests, self.config.value_has_position
+            )
+        self.step = StepEmbedding(width)
+        self.inner = Dense(4 * width)
+        self.outer = Dense(width)
+
+    def __call__(self, seq: jax.Array, target: jax.Array) -> jax.Array:
+        """Touches every parameter, for `init` only."""
+        steps = jnp.zeros(target.shape, jnp.int32)
+        return self.denoise(self.items[target], steps, self.guide(seq))
+
+    def guide(self, seq: jax.Array) -> jax.Array:
+        """i32[B, L] -> f32[B, K, D] the interests g."""
+        history, mask = self.items[seq], seq > 0
+        if self.config.interests == "last_items":
+            return last_items(history, mask, self.config.num_interests)
+        return self.extract(history, self.positions[: seq.shape[-1]], mask)[0]
+
+    def denoise(self, xt: jax.Array, t: jax.Array, interests: jax.Array) -> jax.Array:
+        """x_0 from [x_t ; g_1 .. g_K ; tau(t)], f32[B, D], before it is put on the sphere."""
+        flat = interests.reshape(interests.shape[0], -1)
+        joined = jnp.concatenate([xt, flat, self.step(t)], axis=-1)
+        return self.outer(nn.gelu(self.inner(joined), approximate=False))
+
+    def embed_steps(self, t: jax.Array) -> jax.Array:
+        return self.step(t)
+
+
+def build(
+    config: DimeRecConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Model:
+    """DimeRec as four pure functions.
+
+    Args:
+      config: settings.
+      spec: sizes of the data, and item counts if negatives are log-uniform.
+      axis_name: name of the device axis inside `pmap`; None under `jit`.
+      protocol: no code was released, so both protocols sample alike.
+
+    Raises:
+      ValueError: on a bad schedule, or a sampler that a chain on the sphere does not have.
+    """
+    del protocol
+    if config.negatives == "log_uniform" and spec.item_counts is None:
+        raise ValueError("negatives 'log_uniform' need item counts; 'uniform' does not")
+    net = DimeRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+    betas = schedules.linear(config.num_steps, start=config.beta_start, stop=config.beta_stop)
+    steps, noisy = plan(config.sampler, betas)
+    noise_scale = config.width**-0.5 if config.noise_scale == "inv_sqrt_d" else 1.0
+    draw_negatives = _negatives(config, spec)
+    add_noise = _forward(config, betas)
+
+    def call(params, method, *args):
+        return net.apply({"params": params}, *args, method=method)
+
+    def init(key, example):
+        return Variables(net.init(key, example.seq, example.target)["params"], state=())
+
+    def on_sphere(estimate):
+        return sphere.normalize(estimate) if config.normalize_estimate else estimate
+
+    def loss(params, state, key, example):
+        k_t, k_eps, k_negatives = jax.random.split(key, 3)
+        raw = params["items"][example.target]
+        x0 = sphere.normalize(raw)
+        t = timesteps.uniform(k_t, example.row, config.num_steps)
+        eps = noise.normal(k_eps, example.row, x0.shape[1:])
+        xt = add_noise(jax.lax.stop_gradient(x0) if config.stop_gradient_xt else x0, t, eps)
+        interests = call(params, "guide", example.seq)
+        estimate = on_sphere(call(params, "denoise", xt, t, interests))
+
+        ids, log_q = draw_negatives(k_negatives)
+        rows = params["items"][ids]
+        # The true class competes once: the same item among the negatives is no negative.
+        correction = -log_q[ids] + jnp.where(example.target[:, None] == ids[None, :], -1e9, 0.0)
+        gem = gem_loss(interests, raw, rows, correction, -log_q[example.target])
+        unit = x0 if config.normalize_estimate else raw
+        others = sphere.normalize(rows) if config.normalize_estimate else rows
+        positive = jnp.sum(estimate * unit, axis=-1) / config.temperature
+        ssm = losses.sampled_softmax(
+            positive - log_q[example.target],
+            estimate @ others.T / config.temperature + correction,
+        )
+        recon = jnp.sum((x0 - estimate) ** 2, axis=-1)
+
+        each = gem + config.recon_weight * recon + config.ssm_weight * ssm
+        parts = {"loss": each, "gem": gem, "recon": recon, "ssm": ssm}
+        means = {
+            name: losses.weighted_mean(part, example.weight, axis_name)
+            for name, part in parts.items()
+        }
+        return means["loss"], Aux(state, means)
+
+    def sample(params, state, key, query):
+        del state
+        k_start, k_steps = jax.random.split(key)
+        start = sphere.normalize(noise.normal(k_start, query.row, (config.width,)))
+        interests = call(params, "guide", query.seq)
+        denoise = (hoisted if config.hoist else plain)(net, params, interests)
+        draw = None
+        if noisy:
+            z = samplers.draw_rows(k_steps, query.row, (config.width,))
+
+            def draw(i):
+                return noise_scale * z(i)
+
+        return samplers.run(
+            steps, lambda xt, t: on_sphere(denoise(xt, t)), start, draw, project=sphere.normalize
+        )
+
+    def head(params, state):
+        del state
+        rows = params["items"][1:]
+        return Head(sphere.normalize(rows) if config.score == "cos" else rows)
+
+    def interests_only(params, state, query):
+        del state
+        return call(params, "guide", query.seq)
+
+    return Model(init, loss, sample, head, probes={"interests_only": interests_only})
+
+
+def gem_loss(
+    interests: jax.Array,
+    target: jax.Array,
+    negatives: jax.Array,
+    correction: jax.Array | float = 0.0,
+    target_correction: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Sampled softmax of the interest nearest to the target (hard read-out, training only).
+
+        k* = argmax_k g_k . e_a,  L = -log softmax(g_k* . [e_a, e_1 .. e_n])_0
+
+    Args:
+      interests: f32[B, K, D].
+      target: f32[B, D] raw row of the target.
+      negatives: f32[n, D] raw rows, shared by the batch.
+      correction: f32[B, n] added to the negatives' logits.
+      target_correction: f32[B] added to the target's.
+
+    Returns:
+      f32[B]
+    """
+    affinity = jnp.einsum("bkd,bd->bk", interests, target)
+    best = jnp.argmax(affinity, axis=-1)
+    picked = jnp.take_along_axis(interests, best[:, None, None], axis=1)[:, 0]
+    positive = jnp.sum(picked * target, axis=-1) + target_correction
+    return losses.sampled_softmax(positive, picked @ negatives.T + correction)
+
+
+def plain(net: DimeRecNet, params, interests: jax.Array):
+    """The denoiser of (x_t, t), called afresh every step."""
+
+    def denoise(xt, t):
+        step = jnp.broadcast_to(t, xt.shape[:1])
+        return net.apply({"params": params}, xt, step, interests, method="denoise")
+
+    return denoise
+
+
+def hoisted(net: DimeRecNet, params, interests: jax.Array):
+    """The same function: D1 [x; g; tau] = D1x x + (D1g g + b) + D1t tau(t).
+
+    The second term is computed once a user and the third once a step, exactly.
+    """
+    width = net.config.width
+    tau = net.apply({"params": params}, jnp.arange(net.config.num_steps), method="embed_steps")
+    inner, outer = params["inner"], params["outer"]
+    w_x, w_g, w_t = jnp.split(inner["kernel"], [width, inner["kernel"].shape[0] - width])
+    guided = interests.reshape(interests.shape[0], -1) @ w_g + inner["bias"]
+    table = tau @ w_t
+
+    def denoise(xt, t):
+        hidden = nn.gelu(xt @ w_x + guided + table[t], approximate=False)
+        return hidden @ outer["kernel"] + outer["bias"]
+
+    return denoise
+
+
+def _forward(config: DimeRecConfig, betas: np.ndarray):
+    """The noising of unit vectors, (x0, t, eps) -> x_t."""
+    tables = forward.tables(betas)
+    if config.forward == "vp_norm":
+        return lambda x0, t, eps: sphere.normalize(forward.q_sample(tables, x0, t, eps))
+    variance = betas if config.forward_alpha == "beta" else forward.one_minus_alphas_cumprod(betas)
+    scale = np.sqrt(variance) / (config.width**0.5 if config.noise_scale == "inv_sqrt_d" else 1.0)
+    table = jnp.asarray(scale, jnp.float32)
+    return lambda x0, t, eps: sphere.q_sample(table, x0, t, eps, project=config.project)
+
+
+def _negatives(config: DimeRecConfig, spec: DataSpec):
+    """A draw of item ids i32[n] and log(expected count) of every id, f32[I + 1] (0: no change)."""
+    flat = jnp.zeros(spec.num_items + 1)
+    if config.negatives == "full":
+        everything = jnp.arange(1, spec.num_items + 1)
+        return lambda key: (everything, flat)
+    if config.negatives == "uniform":
+        # log Q is one constant for all classes, so it cancels in the softmax.
+        shape = (config.num_negatives,)
+        return lambda key: (jax.random.randint(key, shape, 1, spec.num_items + 1), flat)
+    assert spec.item_counts is not None
+    by_count = np.argsort(-spec.item_counts, kind="stable") + 1
+    rank = np.arange(spec.num_items)
+    prob = np.log((rank + 2.0) / (rank + 1.0)) / np.log(spec.num_items + 1.0)
+    log_q = np.zeros(spec.num_items + 1)
+    log_q[by_count] = np.log(config.num_negatives * prob)
+    ids, log_q_table = jnp.asarray(by_count, jnp.int32), jnp.asarray(log_q, jnp.float32)
+
+    def draw(key):
+        # Inverse of P(rank <= r) = log(r + 2) / log(I + 1), the log-uniform law over ranks.
+        uniform = jax.random.uniform(key, (config.num_negatives,))
+        drawn = jnp.exp(uniform * jnp.log(spec.num_items + 1.0)).astype(jnp.int32) - 1
+        return ids[jnp.clip(drawn, 0, spec.num_items - 1)], log_q_table
+
+    return draw

@@ -1,0 +1,297 @@
+"""DreamRec: classifier-free guided diffusion of the next item (arXiv:2310.20453).
+
+The history becomes a condition h; a diffusion on the *embedding of the next item*, conditioned on
+h, is run backwards from noise to an "oracle item"; the catalogue is ranked by inner product with
+it. There are no negatives and no softmax.
+
+Where the paper and the released code differ the default follows the code, except that dropout is
+off and the padding row is no candidate at evaluation; `protocol="official"` restores both.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrec_diff import (
+    affine,
+    forward,
+    guidance,
+    losses,
+    noise,
+    samplers,
+    schedules,
+    timesteps,
+    validation,
+)
+from jaxrec_diff.models.base import (
+    Aux,
+    DataSpec,
+    Head,
+    Model,
+    Protocol,
+    SamplerConfig,
+    Variables,
+    check_diffusion,
+    plan,
+)
+from jaxrec_diff.nets.dense import Dense
+from jaxrec_diff.nets.embeddings import StepEmbedding
+from jaxrec_diff.nets.encoders import HistoryBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamRecConfig:
+    """Settings of DreamRec; the defaults are the paper's on Zhihu."""
+
+    width: int = 64
+    """Size d of embeddings and of the network."""
+    num_heads: int = 1
+    """Attention heads of the history encoder."""
+    dropout_rate: float = 0.1
+    """Dropout of the history encoder."""
+    denoiser: Literal["mlp1", "mlp2"] = "mlp1"
+    """mlp1: one affine layer, as in every published run; mlp2: a hidden layer of 2d."""
+    schedule: Literal["linear", "exp", "cosine_clip", "sqrt"] = "linear"
+    """Noise schedule; cosine_clip is the code's "cosine"."""
+    num_steps: int = 500
+    """Diffusion steps T."""
+    beta_start: float = 1e-4
+    """First beta of the linear schedule."""
+    beta_stop: float = 2e-2
+    """Last beta of the linear schedule; it is not rescaled with T."""
+    drop_rate: float = 0.1
+    """Chance that training drops the condition (p_u of the paper)."""
+    guidance_weight: float = 4.0
+    """w in (1 + w) f(x, h) - w f(x, null)."""
+    loss: Literal["l2", "l1", "huber"] = "l2"
+    """Distance between the target's embedding and its estimate."""
+    item_embedding: Literal["learned", "frozen", "unit_norm"] = "learned"
+    """learned: the gradient flows into the target's row, the paper's way, which lets all trained
+    rows shrink to a point; frozen: it does not; unit_norm: targets are rows scaled to length
+    sqrt(d)."""
+    score: Literal["ip", "cos"] = "ip"
+    """Inner product with raw or with normalised rows."""
+    guidance: Literal["folded", "two_calls"] = "folded"
+    """folded: one call with the condition (1 + w) h - w null, exact for mlp1 (for mlp2 the hidden
+    units are combined); two_calls: the plain form."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """The reverse path."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("model.width", self.width, 4)
+        if self.width % (2 * self.num_heads):
+            raise ValueError(
+                f"model.width must be a multiple of {2 * self.num_heads} (two halves, "
+                f"{self.num_heads} heads), got {self.width}"
+            )
+        validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
+        validation.within("model.drop-rate", self.drop_rate, 0, 1)
+        validation.finite("model.guidance-weight", self.guidance_weight)
+        check_diffusion(self.num_steps, self.beta_start, self.beta_stop, self.sampler)
+        if self.sampler.kind == "closed_form" and self.denoiser != "mlp1":
+            raise ValueError(
+                f"model.sampler.kind=closed_form needs the affine denoiser mlp1, got "
+                f"model.denoiser={self.denoiser}"
+            )
+
+
+class DreamRecNet(nn.Module):
+    """All parameters of DreamRec; row 0 of `items` is padding."""
+
+    num_items: int
+    max_len: int
+    config: DreamRecConfig
+
+    def setup(self) -> None:
+        width = self.config.width
+        normal = nn.initializers.normal(1.0)
+        self.items = self.param("items", normal, (self.num_items + 1, width))
+        self.null = self.param("null", normal, (1, width))
+        self.positions = self.param("positions", normal, (self.max_len, width))
+        self.block = HistoryBlock(width, self.config.num_heads, self.config.dropout_rate)
+        self.step = StepEmbedding(width)
+        self.inner = Dense(2 * width) if self.config.denoiser == "mlp2" else None
+        self.outer = Dense(width)
+
+    def __call__(self, seq: jax.Array, target: jax.Array) -> jax.Array:
+        """Touches every parameter, for `init` only."""
+        cond = self.encode(seq)
+        return self.denoise(self.embed(target), jnp.zeros(target.shape, jnp.int32), cond)
+
+    def rows(self) -> jax.Array:
+        """f32[I + 1, D] the embeddings as the diffusion sees them."""
+        if self.config.item_embedding == "unit_norm":
+            length = jnp.linalg.norm(self.items, axis=-1, keepdims=True)
+            # sqrt(d): unit variance a coordinate, like the noise that is added to it.
+            return self.items * (self.config.width**0.5 / jnp.maximum(length, 1e-12))
+        return self.items
+
+    def embed(self, ids: jax.Array) -> jax.Array:
+        """i32[B] -> f32[B, D] the clean point x_0 of an item."""
+        rows = self.rows()
+        return (jax.lax.stop_gradient(rows) if self.config.item_embedding == "frozen" else rows)[
+            ids
+        ]
+
+    def encode(self, seq: jax.Array, deterministic: bool = True) -> jax.Array:
+        """i32[B, L] -> f32[B, D] the condition h."""
+        # Places count from the left: the oldest shown item has position 0.
+        x = self.rows()[seq] + self.positions[: seq.shape[-1]]
+        return self.block(x, seq > 0, deterministic=deterministic)
+
+    def denoise(self, xt: jax.Array, t: jax.Array, cond: jax.Array) -> jax.Array:
+        """f32[B, D], i32[B], f32[B, D] -> f32[B, D]: x_0 from [x_t ; h ; tau(t)]."""
+        joined = jnp.concatenate([xt, cond, self.step(t)], axis=-1)
+        if self.inner is not None:
+            joined = nn.gelu(self.inner(joined), approximate=False)
+        return self.outer(joined)
+
+    def embed_steps(self, t: jax.Array) -> jax.Array:
+        return self.step(t)
+
+
+def build(
+    config: DreamRecConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Model:
+    """DreamRec as four pure functions.
+
+    Args:
+      config: settings.
+      spec: sizes of the data.
+      axis_name: name of the device axis inside `pmap`; None under `jit`.
+      protocol: "official" keeps dropout on at evaluation and lets the padding row compete, as an
+        item I + 1 that nobody wants: the released script does both.
+
+    Raises:
+      ValueError: on a schedule outside (0, 1].
+    """
+    net = DreamRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+    betas = _betas(config)
+    tables = forward.tables(betas)
+    steps, noisy = plan(config.sampler, betas)
+    distance = {"l2": losses.mse, "l1": losses.l1, "huber": losses.huber}[config.loss]
+
+    def call(params, method, *args, **kwargs):
+        return net.apply({"params": params}, *args, method=method, **kwargs)
+
+    def init(key, example):
+        return Variables(net.init(key, example.seq, example.target)["params"], state=())
+
+    def encode_with_dropout(params, key, seq, row):
+        def one(seq, key):
+            return call(params, "encode", seq[None], deterministic=False, rngs={"dropout": key})[0]
+
+        return jax.vmap(one)(seq, noise.row_keys(key, row))
+
+    def loss(params, state, key, example):
+        k_t, k_eps, k_drop, k_encoder = jax.random.split(key, 4)
+        x0 = call(params, "embed", example.target)
+        t = timesteps.uniform(k_t, example.row, config.num_steps)
+        eps = noise.normal(k_eps, example.row, x0.shape[1:])
+        xt = forward.q_sample(tables, x0, t, eps)
+        cond = encode_with_dropout(params, k_encoder, example.seq, example.row)
+        keep = noise.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
+        cond = guidance.drop(keep, cond, params["null"])
+        each = distance(call(params, "denoise", xt, t, cond), x0)
+        value = losses.weighted_mean(each, example.weight, axis_name)
+        return value, Aux(state, {"loss": value})
+
+    def sample(params, state, key, query):
+        del state
+        k_start, k_steps, k_encoder = jax.random.split(key, 3)
+        if protocol == "official":
+            cond = encode_with_dropout(params, k_encoder, query.seq, query.row)
+        else:
+            cond = call(params, "encode", query.seq)
+        if config.sampler.kind == "closed_form":
+            z = noise.normal(k_start, query.row, cond.shape[1:])
+            return closed_form(net, params, steps, cond, z * (config.sampler.temperature > 0))
+        start = noise.normal(k_start, query.row, cond.shape[1:])
+        draw = samplers.draw_rows(k_steps, query.row, cond.shape[1:]) if noisy else None
+        denoise = folded if config.guidance == "folded" else two_calls
+        return samplers.run(steps, denoise(net, params, cond), start, draw)
+
+    def head(params, state):
+        del state
+        rows = call(params, "rows")
+        if config.score == "cos":
+            rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+        if protocol == "official":
+            return Head(jnp.roll(rows, -1, axis=0))  # the padding row last
+        return Head(rows[1:])
+
+    return Model(init, loss, sample, head)
+
+
+def two_calls(net: DreamRecNet, params, cond: jax.Array):
+    """The guided denoiser as the paper writes it: two calls of the network a step."""
+
+    def conditioned(cond):
+        def denoise(xt, t):
+            step = jnp.broadcast_to(t, xt.shape[:1])
+            return net.apply({"params": params}, xt, step, cond, method="denoise")
+
+        return denoise
+
+    null = jnp.broadcast_to(params["null"], cond.shape)
+    weight = net.config.guidance_weight
+    return guidance.classifier_free(conditioned(cond), conditioned(null), weight)
+
+
+def folded(net: DreamRecNet, params, cond: jax.Array):
+    """The same function of (x_t, t) with everything that does not depend on x_t hoisted.
+
+    mlp1 is affine, so guidance moves into the condition, (1 + w) h - w null, and a step costs one
+    [B, D] x [D, D] product. mlp2 shares the product with x_t between both branches and combines
+    them on the hidden units, because its output layer is linear.
+    """
+    width, weight = net.config.width, net.config.guidance_weight
+    tau = net.apply({"params": params}, jnp.arange(net.config.num_steps), method="embed_steps")
+    first = params["inner" if net.config.denoiser == "mlp2" else "outer"]
+    w_x, w_h, w_t = jnp.split(first["kernel"], [width, 2 * width])
+    table = tau @ w_t + first["bias"]
+    null = params["null"]
+    if net.config.denoiser == "mlp1":
+        guided = ((1.0 + weight) * cond - weight * null) @ w_h
+        return lambda xt, t: xt @ w_x + guided + table[t]
+
+    out, with_cond, without = params["outer"], cond @ w_h, null @ w_h
+
+    def denoise(xt, t):
+        shared = xt @ w_x + table[t]
+        kept = nn.gelu(shared + with_cond, approximate=False)
+        dropped = nn.gelu(shared + without, approximate=False)
+        hidden = (1.0 + weight) * kept - weight * dropped
+        return hidden @ out["kernel"] + out["bias"]
+
+    return denoise
+
+
+def closed_form(
+    net: DreamRecNet, params, steps: samplers.Steps, cond: jax.Array, z: jax.Array
+) -> jax.Array:
+    """A draw from the law of the whole reverse chain in one product: x = G u + g + C z.
+
+    With mlp1 every step is affine, so x_0 given h is normal with a covariance that all users
+    share. `z` = 0 gives the mean.
+    """
+    width, weight = net.config.width, net.config.guidance_weight
+    tau = net.apply({"params": params}, steps.t, method="embed_steps")
+    w_x, w_h, w_t = jnp.split(params["outer"]["kernel"], [width, 2 * width])
+    chain = affine.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
+    guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h
+    return affine.apply(chain, guided, z)
+
+
+def _betas(config: DreamRecConfig):
+    options = {}
+    if config.schedule == "linear":
+        options = {"start": config.beta_start, "stop": config.beta_stop}
+    return schedules.named(config.schedule, config.num_steps, **options)

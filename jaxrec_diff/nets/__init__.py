@@ -1,0 +1,1 @@
+"""Flax modules: the networks that the models wire together."""

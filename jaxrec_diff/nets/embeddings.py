@@ -1,0 +1,49 @@
+"""Step embeddings."""
+
+import math
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrec_diff.nets.dense import Dense
+
+
+def sinusoidal(
+    t: jax.Array, dim: int, *, variant: Literal["sin_cos", "cos_sin"] = "sin_cos"
+) -> jax.Array:
+    """Sinusoids of a step.
+
+    Two incompatible forms are in use, with h = dim / 2 and k = 0 .. h - 1:
+
+        sin_cos: [sin(t f_k) | cos(t f_k)], f_k = exp(-k ln(1e4) / (h - 1))   DreamRec, DiffuASR
+        cos_sin: [cos(t f_k) | sin(t f_k)], f_k = exp(-k ln(1e4) / h)         DiffRec, DiffuRec
+
+    Args:
+      t: int or float[...] steps.
+      dim: width; an odd one gets a last column of zeros.
+      variant: which form.
+
+    Returns:
+      f32[..., dim]
+    """
+    half = dim // 2
+    spread = half - 1 if variant == "sin_cos" else half
+    float_dtype = jnp.result_type(float)
+    k = jnp.arange(half, dtype=float_dtype)
+    angle = t[..., None].astype(float_dtype) * jnp.exp(-math.log(1e4) * k / max(spread, 1))
+    pair = (jnp.sin(angle), jnp.cos(angle))
+    out = jnp.concatenate(pair if variant == "sin_cos" else pair[::-1], axis=-1)
+    return jnp.pad(out, [(0, 0)] * t.ndim + [(0, dim % 2)])
+
+
+class StepEmbedding(nn.Module):
+    """Sinusoids, then d -> 2d -> d with the exact (erf) GELU; DreamRec's and DimeRec's."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, t: jax.Array) -> jax.Array:
+        hidden = Dense(2 * self.width, name="inner")(sinusoidal(t, self.width))
+        return Dense(self.width, name="outer")(nn.gelu(hidden, approximate=False))
