@@ -1,0 +1,62 @@
+"""Settings of the train loop."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxrec_diff import validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What is different for the parameters whose path (`a/b/kernel`) matches a pattern."""
+
+    pattern: str
+    """Regular expression, searched anywhere in the path; the first rule that matches counts."""
+    learning_rate: float = 1.0
+    """Factor on the learning rate; 0 freezes."""
+    weight_decay: float | None = None
+    """Replaces the weight decay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How parameters are found; nothing here depends on the model."""
+
+    batch_size: int = 256
+    """Examples an update, over all devices."""
+    learning_rate: float = 1e-3
+    """Step size."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Update rule."""
+    weight_decay: float = 0.0
+    """Decoupled decay (adamw only)."""
+    clip_norm: float = 0.0
+    """Clip gradients to this global norm; 0 is off."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Learning rate over num_epochs, after the warm-up."""
+    warmup_steps: int = 0
+    """Updates over which the learning rate rises from zero."""
+    ema_decay: float = 0.0
+    """Evaluate a moving average of the parameters with this decay; 0 is off."""
+    num_epochs: int = 1000
+    """Upper limit of passes over the data."""
+    eval_every: int = 1
+    """Epochs between two evaluations on the validation split."""
+    patience: int = 10
+    """Evaluations without a better validation metric before training stops; 0 never stops."""
+    epoch_sampler: Literal["perm", "iid"] = "perm"
+    """perm: a fresh permutation each epoch; iid: every batch is drawn by itself, without
+    replacement inside it, as DreamRec's script does."""
+    rules: tuple[Rule, ...] = ()
+    """Exceptions by parameter path."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("train.batch-size", self.batch_size, 1)
+        validation.above("train.learning-rate", self.learning_rate, 0, 1e-3)
+        validation.at_least("train.weight-decay", self.weight_decay, 0)
+        validation.at_least("train.clip-norm", self.clip_norm, 0)
+        validation.at_least("train.warmup-steps", self.warmup_steps, 0)
+        validation.within("train.ema-decay", self.ema_decay, 0, 1)
+        validation.at_least("train.num-epochs", self.num_epochs, 1)
+        validation.at_least("train.eval-every", self.eval_every, 1)
+        validation.at_least("train.patience", self.patience, 0)

@@ -1,0 +1,252 @@
+"""The train loop: dispatch, evaluate, checkpoint, stop. It knows no model and prints nothing."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff.training import checkpoint, order, parallel, step
+from jaxrec_diff.training.config import TrainConfig
+from jaxrec_diff.training.optim import make
+from jaxrec_diff.training.state import TrainState, averaged, create
+
+# A dispatch aims at this many seconds: long enough to hide its cost, short enough for a progress
+# bar and for a signal to be heard. Its length changes no number.
+_DISPATCH_SECONDS = 1.0
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss stopped being a number; `step` is the update at which it did."""
+
+    def __init__(self, step: int, kept: int | None):
+        self.step = step
+        where = f"the last good checkpoint is step {kept}" if kept else "nothing was saved yet"
+        super().__init__(f"the loss was not finite at step {step}; {where}")
+
+
+class Stopped(RuntimeError):
+    """Asked to stop; the state was saved."""
+
+
+class Progress(NamedTuple):
+    """An event of the loop, for a progress bar or a log."""
+
+    kind: str  # "resume" | "damaged" | "train" | "epoch"
+    step: int
+    total_steps: int  # if patience never runs out
+    epoch: float
+    examples_per_second: float
+    metrics: dict[str, float]
+
+
+class Fit(NamedTuple):
+    """What training leaves."""
+
+    train: TrainState  # the best on validation
+    best_step: int
+    best_score: float
+    steps: int
+    examples_per_second: float  # over the time spent in updates
+    train_seconds: float
+
+
+class _Counters(NamedTuple):
+    best_score: float = -np.inf
+    best_step: int = 0
+    bad_evals: int = 0  # evaluations since the best
+    updates: int = 0  # updates summed in `sums`
+    seconds: float = 0.0  # spent in updates, over all restarts
+    sums: dict[str, float] = {}  # metrics of the epoch under way
+
+
+def fit(
+    model_of: Callable[[str | None], Any],
+    data: Any,
+    examples: Callable[[Any, jax.Array, jax.Array], Any],
+    num_examples: int,
+    config: TrainConfig,
+    evaluate: Callable[[Any, Any], tuple[float, dict[str, float]]],
+    *,
+    seed: int,
+    folder: Path,
+    mesh: jax.sharding.Mesh,
+    mode: parallel.Parallel = "jit",
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> Fit:
+    """Trains to early stopping, from the newest checkpoint in `folder` if there is one.
+
+    Order and noise are functions of (seed, step), so a run that was killed and started again ends
+    with the weights of one that was not.
+
+    Args:
+      model_of: axis name (None under jit) -> the model.
+      data: resident arrays that `examples` cuts batches from.
+      examples: (data, index i32[B], row i32[B]) -> example.
+      num_examples: how many there are.
+      config: settings.
+      evaluate: (params, state) -> the validation score, higher is better, and metrics to log.
+      seed: of initial weights, order and noise.
+      folder: of the checkpoints.
+      mesh: devices.
+      mode: sharded jit, or pmap.
+      on_progress: told of every dispatch, epoch and restart.
+      stop_asked: looked at between dispatches; once true the state is saved and Stopped raised.
+
+    Raises:
+      ValueError: if the batch is larger than the data or does not divide over the devices.
+      NonFiniteLoss: at the first update whose loss is not finite.
+      Stopped: after `stop_asked`.
+    """
+    check(config, num_examples, mesh)
+    per_epoch = num_examples // config.batch_size
+    total = per_epoch * config.num_epochs
+    root = jax.random.key(seed)
+    k_init, k_order, k_noise = (jax.random.fold_in(root, i) for i in range(3))
+    optimizer = make(config, total)
+    axis_name = parallel.AXIS if mode == "pmap" else None
+    model = model_of(axis_name)
+
+    def update(train, key, example):
+        return step.update(
+            model, optimizer, train, key, example, ema_decay=config.ema_decay, axis_name=axis_name
+        )
+
+    wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
+    updates = wrap(update, examples, mesh)
+    shuffle = {"perm": order.permutation, "iid": order.iid}[config.epoch_sampler]
+    epoch_order = jax.jit(
+        lambda epoch: shuffle(jax.random.fold_in(k_order, epoch), num_examples, config.batch_size)
+    )
+
+    @jax.jit
+    def initial():
+        index = jnp.arange(config.batch_size, dtype=jnp.int32)
+        variables = model_of(None).init(k_init, examples(data, index, index))
+        return create(variables, optimizer, ema_decay=config.ema_decay)
+
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    like = checkpoint.abstract(jax.eval_shape(initial), replicated)
+
+    with checkpoint.manager(folder) as checkpoints:
+        restored = checkpoint.restore(checkpoints, like)
+        if restored is None:
+            train, counters = initial(), _Counters()
+        else:
+            train, counters = restored.train, _Counters(**restored.meta)
+            for damaged in restored.damaged:
+                on_progress(Progress("damaged", damaged, total, 0.0, 0.0, {}))
+            checkpoint.drop(checkpoints, restored.damaged)
+            on_progress(Progress("resume", int(train.step), total, 0.0, 0.0, {}))
+
+        at = int(train.step)
+        placed, key = updates.place(data), updates.place(k_noise)
+        train = updates.place(train)
+        size = 1
+        while at < total and not _exhausted(config, counters):
+            epoch, first = divmod(at, per_epoch)
+            placed_order = updates.place(epoch_order(epoch))
+            while first < per_epoch:
+                count = min(size, per_epoch - first)
+                start = time.perf_counter()
+                train, sums = updates.run(
+                    train, placed, key, placed_order, np.int32(first), np.int32(count)
+                )
+                bad_step = int(sums.bad_step)  # waits for the device
+                seconds = time.perf_counter() - start
+                if bad_step >= 0:
+                    checkpoints.wait_until_finished()
+                    raise NonFiniteLoss(bad_step, checkpoints.latest_step())
+                counters = _add(counters, sums.metrics, count, seconds)
+                at, first = at + count, first + count
+                rate = count * config.batch_size / seconds
+                on_progress(Progress("train", at, total, at / per_epoch, rate, _means(counters)))
+                size = max(1, min(int(count * _DISPATCH_SECONDS / seconds) + 1, 4 * size))
+                if stop_asked() and first < per_epoch:
+                    _save(checkpoints, updates.fetch(train), counters, -np.inf)
+                    checkpoints.wait_until_finished()
+                    raise Stopped(f"stopped at step {at}")
+            if (epoch + 1) % config.eval_every == 0 or at >= total:
+                single = updates.fetch(train)
+                score, metrics = evaluate(averaged(single), single.state)
+                metrics = _means(counters) | metrics
+                counters = _after_evaluation(counters, score, at)
+                _save(checkpoints, single, counters, score)
+                rate = at * config.batch_size / max(counters.seconds, 1e-9)
+                on_progress(Progress("epoch", at, total, epoch + 1.0, rate, metrics))
+            if stop_asked():
+                _save(checkpoints, updates.fetch(train), counters, -np.inf)
+                checkpoints.wait_until_finished()
+                raise Stopped(f"stopped at step {at}")
+        checkpoints.wait_until_finished()
+        best = checkpoint.restore_best(checkpoints, like)
+        if best is None:
+            best = updates.fetch(train)
+    rate = at * config.batch_size / max(counters.seconds, 1e-9)
+    return Fit(best, counters.best_step, counters.best_score, at, rate, counters.seconds)
+
+
+def load(folder: Path, like: TrainState) -> TrainState:
+    """The best state of a finished or interrupted run, for evaluation.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} holds no checkpoints; train first")
+    with checkpoint.manager(folder) as checkpoints:
+        best = checkpoint.restore_best(checkpoints, like)
+        if best is None:
+            restored = checkpoint.restore(checkpoints, like)
+            if restored is None:
+                raise ValueError(f"{folder} holds no checkpoints; train first")
+            best = restored.train
+    return best
+
+
+def check(config: TrainConfig, num_examples: int, mesh: jax.sharding.Mesh) -> None:
+    if config.batch_size > num_examples:
+        raise ValueError(
+            f"train.batch_size={config.batch_size} is larger than the {num_examples} training "
+            f"examples; at most {num_examples} fits"
+        )
+    if config.batch_size % mesh.size:
+        near = max(config.batch_size // mesh.size, 1) * mesh.size
+        raise ValueError(
+            f"train.batch_size={config.batch_size} does not divide over {mesh.size} devices; "
+            f"{near} does"
+        )
+
+
+def _exhausted(config: TrainConfig, counters: _Counters) -> bool:
+    return 0 < config.patience <= counters.bad_evals
+
+
+def _add(counters: _Counters, metrics: Any, count: int, seconds: float) -> _Counters:
+    sums = {k: counters.sums.get(k, 0.0) + float(v) for k, v in metrics.items()}
+    return counters._replace(
+        sums=sums, updates=counters.updates + count, seconds=counters.seconds + seconds
+    )
+
+
+def _means(counters: _Counters) -> dict[str, float]:
+    return {k: v / max(counters.updates, 1) for k, v in counters.sums.items()}
+
+
+def _after_evaluation(counters: _Counters, score: float, at: int) -> _Counters:
+    counters = counters._replace(sums={}, updates=0)
+    if score > counters.best_score:
+        return counters._replace(best_score=score, best_step=at, bad_evals=0)
+    return counters._replace(bad_evals=counters.bad_evals + 1)
+
+
+def _save(checkpoints: Any, train: TrainState, counters: _Counters, score: float) -> None:
+    # json has no infinity: a state saved between evaluations counts as the worst.
+    finite = float(score) if np.isfinite(score) else -1.0
+    best = counters.best_score if np.isfinite(counters.best_score) else -1.0
+    meta = counters._replace(best_score=float(best))._asdict()
+    checkpoint.save(checkpoints, train, meta, finite)

@@ -1,0 +1,117 @@
+"""Many updates in one dispatch, on one device or on many.
+
+`jit_updates` is the default: the batch is sharded over the `data` axis of a mesh and the loss sees
+the global batch, so terms that mix rows mean the same on 1 and on 8 devices. `pmap_updates` wraps
+the same step for those who work with `pmap`. Both draw the same noise, because every row's key
+holds its place in the global batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrec_diff.training.state import TrainState
+
+Parallel = Literal["jit", "pmap"]
+AXIS = "data"
+
+
+class Sums(NamedTuple):
+    """What a dispatch reports."""
+
+    metrics: dict[str, jax.Array]  # sums over its updates
+    bad_step: jax.Array  # i32[], first update whose loss was not finite, or -1
+
+
+class Updates(NamedTuple):
+    """A compiled run of updates and how its arguments are laid out."""
+
+    run: Callable[..., tuple[TrainState, Sums]]  # train, data, key, order, first, count
+    place: Callable[[Any], Any]  # host or device arrays -> the layout that `run` takes
+    fetch: Callable[[Any], Any]  # the layout of `run` -> single arrays
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of one axis, `data`, over the given or all devices."""
+    devices = list(devices or jax.devices())
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def jit_updates(
+    update: Callable[[TrainState, jax.Array, Any], tuple[TrainState, dict]],
+    examples: Callable[[Any, jax.Array, jax.Array], Any],
+    mesh: Mesh,
+) -> Updates:
+    """Sharded `jit`.
+
+    Args:
+      update: (train, key, example) -> (train, metrics).
+      examples: (data, index i32[B], row i32[B]) -> example; cuts a batch out of resident data.
+      mesh: devices.
+    """
+    replicated, by_row = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
+
+    def select(data, index):
+        index = jax.lax.with_sharding_constraint(index, by_row)
+        row = jnp.arange(index.shape[0], dtype=jnp.int32)
+        return examples(data, index, jax.lax.with_sharding_constraint(row, by_row))
+
+    run = jax.jit(
+        lambda *args: _run(update, select, *args), donate_argnums=0, out_shardings=replicated
+    )
+    return Updates(run, lambda tree: jax.device_put(tree, replicated), lambda tree: tree)
+
+
+def pmap_updates(
+    update: Callable[[TrainState, jax.Array, Any], tuple[TrainState, dict]],
+    examples: Callable[[Any, jax.Array, jax.Array], Any],
+    mesh: Mesh,
+) -> Updates:
+    """The same through `pmap`; `update` must average over the axis `parallel.AXIS`."""
+    devices = list(mesh.devices.flat)
+
+    def select(data, index):
+        size = index.shape[0] // len(devices)
+        row = jax.lax.axis_index(AXIS) * size + jnp.arange(size, dtype=jnp.int32)
+        return examples(data, index[row], row)
+
+    stacked = NamedSharding(mesh, P(AXIS))
+
+    def place(tree):
+        def copies(leaf):
+            return jnp.broadcast_to(leaf, (len(devices), *jnp.shape(leaf)))
+
+        return jax.jit(lambda t: jax.tree.map(copies, t), out_shardings=stacked)(tree)
+
+    mapped = jax.pmap(
+        lambda *args: _run(update, select, *args),
+        axis_name=AXIS,
+        in_axes=(0, 0, 0, 0, None, None),
+        devices=devices,
+        donate_argnums=0,
+    )
+
+    def run(train, data, key, order, first, count):
+        train, sums = mapped(train, data, key, order, first, count)
+        return train, jax.tree.map(lambda leaf: leaf[0], sums)
+
+    return Updates(run, place, lambda tree: jax.tree.map(lambda leaf: leaf[0], tree))
+
+
+def _run(update, select, train: TrainState, data, key, order, first, count):
+    """`count` updates from row `first` of `order`; their number is an argument, not a shape."""
+
+    def body(i, carry):
+        train, sums = carry
+        after, metrics = update(train, key, select(data, order[first + i]))
+        bad = (sums.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
+        bad_step = jnp.where(bad, after.step, sums.bad_step)
+        return after, Sums(jax.tree.map(jnp.add, sums.metrics, metrics), bad_step)
+
+    shapes = jax.eval_shape(lambda: update(train, key, select(data, order[0]))[1])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.fori_loop(0, count, body, (train, Sums(zeros, jnp.int32(-1))))

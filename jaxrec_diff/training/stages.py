@@ -1,0 +1,45 @@
+"""Systems with several phases: each is built from what the earlier ones exported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Stage(NamedTuple):
+    """One phase of a system."""
+
+    name: str  # also its folder under the workdir
+    build: Callable[[Any, dict[str, Any]], Any]  # dataset, exports so far -> what `fit` takes
+    export: Callable[[Any, Any], dict[str, np.ndarray]]  # built, fitted -> arrays for later stages
+
+
+def run(
+    stages: tuple[Stage, ...], dataset: Any, fit: Callable[[Any, Path], Any], workdir: Path
+) -> Any:
+    """Builds, fits and exports each stage in turn; returns what the last one fitted.
+
+    A stage whose export is on disk is not fitted again, so a run that was killed goes on in the
+    stage that it was in. The last stage exports nothing and works in `workdir` itself.
+
+    Args:
+      stages: the phases, first to last.
+      dataset: handed to every `build`.
+      fit: (built, folder) -> fitted; resumes from what it finds in the folder.
+      workdir: exports go to `workdir/stages/NAME/export.npz`.
+    """
+    exports: dict[str, Any] = {}
+    for stage in stages[:-1]:
+        folder = workdir / "stages" / stage.name
+        path = folder / "export.npz"
+        if not path.exists():
+            built = stage.build(dataset, exports)
+            arrays = stage.export(built, fit(built, folder))
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npz")
+            np.savez(partial, **arrays)  # type: ignore[arg-type]
+            partial.replace(path)  # whole or not at all
+        with np.load(path) as stored:
+            exports[stage.name] = {name: stored[name] for name in stored.files}
+    return fit(stages[-1].build(dataset, exports), workdir)
