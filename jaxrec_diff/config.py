@@ -1,0 +1,253 @@
+"""An experiment as frozen dataclasses, its presets, and its dotted flags."""
+
+import dataclasses
+import difflib
+import importlib.util
+import io
+import json
+import os
+import re
+import typing
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from jaxrec_diff import validation
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.training.config import TrainConfig
+
+ModelConfig = TypeVar("ModelConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Generic[ModelConfig]):
+    """Everything a run depends on beside the data itself."""
+
+    model: ModelConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    seed: int = 0
+    """Of initial weights, order and noise."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """Sharded jit over all devices, or pmap."""
+    devices: int = 0
+    """Devices to use; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("seed", self.seed, 0)
+        validation.at_least("devices", self.devices, 0)
+
+
+# What may differ between a run and its continuation: it changes no number up to the stopping point.
+RUN_CONTROL = (
+    "train.num_epochs",
+    "train.patience",
+    "eval.batch_size",
+    "eval.track_test",
+    "eval.seeds",
+    "parallel",
+    "devices",
+)
+
+
+class Preset(NamedTuple):
+    """Settings and where they come from."""
+
+    experiment: Experiment
+    origin: str  # a phrase for the terminal
+
+
+def preset_folder() -> Path:
+    """`configs/` of a checkout, or its copy inside an installed package."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def preset_names() -> list[str]:
+    """Names that `--model` takes."""
+    return sorted(path.stem for path in preset_folder().glob("*.py"))
+
+
+def preset(name: str, dataset: str) -> Preset:
+    """The settings that `configs/NAME.py` has for a data set.
+
+    Raises:
+      ValueError: on an unknown name, with the nearest known one.
+    """
+    names = preset_names()
+    if name not in names:
+        raise ValueError(f"unknown model {name!r}; {_suggest(name, names)}")
+    module = _load(preset_folder() / f"{name}.py")
+    known = dataset in module.PUBLISHED
+    origin = (
+        f"published settings for {dataset}"
+        if known
+        else f"default settings ({dataset} has no published ones)"
+    )
+    return Preset(module.config(dataset), origin)
+
+
+def parse(experiment: Experiment, flags: list[str]) -> Experiment:
+    """Applies dotted flags, `--train.batch-size=512`, to an experiment.
+
+    Raises:
+      ValueError: on an unknown, repeated or ill-typed flag, in one sentence.
+    """
+    kinds = dict(_leaves(experiment))
+    words: list[str] = []
+    seen: set[str] = set()
+    for name, value in _pairs(flags):
+        if name not in kinds:
+            raise ValueError(f"unknown flag --{name}; {_suggest(name, list(kinds), '--')}")
+        if name in seen:
+            raise ValueError(f"--{name} is given twice; give it once")
+        seen.add(name)
+        words += _words(name, value, kinds[name])
+    return _tyro(experiment, words)
+
+
+def show_help(experiment: Experiment, usage: str) -> str:
+    """The generated list of dotted flags with their defaults."""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        try:
+            _cli(experiment, ["--help"], usage)
+        except SystemExit:
+            pass
+    return out.getvalue()
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """Nested plain dicts, as `config.json` holds them."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def from_json(experiment: Experiment, stored: dict[str, Any]) -> Experiment:
+    """The experiment that `to_json` wrote; `experiment` gives the types."""
+    return _rebuild(experiment, stored)
+
+
+def difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """The first field that differs, `train.batch_size: 256 there, 512 here`, or None."""
+    old, new = dict(_flatten(stored)), dict(_flatten(wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in RUN_CONTROL and old.get(name) != new.get(name):
+            return f"{name}: {old.get(name)} there, {new.get(name)} here"
+    return None
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"jaxrec_diff_preset_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _suggest(name: str, known: list[str], prefix: str = "") -> str:
+    last = name.rsplit(".", 1)[-1]
+    same = [option for option in known if option.rsplit(".", 1)[-1] == last]
+    near = same or difflib.get_close_matches(name, known, 1, 0.5)
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
+    return f"there are {', '.join(prefix + option for option in known)}"
+
+
+def _pairs(flags: list[str]) -> list[tuple[str, str]]:
+    """(name, value) of `--name=value` and `--name value`."""
+    pairs, rest = [], list(flags)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"expected a flag such as --train.batch-size=256, got {word!r}")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ValueError(f"--{name} needs a value: --{name}=VALUE")
+            value = rest.pop(0)
+        pairs.append((name.replace("_", "-"), value))
+    return pairs
+
+
+def _words(name: str, value: str, kind: Any) -> list[str]:
+    """The words that tyro takes: a word an element, Python's spelling of truth and None."""
+    if typing.get_origin(kind) is tuple:
+        return [f"--{name}", *(part for part in re.split(r"[,\s]+", value) if part)]
+    spelled = {"true": "True", "false": "False", "none": "None", "null": "None"}
+    return [f"--{name}={value if kind is str else spelled.get(value.lower(), value)}"]
+
+
+def _leaves(value: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    hints = typing.get_type_hints(type(value))
+    for entry in dataclasses.fields(value):
+        name, item = prefix + entry.name.replace("_", "-"), getattr(value, entry.name)
+        if dataclasses.is_dataclass(item):
+            yield from _leaves(item, name + ".")
+        else:
+            yield name, hints[entry.name]
+
+
+def _cli(experiment: Experiment, words: list[str], usage: str | None = None) -> Experiment:
+    import tyro  # here: only the command line needs it
+
+    kind = Experiment[type(experiment.model)]  # type: ignore[misc]
+    return tyro.cli(
+        kind,
+        default=experiment,
+        args=words,
+        prog=usage,
+        description="",
+        config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def _tyro(experiment: Experiment, words: list[str]) -> Experiment:
+    said = io.StringIO()
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"  # keeps each of tyro's messages on a line of its own
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            return _cli(experiment, words)
+    except SystemExit:
+        raise ValueError(_sentence(said.getvalue())) from None
+    finally:
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def _sentence(box: str) -> str:
+    """The one line of tyro's framed message that says what is wrong."""
+    lines = [line.strip(" │╭╮╰╯─") for line in box.splitlines()]
+    for line in lines:
+        found = re.match(r"Error parsing (\S+): (.*)", line)
+        if found:
+            flag, reason = found.groups()
+            return f"{flag}: {reason}" if flag.startswith("--") else reason
+    return next((line for line in lines if line), "the flags could not be read; see --help")
+
+
+def _flatten(value: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield prefix.rstrip("."), value
+        return
+    for name, item in value.items():
+        yield from _flatten(item, f"{prefix}{name}.")
+
+
+def _rebuild(like: Any, stored: Any) -> Any:
+    if dataclasses.is_dataclass(like) and not isinstance(like, type):
+        known = {entry.name for entry in dataclasses.fields(like)}
+        unknown = [name for name in stored if name not in known]
+        if unknown:
+            raise ValueError(
+                f"config.json has {unknown[0]!r}, which {type(like).__name__} does not know; "
+                "it was written by another version"
+            )
+        values = {k: _rebuild(getattr(like, k), v) for k, v in stored.items()}
+        return dataclasses.replace(like, **values)
+    return tuple(stored) if isinstance(stored, list) else stored

@@ -1,0 +1,274 @@
+"""Ranks a split: queries -> points -> masked top lists -> metrics of every user.
+
+One jitted step a batch holds sampling, scoring, masking, the top list and the metrics; a row's
+values leave the device, never its scores. Sums are taken on the host in float64 over rows in their
+own order, so a result does not depend on the batch size or on the number of devices.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrec_diff import batches, metrics, ranking, validation
+from jaxrec_diff import controls as control_lists
+from jaxrec_diff.batches import Slices
+from jaxrec_diff.models.base import HONEST, Model, Protocol, Rules
+
+_LIST = 20  # length of the lists that coverage and the other diagnostics look at
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How a model is judged."""
+
+    protocol: Protocol = "honest"
+    """honest: items of the history and items never trained are no candidates, every row counts;
+    official: as the system's released script does it."""
+    metric: str = "hr@20"
+    """Validation metric that picks the checkpoint."""
+    ks: tuple[int, ...] = (5, 10, 20, 50)
+    """Cut-offs."""
+    batch_size: int = 1024
+    """Rows ranked at once; changes no number."""
+    mask_seen: bool | None = None
+    """Overrides the protocol: whether items of the history are candidates."""
+    seeds: int = 1
+    """Draws of the sampler's noise; figures are means over them."""
+    track_test: bool = False
+    """Log test metrics at every evaluation (never used to pick a checkpoint)."""
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"eval.ks must be positive cut-offs such as 5,10,20, got {self.ks}")
+        validation.at_least("eval.batch-size", self.batch_size, 1)
+        validation.at_least("eval.seeds", self.seeds, 1)
+        known = [f"{name}@{k}" for name in metrics.NAMES for k in self.ks]
+        if self.metric not in known:
+            near = difflib.get_close_matches(self.metric, known, 1, 0.0)[0]
+            raise ValueError(f"eval.metric={self.metric!r} is not computed; did you mean {near!r}?")
+
+
+class Evaluation(NamedTuple):
+    """The figures of one split."""
+
+    metrics: dict[str, float]
+    per_user: dict[str, np.ndarray]  # f32[N] each
+    diagnostics: dict[str, Any]
+
+
+class Split(NamedTuple):
+    """A split on the device and what is static about it."""
+
+    slices: Slices
+    max_len: int
+    max_seen: int
+    max_relevant: int
+    num_rows: int
+
+
+def rules_of(config: EvalConfig, official: Rules) -> Rules:
+    """What the settings mean for a system."""
+    rules = official if config.protocol == "official" else HONEST
+    return rules if config.mask_seen is None else rules._replace(mask_seen=config.mask_seen)
+
+
+def put(slices: Slices, max_len: int, mesh: Mesh, rules: Rules = HONEST) -> Split:
+    """Moves a split to the devices; `rules.multiple_of` drops its last rows."""
+    rows = len(slices.start) // rules.multiple_of * rules.multiple_of
+    if rows == 0:
+        raise ValueError(
+            f"a split of {len(slices.start)} rows has no full batch of {rules.multiple_of}; "
+            "use the honest protocol"
+        )
+    kept = Slices(slices.items, *(part[:rows] for part in slices[1:]))
+    seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
+    relevant = int(np.max(kept.stop - kept.end))
+    device = jax.device_put(kept, NamedSharding(mesh, P()))
+    return Split(device, max_len, seen, relevant, rows)
+
+
+def evaluator(
+    model: Model,
+    split: Split,
+    mesh: Mesh,
+    config: EvalConfig,
+    rules: Rules,
+    trained: np.ndarray,
+    *,
+    diagnose: bool = True,
+) -> Callable[[Any, Any, jax.Array], Evaluation]:
+    """A function (params, state, key) -> Evaluation, compiled once.
+
+    Args:
+      model: four pure functions.
+      split: from `put`.
+      mesh: devices; a batch is sharded over them.
+      config: settings.
+      rules: what may be recommended.
+      trained: bool[I], whether item j + 1 occurs in training.
+      diagnose: also look at the lists and at the probes, which costs a second ranking.
+    """
+    size = -(-min(config.batch_size, split.num_rows) // mesh.size) * mesh.size
+    by_row = NamedSharding(mesh, P("data"))
+    largest = max(*config.ks, _LIST)
+
+    def rank(points, head, answer, allowed):
+        top = ranking.top(
+            points,
+            head.table,
+            head.bias,
+            k=largest + 1,
+            seen=answer.seen if rules.mask_seen else None,
+            allowed=allowed,
+        )
+        return top, metrics.per_user(top, answer.relevant, config.ks)
+
+    @jax.jit
+    def batch(params, state, key, slices, index):
+        index = jax.lax.with_sharding_constraint(index, by_row)
+        query = batches.queries(slices, index, max_len=split.max_len)
+        answer = batches.answers(
+            slices, index, max_seen=split.max_seen, max_relevant=split.max_relevant
+        )
+        head = model.head(params, state)
+        # A head may have rows beyond the catalogue (a released script ranks its padding row).
+        known = np.zeros(head.table.shape[0], bool)
+        known[: len(trained)] = trained
+        known = jnp.asarray(known)
+        everything = jnp.ones_like(known)
+        points = model.sample(params, state, key, query)
+        top, values = rank(points, head, answer, known if rules.trained_only else everything)
+        out = {"": values}
+        lists = {}
+        if diagnose:
+            if not trained.all():
+                other = everything if rules.trained_only else known
+                name = "all_items" if rules.trained_only else "trained_items"
+                out[name] = rank(points, head, answer, other)[1]
+            for name, probe in model.probes.items():
+                found = probe(params, state, query)
+                out[name] = rank(found, head, answer, known if rules.trained_only else everything)[
+                    1
+                ]
+            untrained = jnp.concatenate([jnp.zeros(1, bool), ~known])
+            first = top.items[:, :_LIST]
+            hit = (first[:, :, None] == answer.relevant[:, None, :]) & (first[:, :, None] > 0)
+            lists = {
+                "exposure": metrics.exposure(top.items, _LIST, len(known), answer.weight),
+                "untrained_slots": (untrained[first] * answer.weight[:, None]).sum(),
+                "hits": (hit * answer.weight[:, None, None]).sum(),
+                "untrained_hits": (
+                    hit * untrained[first][:, :, None] * answer.weight[:, None, None]
+                ).sum(),
+            }
+        return out, lists
+
+    def run(params, state, key):
+        values, lists = [], []
+        for start in range(0, split.num_rows, size):
+            index = np.arange(start, start + size, dtype=np.int32)
+            index[index >= split.num_rows] = -1
+            each, listed = batch(params, state, key, split.slices, index)
+            values.append(each)
+            lists.append(listed)
+        values, lists = jax.device_get((values, lists))
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: split.num_rows], *values)
+        summed = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *lists)
+        diagnostics = {name: means(joined[name]) for name in joined if name}
+        if diagnose:
+            head = jax.device_get(model.head(params, state))
+            diagnostics |= _diagnostics(summed, head.table, trained, split.num_rows)
+        return Evaluation(means(joined[""]), joined[""], diagnostics)
+
+    return run
+
+
+def over_seeds(
+    run: Callable[[Any, Any, jax.Array], Evaluation],
+    params: Any,
+    state: Any,
+    seed: int,
+    seeds: int,
+) -> list[Evaluation]:
+    """Evaluations under `seeds` draws of the sampler's noise, a stream of their own."""
+    root = jax.random.fold_in(jax.random.key(seed), 3)
+    return [run(params, state, jax.random.fold_in(root, draw)) for draw in range(seeds)]
+
+
+def mean_over_seeds(evaluations: list[Evaluation]) -> Evaluation:
+    """Means of metrics and of every user's values; the diagnostics are the first draw's."""
+    values = {
+        name: np.mean([e.per_user[name] for e in evaluations], axis=0, dtype=np.float64)
+        for name in evaluations[0].per_user
+    }
+    return Evaluation(means(values), values, evaluations[0].diagnostics)
+
+
+def spread(evaluations: list[Evaluation]) -> dict[str, float]:
+    """Standard deviation of each metric over draws of the sampler's noise."""
+    ddof = min(1, len(evaluations) - 1)
+    return {
+        name: float(np.std([e.metrics[name] for e in evaluations], ddof=ddof))
+        for name in evaluations[0].metrics
+    }
+
+
+def controls(
+    train: Slices,
+    queries: Slices,
+    train_counts: np.ndarray,
+    config: EvalConfig,
+    rules: Rules,
+) -> dict[str, dict[str, float]]:
+    """Popularity, repeat-last-items and first-order transitions under the same rules."""
+    rows = len(queries.start) // rules.multiple_of * rules.multiple_of
+    kept = Slices(queries.items, *(part[:rows] for part in queries[1:]))
+    relevant = _relevant(kept)
+    allowed = train_counts > 0 if rules.trained_only else None
+    tops = control_lists.controls(
+        train,
+        kept,
+        train_counts,
+        k=max(*config.ks, _LIST) + 1,
+        mask_seen=rules.mask_seen,
+        allowed=allowed,
+    )
+    per_user = jax.jit(lambda top, relevant: metrics.per_user(top, relevant, config.ks))
+    return {name: means(jax.device_get(per_user(top, relevant))) for name, top in tops.items()}
+
+
+def means(per_user: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means over users, added up in float64."""
+    return {name: float(np.mean(values, dtype=np.float64)) for name, values in per_user.items()}
+
+
+def _relevant(slices: Slices) -> np.ndarray:
+    """i32[N, R] the answers of every row, padded with 0."""
+    width = int(np.max(slices.stop - slices.end))
+    place = slices.end[:, None] + np.arange(width)
+    inside = place < slices.stop[:, None]
+    return np.where(inside, slices.items[np.where(inside, place, 0)], 0).astype(np.int32)
+
+
+def _diagnostics(
+    summed: dict[str, np.ndarray], table: np.ndarray, trained: np.ndarray, num_rows: int
+) -> dict[str, Any]:
+    known = np.zeros(len(table), bool)
+    known[: len(trained)] = trained
+    exposure = summed["exposure"]
+    counts = {
+        "untrained_top20": float(summed["untrained_slots"] / (num_rows * _LIST)),
+        "hits_untrained": float(summed["untrained_hits"] / max(summed["hits"], 1.0)),
+        "untrained_items": int((~trained).sum()),
+        "distinct_items": int((exposure > 0).sum()),
+        "coverage@20": float(metrics.coverage(exposure)),
+        "gini@20": float(metrics.gini(exposure)),
+    }
+    return counts | {k: float(v) for k, v in metrics.table_spread(table, known).items()}

@@ -1,0 +1,424 @@
+"""A run from settings to results, and its evaluation afterwards; what the commands call."""
+
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrec_diff import batches, config, evaluate, models, report
+from jaxrec_diff.config import Experiment
+from jaxrec_diff.data import Dataset, load, optimum
+from jaxrec_diff.models.base import DataSpec, Model
+from jaxrec_diff.training import loop, parallel, stages
+from jaxrec_diff.training.checkpoint import abstract
+from jaxrec_diff.training.optim import make
+from jaxrec_diff.training.state import averaged, create
+
+Say = Callable[[str], None]
+
+
+class Prepared(NamedTuple):
+    """Settings that were found to fit the data and the devices; nothing is written yet."""
+
+    name: str  # the preset's
+    source: str
+    experiment: Experiment
+    dataset: Dataset
+    mesh: jax.sharding.Mesh
+
+
+class Interrupted(RuntimeError):
+    """A signal asked the run to stop; its number is `signum`."""
+
+    def __init__(self, signum: int, workdir: Path):
+        self.signum = signum
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}; the same command goes on from {workdir}"
+        )
+
+
+def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
+    """Reads the data and checks everything that can be checked before training.
+
+    Raises:
+      ValueError: in one sentence, on data or settings that cannot be used.
+    """
+    dataset = load(source, experiment.data)
+    available = jax.devices()
+    if experiment.devices > len(available):
+        raise ValueError(
+            f"devices={experiment.devices} asked for, but JAX sees {len(available)}; "
+            f"at most {len(available)}"
+        )
+    mesh = parallel.make_mesh(available[: experiment.devices or len(available)])
+    loop.check(experiment.train, len(dataset.train.start), mesh)
+    build(experiment, dataset)
+    return Prepared(name, source, experiment, dataset, mesh)
+
+
+def build(experiment: Experiment, dataset: Dataset, axis_name: str | None = None) -> Model:
+    """The model of an experiment on a data set."""
+    spec = DataSpec(
+        dataset.num_users, dataset.num_items, experiment.data.max_len, dataset.train_counts
+    )
+    return models.system(experiment.model).build(
+        experiment.model, spec, axis_name=axis_name, protocol=experiment.eval.protocol
+    )
+
+
+def train(
+    prepared: Prepared,
+    workdir: Path,
+    *,
+    say: Say = print,
+    on_progress: Callable[[loop.Progress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Trains to early stopping in `workdir` and returns what `results.json` holds.
+
+    A workdir of the same settings is continued, a finished one only reported.
+
+    Raises:
+      ValueError: if the workdir belongs to other settings or other data.
+      Interrupted: after SIGINT or SIGTERM, with the state saved.
+      loop.NonFiniteLoss: if the loss stops being a number.
+    """
+    dataset = prepared.dataset
+    check_workdir(prepared, workdir)
+    finished = workdir / "results.json"
+    if finished.exists():
+        say(f"{workdir} is finished; its results:")
+        return _read_json(finished)
+    started = time.time()
+    _open_workdir(prepared, workdir)
+    fitted = stages.run((_stage(prepared, workdir, say, on_progress),), dataset, _fit, workdir)
+    results = _results(prepared, fitted, time.time() - started)
+    report.write_json(finished, results)
+    return results
+
+
+def reevaluate(
+    prepared: Prepared, workdir: Path, split: str
+) -> tuple[list[evaluate.Evaluation], dict[str, dict[str, float]]]:
+    """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the controls."""
+    experiment, dataset = prepared.experiment, prepared.dataset
+    model = build(experiment, dataset)
+    slices = {"valid": dataset.valid, "test": dataset.test}[split]
+    rules = evaluate.rules_of(experiment.eval, models.system(experiment.model).official)
+    best = loop.load(workdir / "checkpoints", _abstract_state(prepared, model))
+    run = _evaluator(prepared, model, slices, rules, diagnose=True)
+    runs = evaluate.over_seeds(
+        run, averaged(best), best.state, experiment.seed, experiment.eval.seeds
+    )
+    beside = evaluate.controls(dataset.train, slices, dataset.train_counts, experiment.eval, rules)
+    return runs, beside
+
+
+def optimum_of(prepared: Prepared, slices: batches.Slices) -> dict[str, float]:
+    """The best reachable figures, where the law of the data is known; else {}.
+
+    They hold for the honest rules, under which items of the history are no candidates; the law
+    repeats no item.
+    """
+    if prepared.dataset.law is None:
+        return {}
+    return optimum(prepared.dataset.law, slices, prepared.experiment.eval.ks)
+
+
+def provenance(prepared: Prepared) -> dict[str, Any]:
+    """What a figure needs beside it to be believed."""
+    return {
+        "seed": prepared.experiment.seed,
+        "devices": [str(device.device_kind) for device in prepared.mesh.devices.flat],
+        "platform": f"{platform.machine()} {os.cpu_count()} cores",
+        "versions": {
+            name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")
+        }
+        | {"python": platform.python_version()},
+        "commit": _commit(),
+    }
+
+
+def check_workdir(prepared: Prepared, workdir: Path) -> None:
+    """Refuses a workdir that holds a run of other settings or other data.
+
+    Raises:
+      ValueError: naming the first field that differs.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        if workdir.is_file():
+            raise ValueError(f"{workdir} is a file; name a folder")
+        if workdir.is_dir() and any(workdir.iterdir()):
+            raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
+        return
+    stored = _read_json(path)
+    differs = config.difference(stored, _stored(prepared))
+    if differs:
+        raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
+    card = _read_json(workdir / "data_card.json")
+    if card["hash"] != prepared.dataset.card["hash"]:
+        raise ValueError(
+            f"{workdir} was trained on a split with hash {card['hash'][:12]}, this data has "
+            f"{prepared.dataset.card['hash'][:12]}; take another workdir"
+        )
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; a second SIGINT interrupts at once."""
+    caught: list[int] = []
+
+    def handle(signum, frame):
+        del frame
+        if caught and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(signum)
+
+    previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+class _Fitting(NamedTuple):
+    """What the driver of stages hands to `_fit`."""
+
+    prepared: Prepared
+    say: Say
+    on_progress: Callable[[loop.Progress], None]
+
+
+def _stage(prepared, workdir, say, on_progress) -> stages.Stage:
+    del workdir
+    return stages.Stage(
+        prepared.name,
+        build=lambda dataset, exports: _Fitting(prepared, say, on_progress),
+        export=lambda built, fitted: {},
+    )
+
+
+def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
+    prepared = fitting.prepared
+    experiment, dataset, mesh = prepared.experiment, prepared.dataset, prepared.mesh
+    log = folder / "metrics.jsonl"
+    model = build(experiment, dataset)
+    rules = evaluate.rules_of(experiment.eval, models.system(experiment.model).official)
+    valid = _evaluator(prepared, model, dataset.valid, rules)
+    test = _evaluator(prepared, model, dataset.test, rules) if experiment.eval.track_test else None
+    key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
+
+    def judge(params, state):
+        found = valid(params, state, key).metrics
+        metrics = {f"valid/{name}": value for name, value in found.items()}
+        if test is not None:
+            seen = test(params, state, key).metrics
+            metrics |= {f"test/{name}": value for name, value in seen.items()}
+        head = jax.device_get(model.head(params, state))
+        metrics["item_spread"] = float(np.sqrt(np.mean(np.var(head.table, axis=0))))
+        return found[experiment.eval.metric], metrics
+
+    def notice(progress: loop.Progress) -> None:
+        if progress.kind == "resume":
+            report.truncate_after(log, progress.step)
+            fitting.say(f"resumed {folder} at step {progress.step}")
+        if progress.kind == "damaged":
+            fitting.say(
+                f"the checkpoint of step {progress.step} is damaged; falling back to the one before"
+            )
+        if progress.kind == "epoch":
+            line = {"step": progress.step, "epoch": progress.epoch, "time": time.time()}
+            rate = {"examples_per_second": progress.examples_per_second}
+            report.append_line(log, line | rate | progress.metrics)
+        fitting.on_progress(progress)
+
+    with signals() as caught:
+        try:
+            return loop.fit(
+                lambda axis_name: build(experiment, dataset, axis_name),
+                jax.tree.map(np.asarray, dataset.train),
+                lambda data, index, row: batches.sequences(
+                    data, index, max_len=experiment.data.max_len, row=row
+                ),
+                len(dataset.train.start),
+                experiment.train,
+                judge,
+                seed=experiment.seed,
+                folder=folder / "checkpoints",
+                mesh=mesh,
+                mode=experiment.parallel,
+                on_progress=notice,
+                stop_asked=lambda: bool(caught),
+            )
+        except loop.Stopped:
+            raise Interrupted(caught[0], folder) from None
+
+
+def _evaluator(prepared: Prepared, model: Model, slices, rules, *, diagnose: bool = False):
+    experiment, dataset = prepared.experiment, prepared.dataset
+    split = evaluate.put(slices, experiment.data.max_len, prepared.mesh, rules)
+    trained = dataset.train_counts > 0
+    return evaluate.evaluator(
+        model, split, prepared.mesh, experiment.eval, rules, trained, diagnose=diagnose
+    )
+
+
+def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[str, Any]:
+    experiment, dataset = prepared.experiment, prepared.dataset
+    params, state = averaged(fitted.train), fitted.train.state
+    protocols = {}
+    for protocol in ("honest", "official"):
+        chosen = replace(experiment, eval=replace(experiment.eval, protocol=protocol))
+        rules = evaluate.rules_of(chosen.eval, models.system(chosen.model).official)
+        if len(dataset.test.start) < rules.multiple_of:
+            continue
+        model = build(chosen, dataset)
+        run = _evaluator(
+            prepared._replace(experiment=chosen), model, dataset.test, rules, diagnose=True
+        )
+        runs = evaluate.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
+        found = evaluate.mean_over_seeds(runs)
+        protocols[protocol] = {
+            "metrics": found.metrics,
+            "spread": evaluate.spread(runs) if len(runs) > 1 else {},
+            "controls": evaluate.controls(
+                dataset.train, dataset.test, dataset.train_counts, chosen.eval, rules
+            ),
+            "diagnostics": found.diagnostics,
+            "num_users": len(dataset.test.start) // rules.multiple_of * rules.multiple_of,
+        }
+    main = protocols[experiment.eval.protocol]
+    best = optimum_of(prepared, dataset.test)
+    return {
+        "model": prepared.name,
+        "dataset": dataset.name,
+        "split": "test",
+        "split_rule": dataset.split,
+        "protocol": experiment.eval.protocol,
+        "num_users": main["num_users"],
+        "metrics": main["metrics"],
+        "controls": main["controls"],
+        "optimum": best,
+        "share_of_optimum": {n: main["metrics"][n] / v for n, v in best.items() if v > 0},
+        "diagnostics": main["diagnostics"],
+        "selected_by": f"valid {experiment.eval.metric}",
+        "best_valid": fitted.best_score,
+        "best_step": fitted.best_step,
+        "steps": fitted.steps,
+        "examples_per_second": fitted.examples_per_second,
+        "train_seconds": fitted.train_seconds,
+        "wall_seconds": wall_seconds,
+        "protocols": protocols,
+        "data_hash": dataset.card["hash"],
+    } | provenance(prepared)
+
+
+def _abstract_state(prepared: Prepared, model: Model):
+    experiment, dataset = prepared.experiment, prepared.dataset
+    optimizer = make(experiment.train, 1)
+
+    def initial():
+        index = np.zeros(2, np.int32)
+        example = batches.sequences(
+            dataset.train, index, max_len=experiment.data.max_len, row=index
+        )
+        variables = model.init(jax.random.key(0), example)
+        return create(variables, optimizer, ema_decay=experiment.train.ema_decay)
+
+    replicated = jax.sharding.NamedSharding(prepared.mesh, jax.sharding.PartitionSpec())
+    return abstract(jax.eval_shape(initial), replicated)
+
+
+def _open_workdir(prepared: Prepared, workdir: Path) -> None:
+    if (workdir / "config.json").exists():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    dataset = prepared.dataset
+    report.write_json(workdir / "data_card.json", dataset.card)
+    np.savez(workdir / "vocab.npz", item_ids=dataset.item_ids, user_ids=dataset.user_ids)
+    report.write_json(workdir / "config.json", _stored(prepared))  # last: it marks a whole workdir
+
+
+def _stored(prepared: Prepared) -> dict[str, Any]:
+    return {"preset": prepared.name, "source": prepared.source} | config.to_json(
+        prepared.experiment
+    )
+
+
+def _read_json(path: Path) -> Any:
+    import json
+
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise ValueError(f"{path} cannot be read as json; take another workdir") from None
+
+
+def _commit() -> str:
+    root = Path(__file__).parent.parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def read_config(workdir: Path) -> tuple[str, str, Experiment]:
+    """(preset, source, settings) of a workdir.
+
+    Raises:
+      ValueError: if `config.json` was damaged or written by another version.
+    """
+    stored = dict(_read_json(workdir / "config.json"))
+    name, source = stored.pop("preset"), stored.pop("source")
+    like = config.preset(name, source).experiment
+    return name, source, config.from_json(like, stored)
+
+
+def check_vocabulary(prepared: Prepared, workdir: Path) -> None:
+    """Refuses data whose items are not those that the workdir was trained on.
+
+    Raises:
+      ValueError: naming the numbers of items.
+    """
+    with np.load(workdir / "vocab.npz") as stored:
+        known = stored["item_ids"]
+    if not np.array_equal(known, prepared.dataset.item_ids):
+        raise ValueError(
+            f"{prepared.source} has {prepared.dataset.num_items} items that are not the "
+            f"{len(known)} items {workdir} was trained on"
+        )
+
+
+def write_per_user(
+    prepared: Prepared, slices: batches.Slices, split: str, found: evaluate.Evaluation, path: Path
+) -> None:
+    """One row a user: raw id, history length, answers and every metric."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    users = {"valid": prepared.dataset.valid_users, "test": prepared.dataset.test_users}[split]
+    rows = len(next(iter(found.per_user.values())))
+    columns = {
+        "user_id": prepared.dataset.user_ids[users[:rows]],
+        "history_length": (slices.end - slices.start)[:rows],
+        "answers": (slices.stop - slices.end)[:rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns | found.per_user), path)
