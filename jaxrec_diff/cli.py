@@ -92,6 +92,7 @@ def _train(argv: list[str]) -> int:
     from jaxrec_diff.training.loop import NonFiniteLoss
 
     prepared = experiments.prepare(name, experiment, source)
+    prepared = prepared._replace(command=" ".join(["bin/train", *argv]))
     workdir = Path(flags.bare.get("workdir", f"runs/{name}-{dataset}"))
     experiments.check_workdir(prepared, workdir)
     print(f"{name} on {dataset}: {preset.origin}")
@@ -148,6 +149,7 @@ def _evaluate(argv: list[str]) -> int:
             dotted.append(f"--{field}={bare[flag]}")
     experiment = config.parse(experiment, dotted)
     prepared = experiments.prepare(name, experiment, bare.get("data", source))
+    prepared = prepared._replace(command=" ".join(["bin/evaluate", *argv]))
     experiments.check_vocabulary(prepared, workdir)
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
     runs, controls = experiments.reevaluate(prepared, workdir, split)
@@ -167,7 +169,6 @@ def _evaluate(argv: list[str]) -> int:
         "optimum": experiments.optimum_of(prepared, slices),
         "diagnostics": found.diagnostics,
         "data_hash": prepared.dataset.card["hash"],
-        "command": " ".join(["bin/evaluate", *argv]),
     } | experiments.provenance(prepared)
     report.write_json(output, results)
     _show(results)

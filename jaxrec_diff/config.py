@@ -194,9 +194,9 @@ def _leaves(value: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
 def _cli(experiment: Experiment, words: list[str], usage: str | None = None) -> Experiment:
     import tyro  # here: only the command line needs it
 
-    kind = Experiment[type(experiment.model)]  # type: ignore[misc]
+    generic: Any = Experiment
     return tyro.cli(
-        kind,
+        generic[type(experiment.model)],
         default=experiment,
         args=words,
         prog=usage,
@@ -239,7 +239,7 @@ def _flatten(value: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
         yield from _flatten(item, f"{prefix}{name}.")
 
 
-def _rebuild(like: Any, stored: Any) -> Any:
+def _rebuild(like: Any, stored: Any, kind: Any = None) -> Any:
     if dataclasses.is_dataclass(like) and not isinstance(like, type):
         known = {entry.name for entry in dataclasses.fields(like)}
         unknown = [name for name in stored if name not in known]
@@ -248,6 +248,10 @@ def _rebuild(like: Any, stored: Any) -> Any:
                 f"config.json has {unknown[0]!r}, which {type(like).__name__} does not know; "
                 "it was written by another version"
             )
-        values = {k: _rebuild(getattr(like, k), v) for k, v in stored.items()}
+        hints = typing.get_type_hints(type(like))
+        values = {k: _rebuild(getattr(like, k), v, hints[k]) for k, v in stored.items()}
         return dataclasses.replace(like, **values)
-    return tuple(stored) if isinstance(stored, list) else stored
+    if not isinstance(stored, list):
+        return stored
+    element = typing.get_args(kind)[0]
+    return tuple(element(**v) if isinstance(v, dict) else v for v in stored)

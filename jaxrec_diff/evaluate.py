@@ -139,9 +139,7 @@ def evaluator(
         )
         head = model.head(params, state)
         # A head may have rows beyond the catalogue (a released script ranks its padding row).
-        known = np.zeros(head.table.shape[0], bool)
-        known[: len(trained)] = trained
-        known = jnp.asarray(known)
+        known = jnp.asarray(np.pad(trained, (0, head.table.shape[0] - len(trained))))
         everything = jnp.ones_like(known)
         points = model.sample(params, state, key, query)
         top, values = rank(points, head, answer, known if rules.trained_only else everything)
@@ -205,7 +203,7 @@ def over_seeds(
 def mean_over_seeds(evaluations: list[Evaluation]) -> Evaluation:
     """Means of metrics and of every user's values; the diagnostics are the first draw's."""
     values = {
-        name: np.mean([e.per_user[name] for e in evaluations], axis=0, dtype=np.float64)
+        name: np.stack([e.per_user[name] for e in evaluations]).mean(axis=0, dtype=np.float64)
         for name in evaluations[0].per_user
     }
     return Evaluation(means(values), values, evaluations[0].diagnostics)
@@ -260,8 +258,7 @@ def _relevant(slices: Slices) -> np.ndarray:
 def _diagnostics(
     summed: dict[str, np.ndarray], table: np.ndarray, trained: np.ndarray, num_rows: int
 ) -> dict[str, Any]:
-    known = np.zeros(len(table), bool)
-    known[: len(trained)] = trained
+    known = np.pad(trained, (0, len(table) - len(trained)))
     exposure = summed["exposure"]
     counts = {
         "untrained_top20": float(summed["untrained_slots"] / (num_rows * _LIST)),

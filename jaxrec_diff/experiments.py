@@ -1,5 +1,6 @@
 """A run from settings to results, and its evaluation afterwards; what the commands call."""
 
+import json
 import os
 import platform
 import signal
@@ -35,6 +36,7 @@ class Prepared(NamedTuple):
     experiment: Experiment
     dataset: Dataset
     mesh: jax.sharding.Mesh
+    command: str = ""  # what a user typed, for the record
 
 
 class Interrupted(RuntimeError):
@@ -137,7 +139,9 @@ def optimum_of(prepared: Prepared, slices: batches.Slices) -> dict[str, float]:
 def provenance(prepared: Prepared) -> dict[str, Any]:
     """What a figure needs beside it to be believed."""
     return {
+        "command": prepared.command,
         "seed": prepared.experiment.seed,
+        "device": str(prepared.mesh.devices.flat[0].device_kind),
         "devices": [str(device.device_kind) for device in prepared.mesh.devices.flat],
         "platform": f"{platform.machine()} {os.cpu_count()} cores",
         "versions": {
@@ -277,7 +281,7 @@ def _evaluator(prepared: Prepared, model: Model, slices, rules, *, diagnose: boo
 def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[str, Any]:
     experiment, dataset = prepared.experiment, prepared.dataset
     params, state = averaged(fitted.train), fitted.train.state
-    protocols = {}
+    protocols: dict[str, dict[str, Any]] = {}
     for protocol in ("honest", "official"):
         chosen = replace(experiment, eval=replace(experiment.eval, protocol=protocol))
         rules = evaluate.rules_of(chosen.eval, models.system(chosen.model).official)
@@ -329,7 +333,7 @@ def _abstract_state(prepared: Prepared, model: Model):
     optimizer = make(experiment.train, 1)
 
     def initial():
-        index = np.zeros(2, np.int32)
+        index = jax.numpy.zeros(2, jax.numpy.int32)
         example = batches.sequences(
             dataset.train, index, max_len=experiment.data.max_len, row=index
         )
@@ -357,8 +361,6 @@ def _stored(prepared: Prepared) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> Any:
-    import json
-
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

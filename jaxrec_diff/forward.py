@@ -119,8 +119,8 @@ def q_sample(
     >>> import numpy as np, jax.numpy as jnp
     >>> table = tables(np.linspace(1e-4, 0.02, 10))
     >>> x = q_sample(table, jnp.array([[1., 2.]]), jnp.array([4]), jnp.array([[.5, -1.]]))
-    >>> np.round(x, 4).tolist()
-    [[1.0636, 1.8277]]
+    >>> [f"{value:.4f}" for value in x[0].tolist()]
+    ['1.0636', '1.8277']
     """
     chex.assert_equal_shape([x0, eps])
     chex.assert_shape(t, x0.shape[:1])

@@ -6,7 +6,7 @@
 [[2, 3]]
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -17,10 +17,10 @@ _CHUNK_BYTES = 64 * 2**20
 
 
 class Top(NamedTuple):
-    """The best items of each row, best first; ties to the lowest id."""
+    """The best items of each row, best first; ties to the lowest id. Arrays of jax or numpy."""
 
-    scores: jax.Array  # f32[B, k], -inf where there are fewer than k candidates
-    items: jax.Array  # i32[B, k] item ids 1..I, 0 where there are fewer
+    scores: Any  # f32[B, k], -inf where there are fewer than k candidates
+    items: Any  # i32[B, k] item ids 1..I, 0 where there are fewer
 
 
 def top(

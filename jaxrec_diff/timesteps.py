@@ -15,7 +15,7 @@ class History(NamedTuple):
     """The last H losses of each step (DiffRec, DDRM): state of a model."""
 
     losses: jax.Array  # f32[T, H], oldest first, the first `count` of a row are filled
-    count: jax.Array  # i32[T]
+    count: jax.Array  # type: ignore[assignment]  # i32[T]
 
 
 def uniform(key: jax.Array, rows: jax.Array, num_steps: int) -> jax.Array:

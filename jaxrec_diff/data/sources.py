@@ -218,12 +218,11 @@ def _csv(path: Path, separator: str, names: list[str] | None) -> dict[str, Any]:
 
 
 def _columns(table: dict[str, Any], path: Path, config: DataConfig) -> Columns:
-    users = _ids(table[_find(table, path, "user", config.user)], path, "user")
-    items = _ids(table[_find(table, path, "item", config.item)], path, "item")
+    user, item = (_need(table, path, kind, getattr(config, kind)) for kind in ("user", "item"))
     rating, time = (
-        _find(table, path, kind, getattr(config, kind), needed=False)
-        for kind in ("rating", "timestamp")
+        _find(table, path, kind, getattr(config, kind)) for kind in ("rating", "timestamp")
     )
+    users, items = _ids(table[user], path, "user"), _ids(table[item], path, "item")
     if config.min_rating is not None and rating is None:
         raise ValueError(
             f"data.min-rating needs a rating column and {path} has {', '.join(table)}; "
@@ -235,24 +234,25 @@ def _columns(table: dict[str, Any], path: Path, config: DataConfig) -> Columns:
     )
 
 
-def _find(
-    table: dict[str, Any], path: Path, kind: str, given: str | None, needed: bool = True
-) -> str | None:
-    names = {name.lower(): name for name in table}
+def _find(table: dict[str, Any], path: Path, kind: str, given: str | None) -> str | None:
+    """The column of a kind: the one that was named, or the first of its usual names."""
     if given is not None:
         if given in table:
             return given
         near = difflib.get_close_matches(given, table, 1, 0.0)[0]
         raise ValueError(f"{path} has no column {given!r}; did you mean {near!r}?")
-    for name in _NAMES[kind]:
-        if name in names:
-            return names[name]
-    if needed:
+    names = {name.lower(): name for name in table}
+    return next((names[name] for name in _NAMES[kind] if name in names), None)
+
+
+def _need(table: dict[str, Any], path: Path, kind: str, given: str | None) -> str:
+    found = _find(table, path, kind, given)
+    if found is None:
         raise ValueError(
             f"{path} has no {kind} column: found {', '.join(map(repr, table))}, "
             f"expected {_NAMES[kind][0]!r} or --data.{kind}=NAME"
         )
-    return None
+    return found
 
 
 def _ids(values: Any, path: Path, kind: str) -> np.ndarray:

@@ -6,7 +6,7 @@ the docstrings say which reading of the paper a default takes.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -283,7 +283,7 @@ def hoisted(net: DimeRecNet, params, interests: jax.Array):
     The second term is computed once a user and the third once a step, exactly.
     """
     width = net.config.width
-    tau = net.apply({"params": params}, jnp.arange(net.config.num_steps), method="embed_steps")
+    tau: Any = net.apply({"params": params}, jnp.arange(net.config.num_steps), method="embed_steps")
     inner, outer = params["inner"], params["outer"]
     w_x, w_g, w_t = jnp.split(inner["kernel"], [width, inner["kernel"].shape[0] - width])
     guided = interests.reshape(interests.shape[0], -1) @ w_g + inner["bias"]

@@ -9,7 +9,7 @@ off and the padding row is no candidate at evaluation; `protocol="official"` res
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -253,7 +253,7 @@ def folded(net: DreamRecNet, params, cond: jax.Array):
     them on the hidden units, because its output layer is linear.
     """
     width, weight = net.config.width, net.config.guidance_weight
-    tau = net.apply({"params": params}, jnp.arange(net.config.num_steps), method="embed_steps")
+    tau: Any = net.apply({"params": params}, jnp.arange(net.config.num_steps), method="embed_steps")
     first = params["inner" if net.config.denoiser == "mlp2" else "outer"]
     w_x, w_h, w_t = jnp.split(first["kernel"], [width, 2 * width])
     table = tau @ w_t + first["bias"]
@@ -283,7 +283,7 @@ def closed_form(
     share. `z` = 0 gives the mean.
     """
     width, weight = net.config.width, net.config.guidance_weight
-    tau = net.apply({"params": params}, steps.t, method="embed_steps")
+    tau: Any = net.apply({"params": params}, steps.t, method="embed_steps")
     w_x, w_h, w_t = jnp.split(params["outer"]["kernel"], [width, 2 * width])
     chain = affine.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
     guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h

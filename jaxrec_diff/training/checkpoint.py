@@ -4,6 +4,7 @@ Orbax's own rule of thumb, `best_fn` with `max_to_keep`, deletes the newest chec
 one is better, and a resumed run then goes back in time; hence the union of two policies.
 """
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,23 @@ def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
     )
     with ocp.CheckpointManager(folder.resolve(), options=options) as opened:
         yield opened
+
+
+def set_aside(folder: Path) -> tuple[int, ...]:
+    """Renames checkpoints whose metrics cannot be read, before which Orbax would not even open.
+
+    Returns:
+      Their steps, newest first.
+    """
+    damaged = []
+    for path in sorted(folder.glob("*/metrics/metrics")):
+        step = path.parent.parent
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            damaged.append(int(step.name))
+            step.rename(folder / f"damaged-{step.name}")
+    return tuple(sorted(damaged, reverse=True))
 
 
 def save(checkpoints: ocp.CheckpointManager, train: TrainState, meta: dict, score: float) -> None:

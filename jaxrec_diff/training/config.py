@@ -46,7 +46,7 @@ class TrainConfig:
     """Evaluations without a better validation metric before training stops; 0 never stops."""
     epoch_sampler: Literal["perm", "iid"] = "perm"
     """perm: a fresh permutation each epoch; iid: every batch is drawn by itself, without
-    replacement inside it, as DreamRec's script does."""
+    replacement inside it, as some released scripts do."""
     rules: tuple[Rule, ...] = ()
     """Exceptions by parameter path."""
 

@@ -124,18 +124,20 @@ def fit(
     )
 
     @jax.jit
-    def initial():
+    def initial(data):
         index = jnp.arange(config.batch_size, dtype=jnp.int32)
         variables = model_of(None).init(k_init, examples(data, index, index))
         return create(variables, optimizer, ema_decay=config.ema_decay)
 
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    like = checkpoint.abstract(jax.eval_shape(initial), replicated)
+    like = checkpoint.abstract(jax.eval_shape(initial, data), replicated)
 
+    for damaged in checkpoint.set_aside(folder):
+        on_progress(Progress("damaged", damaged, total, 0.0, 0.0, {}))
     with checkpoint.manager(folder) as checkpoints:
         restored = checkpoint.restore(checkpoints, like)
         if restored is None:
-            train, counters = initial(), _Counters()
+            train, counters = initial(data), _Counters()
         else:
             train, counters = restored.train, _Counters(**restored.meta)
             for damaged in restored.damaged:

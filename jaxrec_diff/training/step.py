@@ -46,5 +46,5 @@ def update(
     ema = train.ema
     if ema_decay > 0:
         ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
-    metrics = metrics | {"grad_norm": optax.global_norm(grads)}
+    metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
     return TrainState(train.step + jnp.int32(1), params, aux.state, opt_state, ema), metrics

@@ -1,0 +1,131 @@
+"""The loop: resume, early stopping, refusal, retention."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff.models.base import Aux, Head, Model, Variables
+from jaxrec_diff.training import loop, order, parallel
+from jaxrec_diff.training.config import TrainConfig
+
+DATA = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+
+
+def toy(explode_at=None):
+    """Least squares towards the rows of DATA with noise keyed by the row."""
+
+    def init(key, batch):
+        return Variables({"w": jax.random.normal(key, (3,))}, state=jnp.int32(0))
+
+    def loss(params, state, key, batch):
+        eps = jax.random.normal(key, batch.shape)
+        value = jnp.mean((params["w"] - batch - 0.1 * eps) ** 2)
+        if explode_at is not None:
+            value = jnp.where(state == explode_at, jnp.nan, value)
+        return value, Aux(state + 1, {"loss": value})
+
+    return Model(init, loss, lambda *_: jnp.zeros((1, 3)), lambda *_: Head(jnp.zeros((1, 3))))
+
+
+def fit(folder, *, scores=None, stop_at=None, explode_at=None, events=None, **settings):
+    config = TrainConfig(
+        **({"batch_size": 8, "learning_rate": 0.05, "num_epochs": 6, "patience": 0} | settings)
+    )
+    left = iter(scores or [0.1, 0.5, 0.3, 0.2, 0.15, 0.12])
+    events = [] if events is None else events
+    return loop.fit(
+        lambda axis: toy(explode_at),
+        DATA,
+        lambda data, index, row: data[index],
+        len(DATA),
+        config,
+        lambda params, state: (next(left), {}),
+        seed=1,
+        folder=folder,
+        mesh=parallel.make_mesh(jax.devices()[:1]),
+        on_progress=events.append,
+        stop_asked=lambda: bool(stop_at and events and events[-1].step >= stop_at),
+    )
+
+
+def test_best_is_kept_although_it_is_old(tmp_path):
+    done = fit(tmp_path)
+    assert (done.best_step, done.steps, done.best_score) == (16, 48, 0.5)
+    assert int(done.train.step) == 16
+    kept = {int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()}
+    assert kept == {16, 40, 48}
+
+
+def test_patience_counts_evaluations(tmp_path):
+    assert fit(tmp_path, patience=2).steps == 32
+
+
+@pytest.mark.parametrize("stop_at", [3, 11, 16])
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, stop_at):
+    whole = fit(tmp_path / "a", scores=[1, 2, 3, 4, 5, 6])
+    with pytest.raises(loop.Stopped):
+        fit(tmp_path / "b", scores=[1, 2, 3, 4, 5, 6], stop_at=stop_at)
+    events = []
+    seen = stop_at // 8
+    again = fit(tmp_path / "b", scores=[1, 2, 3, 4, 5, 6][seen:], events=events)
+    assert events[0].kind == "resume" and stop_at <= events[0].step <= 16
+    assert again.best_step == whole.best_step == 48
+    for a, b in zip(jax.tree.leaves(whole.train), jax.tree.leaves(again.train), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("part", ["", "state", "metrics"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, part):
+    fit(tmp_path, scores=[1, 2, 3, 4, 5, 6])
+    for path in (tmp_path / "48" / part).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"junk")
+    events = []
+    again = fit(tmp_path, scores=[6], events=events)
+    assert [(e.kind, e.step) for e in events[:2]] == [("damaged", 48), ("resume", 40)]
+    assert again.steps == 48
+
+
+def test_a_loss_that_is_no_number_names_its_step(tmp_path):
+    with pytest.raises(loop.NonFiniteLoss, match="step 14.*step 8") as caught:
+        fit(tmp_path, explode_at=13)
+    assert caught.value.step == 14
+
+
+def test_batches_that_cannot_be_made_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="batch-size|batch_size=65"):
+        fit(tmp_path, batch_size=65)
+    config, mesh = TrainConfig(batch_size=12), parallel.make_mesh(jax.devices()[:8])
+    with pytest.raises(ValueError, match="8 does"):
+        loop.check(config, 64, mesh)
+    assert not list(tmp_path.iterdir())
+
+
+def test_permutations_show_every_example_once():
+    got = order.permutation(jax.random.key(0), 13, 4)
+    assert got.shape == (3, 4) and len(set(np.ravel(got).tolist())) == 12
+
+
+@pytest.mark.parametrize("num_examples", [9, 1000])
+def test_iid_batches_hold_distinct_examples_uniformly(num_examples):
+    got = np.asarray(order.iid(jax.random.key(0), num_examples, 4))
+    assert all(len(set(row.tolist())) == 4 for row in got)
+    many = jax.vmap(lambda k: order.distinct(k, num_examples, 4))(
+        jax.random.split(jax.random.key(1), 4000)
+    )
+    counts = np.bincount(np.ravel(many), minlength=num_examples)
+    expected = 16_000 / num_examples
+    assert abs(counts - expected).max() < 6 * np.sqrt(expected)
+    # the first place alone is uniform too: no bias from dropping repeats
+    halves = np.mean(np.asarray(many)[:, 0] < num_examples / 2)
+    assert abs(halves - np.ceil(num_examples / 2) / num_examples) < 0.04
+
+
+def test_counters_survive_json():
+    meta = json.loads(
+        json.dumps(loop._Counters(sums={"loss": 1.5})._replace(best_score=0.5)._asdict())
+    )
+    assert loop._Counters(**meta).sums == {"loss": 1.5}

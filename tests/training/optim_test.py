@@ -1,0 +1,33 @@
+"""Exceptions by parameter path."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff.training import optim
+from jaxrec_diff.training.config import Rule, TrainConfig
+
+PARAMS = {"items": jnp.ones(2), "net": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}}
+
+
+def test_rules_scale_and_freeze():
+    rules = (Rule(pattern="items", learning_rate=0.0), Rule(pattern="bias$", learning_rate=0.5))
+    config = TrainConfig(optimizer="sgd", learning_rate=0.1, rules=rules)
+    optimizer = optim.make(config, 10)
+    updates, _ = optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["items"], 0.0)
+    np.testing.assert_allclose(updates["net"]["bias"], -0.05, rtol=1e-6)
+    np.testing.assert_allclose(updates["net"]["kernel"], -0.1, rtol=1e-6)
+
+
+def test_a_pattern_without_parameters_is_refused():
+    config = TrainConfig(rules=(Rule(pattern="itms"),))
+    with pytest.raises(ValueError, match="itms.*items"):
+        optim.make(config, 10).init(PARAMS)
+
+
+def test_warm_up_and_decay():
+    rate = optim.learning_rate(
+        TrainConfig(learning_rate=1.0, warmup_steps=4, schedule="linear"), 12
+    )
+    np.testing.assert_allclose([rate(s) for s in (0, 2, 4, 8, 12)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
