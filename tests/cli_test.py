@@ -1,0 +1,99 @@
+"""The commands from flags to files, on data small enough for a test."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jaxrec_diff import cli
+
+SMALL = [
+    "--devices=1",
+    "--data.synthetic.num-users=60",
+    "--data.synthetic.num-items=40",
+    "--data.synthetic.num-interests=4",
+    "--data.synthetic.max-length=8",
+    "--data.max-len=6",
+    "--train.batch-size=32",
+    "--model.width=8",
+    "--model.num-steps=4",
+    "--model.num-negatives=16",
+    "--eval.batch-size=64",
+]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main(["train", "--model=dimerec", f"--workdir={folder}", *SMALL,
+                     "--train.num-epochs=2"]) == 0  # fmt: skip
+    return folder
+
+
+def test_results_hold_what_is_promised(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    needed = (
+        "model dataset split num_users metrics controls optimum best_step steps "
+        "examples_per_second wall_seconds devices versions commit command seed device"
+    )
+    assert not set(needed.split()) - set(results)
+    assert results["num_users"] == 60 and set(results["controls"]) == {"popularity", "transitions"}
+    assert 0 <= results["metrics"]["hr@10"] <= 1
+    assert results["optimum"]["hr@10"] >= results["controls"]["popularity"]["hr@10"] - 0.2
+    for name in ("config.json", "data_card.json", "metrics.jsonl", "vocab.npz"):
+        assert (workdir / name).exists()
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1.0, 2.0]
+
+
+def test_a_finished_run_is_reported_not_repeated(workdir, capsys):
+    before = (workdir / "results.json").read_bytes()
+    flags = [*SMALL, "--train.num-epochs=2"]
+    assert cli.main(["train", "--model=dimerec", f"--workdir={workdir}", *flags]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (workdir / "results.json").read_bytes() == before
+
+
+def test_other_settings_are_refused(workdir, capsys):
+    flags = [*SMALL, "--train.learning-rate=0.5"]
+    assert cli.main(["train", "--model=dimerec", f"--workdir={workdir}", *flags]) == 2
+    assert "train.learning_rate: 0.001 there, 0.5 here" in capsys.readouterr().err
+
+
+def test_evaluation_with_another_sampler(workdir, tmp_path, capsys):
+    table = tmp_path / "users.parquet"
+    code = cli.main(
+        ["evaluate", f"--workdir={workdir}", "--sampler=ddim", "--sampler-steps=2", "--seeds=2",
+         f"--per-user={table}", "--split=valid"]
+    )  # fmt: skip
+    assert code == 0
+    found = [path for path in workdir.glob("evaluation-*.json")]
+    assert len(found) == 1
+    results = json.loads(found[0].read_text())
+    assert results["sampler"]["kind"] == "ddim" and results["split"] == "valid"
+    rows = pq.read_table(table)
+    assert rows.num_rows == 60
+    np.testing.assert_allclose(np.mean(rows["hr@10"]), results["metrics"]["hr@10"], rtol=1e-6)
+    assert "deviation over 2 draws" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["train"], "name a model"),
+        (["train", "--model=dimrec"], "did you mean dimerec"),
+        (["train", "--model=dimerec", "--model=dreamrec"], "twice"),
+        (["train", "--model=dimerec", "--data=no/such.csv"], "does not exist"),
+        (["train", "--model=dimerec", "--train.batch-size=9999999", "--devices=1"], "at most"),
+        (["train", "--model=dimerec", "--devices=99"], "at most 8"),
+        (["evaluate", "--workdir=nowhere"], "config.json"),
+        (["nothing"], "expected one of"),
+    ],
+)
+def test_refusals_are_one_line(flags, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(flags) == 2
+    said_there = capsys.readouterr().err
+    assert said in said_there and said_there.count("\n") == 1
+    assert not list(tmp_path.iterdir())
