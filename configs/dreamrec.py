@@ -3,8 +3,8 @@
     bin/train --model=dreamrec --data=PATH/zhihu
 
 Published HR@20 / NDCG@20 in percent: YooChoose 4.78 / 2.23, KuaiRec 5.16 / 4.11, Zhihu 2.26 / 0.79.
-Read the README's page on protocols before comparing: those figures let items that were never
-trained compete, and most hits are such items.
+Read about protocols in the README before comparing: those figures let items that were never
+trained compete.
 """
 
 from dataclasses import replace
@@ -50,7 +50,7 @@ DEFAULT = replace(
         sampler=SamplerConfig(kind="closed_form", temperature=0.0),
     ),
     data=DataConfig(max_len=20),
-    train=TrainConfig(learning_rate=1e-3, num_epochs=60, patience=8),
+    train=TrainConfig(learning_rate=1e-3, num_epochs=20, patience=4),
     seed=0,
 )
 
