@@ -174,7 +174,7 @@ def _need_rows(rows: dict[str, int], source: str) -> None:
         if count == 0:
             raise ValueError(
                 f"{source} leaves no {split} row: a user needs at least 3 interactions to be "
-                "split, or other shares in --data.ratio"
+                "split and data.min-history more to train on, or other shares in --data.ratio"
             )
 
 

@@ -15,7 +15,7 @@ _NAMES = {
     "rating": ("rating", "ratings", "score", "stars"),
     "timestamp": ("timestamp", "time", "unix_time", "ts", "date"),
 }
-_GENERIC = ("interactions", "ratings", "data", "train", "inter", "u", "clicks", "events", "log")
+_GENERIC = ("interactions", "ratings", "data", "train", "inter", "u")
 _SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".inter", ".parquet", ".npz")
 SPLITS = ("train", "valid", "test")
 
