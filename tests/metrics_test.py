@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytrec_eval
 
 from jaxrec_diff import metrics
 from jaxrec_diff.ranking import Top
+
+per_user = jax.jit(metrics.per_user, static_argnames="ks")
 
 
 def listed(*items: int) -> Top:
@@ -21,7 +24,7 @@ def close(found, expected):
 
 
 def test_one_relevant_item_at_rank_three():
-    found = metrics.per_user(listed(4, 9, 2, 7, 5), jnp.array([[2]]), (2, 4))
+    found = per_user(listed(4, 9, 2, 7, 5), jnp.array([[2]]), (2, 4))
     for name in metrics.NAMES:
         close(found[f"{name}@2"], 0)
     close(found["hr@4"], 1)
@@ -33,7 +36,7 @@ def test_one_relevant_item_at_rank_three():
 
 
 def test_three_relevant_items_at_ranks_one_and_four():
-    found = metrics.per_user(listed(4, 9, 2, 7, 5), jnp.array([[7, 0, 4, 30]]), (2, 4))
+    found = per_user(listed(4, 9, 2, 7, 5), jnp.array([[7, 0, 4, 30]]), (2, 4))
     close(found["hr@2"], 1)
     close(found["recall@2"], 1 / 3)
     close(found["precision@2"], 1 / 2)
@@ -48,30 +51,30 @@ def test_three_relevant_items_at_ranks_one_and_four():
 
 def test_an_item_outside_the_list_and_a_row_without_answers():
     for relevant in ([[8]], [[0]]):
-        found = metrics.per_user(listed(4, 9, 0), jnp.array(relevant), (2,))
+        found = per_user(listed(4, 9, 0), jnp.array(relevant), (2,))
         assert all(float(value[0]) == 0 for value in found.values())
 
 
 def test_ranks_are_pessimistic():
     found = Top(jnp.array([[5.0, 5.0, 3.0, 3.0, 3.0, 1.0]]), jnp.array([[1, 2, 3, 4, 5, 6]]))
     assert metrics.ranks(found).tolist() == [[2, 2, 5, 5, 5, 6]]
-    at_two = metrics.per_user(found, jnp.array([[1]]), (1, 2, 4, 5))
+    at_two = per_user(found, jnp.array([[1]]), (1, 2, 4, 5))
     close(at_two["hr@1"], 0)
     close(at_two["mrr@2"], 1 / 2)
-    tied = metrics.per_user(found, jnp.array([[3]]), (4, 5))
+    tied = per_user(found, jnp.array([[3]]), (4, 5))
     close(tied["hr@4"], 0)
     close(tied["ndcg@5"], 1 / math.log2(5 + 1))
 
 
 def test_equal_scores_hit_nothing():
     found = Top(jnp.zeros((3, 11)), jnp.tile(jnp.arange(1, 12), (3, 1)))
-    values = metrics.per_user(found, jnp.array([[1], [5], [10]]), (1, 5, 10))
+    values = per_user(found, jnp.array([[1], [5], [10]]), (1, 5, 10))
     assert all(not np.any(value) for value in values.values())
 
 
 def test_lists_must_be_longer_than_the_cut_off():
     with pytest.raises(ValueError, match="cut-off 5 needs lists of 6, got 5"):
-        metrics.per_user(listed(1, 2, 3, 4, 5), jnp.array([[1]]), (2, 5))
+        per_user(listed(1, 2, 3, 4, 5), jnp.array([[1]]), (2, 5))
 
 
 def random_lists(seed: int):
@@ -91,7 +94,7 @@ def random_lists(seed: int):
 def test_agreement_with_trec_eval():
     ks = (1, 5, 10, 20)
     scores, relevant, found = random_lists(0)
-    ours = metrics.per_user(found, jnp.asarray(relevant), ks)
+    ours = jax.device_get(per_user(found, jnp.asarray(relevant), ks))
     cuts = ",".join(str(k) for k in ks)
     judged = {f"u{u}": {f"i{j}": 1 for j in row if j} for u, row in enumerate(relevant.tolist())}
     run = {
@@ -118,7 +121,7 @@ def test_agreement_with_trec_eval():
 
 def test_ndcg_is_at_most_hr_and_more_is_never_worse():
     _, relevant, found = random_lists(1)
-    ours = metrics.per_user(found, jnp.asarray(relevant), (1, 5, 10, 20))
+    ours = jax.device_get(per_user(found, jnp.asarray(relevant), (1, 5, 10, 20)))
     for k in (1, 5, 10, 20):
         assert (ours[f"ndcg@{k}"] <= ours[f"hr@{k}"] + 1e-6).all()
         assert all(

@@ -135,7 +135,8 @@ def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
 def _updates(name, mode, devices, count=6):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     model = build(name, axis_name=parallel.AXIS if mode == "pmap" else None)
-    optimizer = optim.make(TrainConfig(learning_rate=1e-2), 100)
+    # not Adam: it turns rounding in gradients that are zero in theory into whole steps
+    optimizer = optim.make(TrainConfig(optimizer="sgd", learning_rate=0.1), 100)
     rng = np.random.default_rng(3)
     items = rng.integers(1, ITEMS + 1, 200).astype(np.int32)
     end = np.arange(5, 101, dtype=np.int32)
