@@ -274,6 +274,7 @@ def _ids(values: Any, path: Path, kind: str) -> np.ndarray:
 def _numbers(values: Any, path: Path, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype.kind == "M":
+        _refuse_first(np.isnat(values), values, path, f"{name}", "every row needs a finite one")
         values = values.astype("datetime64[s]").astype(np.int64)
     if values.dtype.kind not in "iuf":
         text = values.astype(str)
