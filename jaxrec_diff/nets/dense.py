@@ -16,6 +16,19 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
+class Affine(nn.Module):
+    """The parameters of an affine layer, (kernel f32[in, out], bias f32[out]), both
+    U(+-1/sqrt(in)), for a caller that multiplies by parts of them."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, fan_in: int) -> tuple[jax.Array, jax.Array]:
+        init = uniform_fan_in(fan_in)
+        kernel = self.param("kernel", init, (fan_in, self.features))
+        return kernel, self.param("bias", init, (self.features,))
+
+
 class Dense(nn.Module):
     """`x @ kernel + bias`, f32[..., in] -> f32[..., features]; bias and kernel U(+-1/sqrt(in))."""
 

@@ -75,7 +75,10 @@ def test_loss_is_finite_reaches_every_leaf_and_keeps_the_state(name):
     assert aux.metrics["loss"] == value
     assert all(np.shape(v) == () for v in aux.metrics.values())
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, optim.path_of(path)
+        assert np.isfinite(leaf).all(), optim.path_of(path)
+        # A key's bias adds the same number to all scores of a query; a softmax does not see it.
+        if not optim.path_of(path).endswith("key/bias"):
+            assert np.abs(leaf).max() > 0, optim.path_of(path)
     shapes = jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), (before, aux.state))
     assert shapes[0] == shapes[1]
 

@@ -14,6 +14,7 @@ from jaxrec_diff.batches import SequenceQuery, Sequences
 from jaxrec_diff.models import dreamrec
 from jaxrec_diff.models.base import DataSpec, SamplerConfig
 from jaxrec_diff.nets.embeddings import sinusoidal
+from jaxrec_diff.nets.encoders import HistoryBlock
 
 D, ITEMS, LENGTH = 4, 5, 3
 CONFIG = dreamrec.DreamRecConfig(
@@ -293,3 +294,53 @@ def test_official_protocol_ranks_the_padding_row_last_and_keeps_dropout():
     query = SequenceQuery(_example().seq, jnp.arange(6))
     draws = [m.sample(params, (), jax.random.key(1), query) for m in (honest, official)]
     assert not np.allclose(draws[0][4], draws[1][4])
+
+
+def full_block(params, x, mask, heads):
+    """The whole block at every place, as it reads in the release, then the last real place."""
+
+    def norm(x, p):
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return scaled * p["scale"] + p["bias"]
+
+    def dense(x, p):
+        return x @ p["kernel"] + p["bias"]
+
+    x = x * mask[..., None]
+    normed = norm(x, params["norm_in"])
+    query, key, value = (
+        dense(normed, params["query"]),
+        dense(x, params["key"]),
+        dense(x, params["value"]),
+    )
+    batch, length, width = x.shape
+    size = width // heads
+    attended = np.zeros_like(x)
+    for b in range(batch):
+        for h in range(heads):
+            own = slice(h * size, (h + 1) * size)
+            for i in range(length):
+                scores = query[b, i, own] @ key[b, :, own].T / np.sqrt(width)
+                scores = np.where((np.arange(length) <= i) & mask[b], scores, -(2.0**32) + 1)
+                weights = np.exp(scores - scores.max())
+                attended[b, i, own] = mask[b, i] * (weights / weights.sum()) @ value[b, :, own]
+    inner = norm(attended + normed, params["norm_attention"])
+    hidden = dense(np.maximum(dense(inner, params["feed_in"]), 0), params["feed_out"])
+    out = norm(norm(hidden + inner, params["norm_feed"]) * mask[..., None], params["norm_out"])
+    return out[np.arange(batch), np.maximum(mask.sum(-1) - 1, 0)]
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_last_place_alone_equals_the_block_at_every_place(heads):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(heads)
+        x = rng.normal(size=(4, 5, 8))
+        mask = np.arange(5) < np.array([[5], [3], [1], [0]])
+        block = HistoryBlock(width=8, num_heads=heads)
+        like = block.init(jax.random.key(0), x, mask, deterministic=True)["params"]
+        params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), like)
+        found = block.apply({"params": params}, x, mask, deterministic=True)
+        np.testing.assert_allclose(
+            found, full_block(params, x, mask, heads), rtol=1e-10, atol=1e-12
+        )
