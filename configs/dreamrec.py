@@ -20,7 +20,7 @@ _RELEASED = Experiment(
     model=DreamRecConfig(sampler=SamplerConfig(kind="closed_form")),
     data=DataConfig(max_len=10),
     train=TrainConfig(
-        optimizer="adamw", batch_size=256, num_epochs=1000, eval_every=1, patience=10
+        optimizer="adamw", batch_size=256, epoch_sampler="iid", num_epochs=1000, patience=10
     ),
     eval=EvalConfig(metric="hr@20"),
     seed=100,
