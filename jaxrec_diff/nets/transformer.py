@@ -1,0 +1,262 @@
+"""The one Transformer of all sequence models; what they disagree about are its options.
+
+It reads embedded places, so item tables, positions, step embeddings and noise belong to the model.
+How places may look at one another is data (`Places`), not a flag:
+
+    weight of key j for query i  =  n_j exp(q_i . k_j / sqrt(d_head)) / sum over keys
+
+with n_j the number of equal places that place j stands for. A hidden place has n_j = 0, and one
+padding place with n_j = P takes the part of P equal ones. Queries of `uniform` rows look at all
+places in proportion to n_j whatever their scores; the released code of DiffuRec does that to the
+rows of padding, where it means to hide their columns.
+"""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrec_diff.nets.dense import uniform_fan_in
+from jaxrec_diff.nets.dropout import Dropout
+
+MaskMode = Literal["query", "key", "none"]
+
+# The score of a hidden place: finite, so that a row that may look at nothing becomes uniform
+# instead of NaN.
+_HIDDEN = -1e9
+
+
+class Places(NamedTuple):
+    """How the places of a sequence look at one another."""
+
+    real: jax.Array  # bool[B, L], places that hold an item
+    count: jax.Array  # type: ignore[assignment]  # f32[B, L], equal places one stands for; 0 hides
+    uniform: jax.Array | None = None  # bool[B, L], rows whose scores are all zero
+
+
+def places(mask: jax.Array, mode: MaskMode = "key", count: jax.Array | None = None) -> Places:
+    """What a padding mask means.
+
+    Args:
+      mask: bool[B, L], real places.
+      mode: "key": padding is not looked at (the textbook); "query": padding is looked at, and its
+        own rows look at everything alike (released by DiffuRec and DiQDiff); "none": padding is a
+        place like any other.
+      count: f32[B, L], how many places each stands for; 1 by default.
+
+    >>> import jax.numpy as jnp
+    >>> places(jnp.array([[True, True, False]])).count.tolist()
+    [[1.0, 1.0, 0.0]]
+    """
+    count = jnp.ones(mask.shape) if count is None else count
+    if mode == "key":
+        return Places(mask, jnp.where(mask, count, 0.0))
+    return Places(mask, count, ~mask if mode == "query" else None)
+
+
+class Norm(nn.Module):
+    """LayerNorm with the biased variance in two passes and epsilon inside the root."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="norm")(x)
+
+
+class Transformer(nn.Module):
+    """Blocks of attention and a feed-forward part, and a last LayerNorm.
+
+    With `read`, one place a row is returned and the last block computes its query and feed-forward
+    part alone: exact, and for N blocks it saves most of one of them.
+
+    `block="pre"` (DiffuRec, DiQDiff, DiffRec2), with S the dropout of the stream:
+
+        z <- z + drop(MHA(LN z)),  z <- z + drop(W2 drop(act(W1 LN z))),  z <- S(z)
+
+    `block="sasrec"` (SASRec, BERT4Rec): queries are normalised and carry the residual, keys and
+    values are not; padding is set to zero at the start and after every block:
+
+        q = LN(x),  x <- LN'(q + MHA(q, x, x)),  x <- x + drop(W2 drop(act(W1 x)))
+
+    Both end in LN_out(S(z)). Parameters a block: 4 D^2 + 2 D F + 9 D + F.
+    """
+
+    width: int
+    num_blocks: int
+    num_heads: int
+    hidden: int
+    """Units F of the feed-forward part."""
+    block: Literal["pre", "sasrec"] = "pre"
+    activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"
+    causal: bool = False
+    dropout_rate: float = 0.1
+    """Of attention weights, of the hidden units and of what is added to the stream."""
+    stream_dropout_rate: float = 0.0
+    """Of the stream itself, after every block and before the last norm (DiffuRec, DiQDiff)."""
+    kernels: Literal["fan_in", "xavier", "mixed"] = "fan_in"
+    """fan_in: U(+-1/sqrt(in)) for kernels and biases; xavier: normal kernels, zero biases
+    (DiffRec2); mixed: fan_in but normal Xavier kernels for the attention's output and the
+    feed-forward part (DiffuRec, DiQDiff)."""
+    epsilon: float = 1e-12
+
+    def setup(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width must be a multiple of num_heads={self.num_heads}, got {self.width}"
+            )
+        settings = {
+            name: getattr(self, name)
+            for name in ("width", "num_heads", "hidden", "block", "activation", "kernels")
+        }
+        self.blocks = [
+            Block(
+                **settings,
+                causal=self.causal,
+                dropout_rate=self.dropout_rate,
+                epsilon=self.epsilon,
+            )
+            for _ in range(self.num_blocks)
+        ]
+        self.stream_dropout = Dropout(self.stream_dropout_rate)
+        self.norm_out = Norm(self.epsilon)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        where: Places,
+        *,
+        read: jax.Array | None = None,
+        deterministic: bool,
+    ) -> jax.Array:
+        """f32[B, L, D] -> f32[B, L, D], or f32[B, D] at the places `read` i32[B].
+
+        Without `deterministic` an rng stream "dropout" is needed.
+        """
+        if self.block == "sasrec":
+            x = x * where.real[..., None]
+        for index, block in enumerate(self.blocks):
+            last = read if index == self.num_blocks - 1 else None
+            x = block(x, where, read=last, deterministic=deterministic)
+            if self.block == "sasrec":
+                x = x * (where.real if last is None else take(where.real, last))[..., None]
+            x = self.stream_dropout(x, deterministic=deterministic)
+        x = self.norm_out(self.stream_dropout(x, deterministic=deterministic))
+        return x if read is None else x[:, 0]
+
+
+class Block(nn.Module):
+    """One block of `Transformer`, which documents its fields."""
+
+    width: int
+    num_heads: int
+    hidden: int
+    block: Literal["pre", "sasrec"]
+    activation: Literal["gelu_tanh", "gelu", "relu"]
+    kernels: Literal["fan_in", "xavier", "mixed"]
+    causal: bool
+    dropout_rate: float
+    epsilon: float
+
+    def setup(self) -> None:
+        first = "xavier" if self.kernels == "xavier" else "fan_in"
+        rest = "fan_in" if self.kernels == "fan_in" else "xavier"
+        biases = "zero" if self.kernels == "xavier" else "fan_in"
+        self.query, self.key, self.value = (Projection(self.width, first, biases) for _ in range(3))
+        self.out = Projection(self.width, rest, biases)
+        self.feed_in = Projection(self.hidden, rest, biases)
+        self.feed_out = Projection(self.width, rest, biases)
+        self.norm_attention, self.norm_feed = Norm(self.epsilon), Norm(self.epsilon)
+        self.dropout = Dropout(self.dropout_rate)
+
+    def __call__(
+        self, x: jax.Array, where: Places, *, read: jax.Array | None, deterministic: bool
+    ) -> jax.Array:
+        """f32[B, L, D] -> f32[B, L, D], or f32[B, 1, D] of the places `read` i32[B] alone."""
+
+        def drop(y):
+            return self.dropout(y, deterministic=deterministic)
+
+        rows = x if read is None else take(x, read)
+        if self.block == "pre":
+            # The norm of one row again is cheaper than the copy that would avoid it.
+            query = self.norm_attention(rows)
+            keyed = query if read is None else self.norm_attention(x)
+            z = rows + drop(self.attend(query, keyed, where, read, deterministic))
+            return z + drop(self.feed(self.norm_feed(z), drop))
+        query = self.norm_attention(rows)
+        z = self.norm_feed(query + self.attend(query, x, where, read, deterministic))
+        return z + drop(self.feed(z, drop))
+
+    def feed(self, x: jax.Array, drop) -> jax.Array:
+        act = {
+            "gelu_tanh": nn.gelu,
+            "gelu": lambda y: nn.gelu(y, approximate=False),
+            "relu": nn.relu,
+        }[self.activation]
+        return self.feed_out(drop(act(self.feed_in(x))))
+
+    def attend(
+        self,
+        rows: jax.Array,
+        x: jax.Array,
+        where: Places,
+        read: jax.Array | None,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Rows f32[B, Q, D] look at places x f32[B, L, D]."""
+        query, key, value = (
+            y.reshape(*y.shape[:-1], self.num_heads, -1)
+            for y in (self.query(rows), self.key(x), self.value(x))
+        )
+        if where.uniform is not None:
+            uniform = where.uniform if read is None else take(where.uniform, read)
+            query = jnp.where(uniform[..., None, None], 0.0, query)
+        bias = _bias(where.count, read, self.causal)
+        if deterministic or self.dropout_rate == 0.0:
+            mixed = jax.nn.dot_product_attention(query, key, value, bias=bias)
+        else:
+            # jax.nn.dot_product_attention has no dropout of the weights.
+            scores = jnp.einsum("bqhe,blhe->bhql", query, key) / query.shape[-1] ** 0.5
+            weights = self.dropout(jax.nn.softmax(scores + bias), deterministic=False)
+            mixed = jnp.einsum("bhql,blhe->bqhe", weights, value)
+        return self.out(mixed.reshape(rows.shape))
+
+
+class Projection(nn.Module):
+    """`x @ kernel + bias` under one of the initialisations in use."""
+
+    features: int
+    kernels: str  # "fan_in" | "xavier"
+    biases: str  # "fan_in" | "zero"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        fan_in = uniform_fan_in(x.shape[-1])
+        # The normal itself, not the truncated one of `glorot_normal`.
+        xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+        kernel = self.param(
+            "kernel",
+            {"fan_in": fan_in, "xavier": xavier}[self.kernels],
+            (x.shape[-1], self.features),
+        )
+        zero = nn.initializers.zeros
+        bias = self.param("bias", {"fan_in": fan_in, "zero": zero}[self.biases], (self.features,))
+        return x @ kernel + bias
+
+
+def take(x: jax.Array, place: jax.Array) -> jax.Array:
+    """One place a row: [B, L, ...], i32[B] -> [B, 1, ...]."""
+    return jnp.take_along_axis(x, place.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
+
+
+def _bias(count: jax.Array, read: jax.Array | None, causal: bool) -> jax.Array:
+    """f32[B, 1, Q or 1, L] added to scores."""
+    bias = jnp.where(count > 0, jnp.log(jnp.maximum(count, 1e-30)), _HIDDEN)[:, None, None, :]
+    if not causal:
+        return bias
+    place = jnp.arange(count.shape[1])
+    asking = place[None, :] if read is None else read[:, None]
+    later = place > asking[..., None]
+    return jnp.where(later[:, None], _HIDDEN, bias)
