@@ -40,6 +40,40 @@ def bpr(positive: jax.Array, negative: jax.Array) -> jax.Array:
     return jax.nn.softplus(negative - positive)
 
 
+def contrast(
+    points: jax.Array,
+    weight: jax.Array,
+    *,
+    temperature: float = 0.07,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """How close each point is to all others of the batch, f32[B, D] -> f32[B].
+
+        log(1 + sum_{j != i} exp((cos_ij - 1) / temperature))
+
+    DiQDiff's contrastive discrepancy (arXiv:2501.17670) as released: the cross entropy of each
+    point against itself among all points, where the term of the point itself is constant. Written
+    without it no exponential exceeds 1, and values near 1e-3 keep their digits.
+
+    Args:
+      points: f32[B, D]; only directions count.
+      weight: f32[B]; rows of weight 0 repel nobody.
+      temperature: of the similarities.
+      axis_name: device axis of `pmap`: the others are those of the global batch.
+    """
+    length = jnp.linalg.norm(points, axis=-1, keepdims=True)
+    points = points / jnp.maximum(length, 1e-12)
+    others, real, first = points, weight > 0, 0
+    if axis_name is not None:
+        others = jax.lax.all_gather(points, axis_name, tiled=True)
+        real = jax.lax.all_gather(real, axis_name, tiled=True)
+        first = jax.lax.axis_index(axis_name) * points.shape[0]
+    cosine = jnp.matmul(points, others.T, precision=jax.lax.Precision.HIGHEST)
+    itself = jnp.arange(others.shape[0]) == first + jnp.arange(points.shape[0])[:, None]
+    closeness = jnp.where(itself | ~real, 0.0, jnp.exp((cosine - 1.0) / temperature))
+    return jnp.log1p(closeness.sum(axis=-1))
+
+
 def weighted_mean(each: jax.Array, weight: jax.Array, axis_name: str | None = None) -> jax.Array:
     """sum(weight each) / sum(weight), 0 if all weights are.
 

@@ -27,6 +27,11 @@ def uniform(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax
     return _by_row(lambda k: jax.random.uniform(k, shape), key, rows)
 
 
+def gumbel(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Standard Gumbels, float[B, *shape]."""
+    return _by_row(lambda k: jax.random.gumbel(k, shape), key, rows)
+
+
 def bernoulli(key: jax.Array, rows: jax.Array, p: float, shape: tuple[int, ...] = ()) -> jax.Array:
     """True with probability `p`, bool[B, *shape]."""
     return _by_row(lambda k: jax.random.bernoulli(k, p, shape), key, rows)

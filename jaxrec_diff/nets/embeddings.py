@@ -11,14 +11,15 @@ from jaxrec_diff.nets.dense import Dense
 
 
 def sinusoidal(
-    t: jax.Array, dim: int, *, variant: Literal["sin_cos", "cos_sin"] = "sin_cos"
+    t: jax.Array, dim: int, *, variant: Literal["sin_cos", "cos_sin", "interleaved"] = "sin_cos"
 ) -> jax.Array:
     """Sinusoids of a step.
 
-    Two incompatible forms are in use, with h = dim / 2 and k = 0 .. h - 1:
+    Three incompatible forms are in use, with h = dim / 2 and k = 0 .. h - 1:
 
         sin_cos: [sin(t f_k) | cos(t f_k)], f_k = exp(-k ln(1e4) / (h - 1))   DreamRec, DiffuASR
         cos_sin: [cos(t f_k) | sin(t f_k)], f_k = exp(-k ln(1e4) / h)         DiffRec, DiffuRec
+        interleaved: [sin(t f_0), cos(t f_0), sin(t f_1), ...], same f_k      DiffRec2
 
     Args:
       t: int or float[...] steps.
@@ -34,7 +35,10 @@ def sinusoidal(
     k = jnp.arange(half, dtype=float_dtype)
     angle = t[..., None].astype(float_dtype) * jnp.exp(-math.log(1e4) * k / max(spread, 1))
     pair = (jnp.sin(angle), jnp.cos(angle))
-    out = jnp.concatenate(pair if variant == "sin_cos" else pair[::-1], axis=-1)
+    if variant == "interleaved":
+        out = jnp.stack(pair, axis=-1).reshape(*t.shape, 2 * half)
+    else:
+        out = jnp.concatenate(pair if variant == "sin_cos" else pair[::-1], axis=-1)
     return jnp.pad(out, [(0, 0)] * t.ndim + [(0, dim % 2)])
 
 
