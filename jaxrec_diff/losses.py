@@ -63,7 +63,8 @@ def contrast(
     """
     length = jnp.linalg.norm(points, axis=-1, keepdims=True)
     points = points / jnp.maximum(length, 1e-12)
-    others, real, first = points, weight > 0, 0
+    others, real = points, weight > 0
+    first: int | jax.Array = 0
     if axis_name is not None:
         others = jax.lax.all_gather(points, axis_name, tiled=True)
         real = jax.lax.all_gather(real, axis_name, tiled=True)
