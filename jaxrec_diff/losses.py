@@ -3,6 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+# Logits of a batch and a chunk of the catalogue stay under this many bytes.
+_CHUNK_BYTES = 64 * 2**20
+# The bias of rows that only fill the last chunk: finite, so that no gradient is 0 * inf.
+_ABSENT = -1e30
+
 
 def mse(estimate: jax.Array, target: jax.Array) -> jax.Array:
     """Mean over features of (target - estimate)^2: float[B, ...] -> float[B]."""
@@ -24,6 +29,54 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-log softmax(logits)[target]: float[B, C], i32[B] class indices -> float[B]."""
     picked = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def full_softmax(
+    points: jax.Array,
+    table: jax.Array,
+    target: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    chunk: int | None = None,
+) -> jax.Array:
+    """`cross_entropy` of the logits `points @ table.T + bias`, a chunk of rows at a time.
+
+    Neither the forward nor the backward pass holds more than B x chunk logits: those of a chunk are
+    computed again for its gradient, a third more products where there is more than one chunk.
+
+    Args:
+      points: float[B, D].
+      table: float[I, D].
+      target: i32[B] rows of `table`.
+      bias: float[I].
+      chunk: rows at once; by default what fits in a fixed number of bytes.
+
+    Returns:
+      float[B]
+    """
+    rows = table.shape[0]
+    chunk = min(rows, chunk or max(1024, _CHUNK_BYTES // (4 * points.shape[0])))
+    chunk = -(-rows // -(-rows // chunk))  # equal chunks
+    count = -(-rows // chunk)
+    picked = jnp.sum(points * table[target], axis=-1)
+    if bias is not None:
+        picked = picked + bias[target]
+
+    def normaliser(part):
+        rows, extra = part
+        logits = points @ rows.T
+        return jax.nn.logsumexp(logits if extra is None else logits + extra, axis=-1)
+
+    if count == 1:
+        return normaliser((table, bias)) - picked
+    extra = jnp.zeros(rows, points.dtype) if bias is None else bias
+    filler = count * chunk - rows
+    parts = (
+        jnp.pad(table, ((0, filler), (0, 0))).reshape(count, chunk, -1),
+        jnp.pad(extra, (0, filler), constant_values=_ABSENT).reshape(count, chunk),
+    )
+    each = jax.lax.map(jax.checkpoint(normaliser), parts)
+    return jax.nn.logsumexp(each, axis=0) - picked
 
 
 def sampled_softmax(positive: jax.Array, negatives: jax.Array) -> jax.Array:

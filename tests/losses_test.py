@@ -1,0 +1,75 @@
+"""Losses against plain loops; the chunked softmax against the dense one, gradients included."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff import losses
+
+
+def inputs(rows=13, batch=5, width=3):
+    keys = jax.random.split(jax.random.key(0), 4)
+    points, table = (
+        jax.random.normal(keys[0], (batch, width)),
+        jax.random.normal(keys[1], (rows, width)),
+    )
+    return (
+        3.0 * points,
+        3.0 * table,
+        jax.random.randint(keys[2], (batch,), 0, rows),
+        jax.random.normal(keys[3], (rows,)),
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 5, 12, 13, 100, None])
+@pytest.mark.parametrize("biased", [True, False])
+def test_full_softmax_is_a_plain_loop_in_any_chunks(chunk, biased):
+    points, table, target, bias = inputs()
+    expected = []
+    for i in range(5):
+        logits = [
+            sum(float(points[i, d]) * float(table[j, d]) for d in range(3))
+            + (float(bias[j]) if biased else 0.0)
+            for j in range(13)
+        ]
+        expected.append(math.log(math.fsum(map(math.exp, logits))) - logits[int(target[i])])
+    got = losses.full_softmax(points, table, target, bias if biased else None, chunk=chunk)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 5])
+def test_gradients_do_not_depend_on_the_chunks(chunk):
+    points, table, target, bias = inputs()
+
+    def dense(points, table, bias):
+        logits = points @ table.T + bias
+        return jnp.sum(jnp.arange(1.0, 6.0) * losses.cross_entropy(logits, target))
+
+    def chunked(points, table, bias):
+        each = losses.full_softmax(points, table, target, bias, chunk=chunk)
+        return jnp.sum(jnp.arange(1.0, 6.0) * each)
+
+    expected = jax.grad(dense, argnums=(0, 1, 2))(points, table, bias)
+    got = jax.grad(chunked, argnums=(0, 1, 2))(points, table, bias)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_no_array_of_the_whole_catalogue_is_held():
+    rows, batch, chunk = 20_000, 64, 500
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((batch, 8), (rows, 8))]
+    target = jax.ShapeDtypeStruct((batch,), jnp.int32)
+
+    def loss(points, table, target, chunk):
+        return losses.full_softmax(points, table, target, chunk=chunk).sum()
+
+    def temporary(chunk):
+        grad = jax.jit(jax.grad(lambda p, t, y: loss(p, t, y, chunk), argnums=(0, 1)))
+        return grad.lower(*shapes, target).compile().memory_analysis().temp_size_in_bytes
+
+    # Beside a few chunks of logits there is the padded table and its gradient.
+    assert temporary(rows) > 4 * batch * rows
+    assert temporary(chunk) < 4 * (4 * batch * chunk + 3 * rows * 8)
