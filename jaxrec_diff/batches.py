@@ -40,6 +40,35 @@ class SequenceQuery(NamedTuple):
     row: jax.Array  # i32[B], row of the split; keys the noise
 
 
+class Interactions(NamedTuple):
+    """A training batch of rows of the interaction matrix, as ids and their values."""
+
+    items: jax.Array  # i32[B, P] items of a user's training row, 0 where there are fewer
+    value: jax.Array  # f32[B, P] their entries, 0 on padding; 1, or a weight by time
+    user: jax.Array  # i32[B]
+    weight: jax.Array  # f32[B], 0 on padding rows
+    row: jax.Array  # i32[B], place in the global batch; keys the noise
+
+
+class InteractionQuery(NamedTuple):
+    """What `sample` sees of a user: the training row, whatever the split."""
+
+    items: jax.Array  # i32[B, P]
+    value: jax.Array  # f32[B, P]
+    user: jax.Array  # i32[B]
+    row: jax.Array  # i32[B], row of the split; keys the noise
+
+
+class Pairs(NamedTuple):
+    """A training batch of pairwise preferences: a user's item, and one that is not the user's."""
+
+    user: jax.Array  # i32[B]
+    positive: jax.Array  # i32[B], item ids
+    negative: jax.Array  # i32[B]
+    weight: jax.Array  # f32[B], 0 on padding rows
+    row: jax.Array  # i32[B], place in the global batch; keys the noise
+
+
 class Answer(NamedTuple):
     """What only the ranker sees."""
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 TRAIN_USAGE = """\
 usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
-                 [--section.field=VALUE ...]
+                 [--backbone=NAME|FILE.npz] [--section.field=VALUE ...]
 
   bin/train --model=dimerec                             the embedded synthetic data
   bin/train --model=dreamrec --data=clicks.csv          your own interactions
@@ -26,6 +26,8 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
 --workdir  where everything goes; the same command again continues there
            (default: runs/MODEL-DATA)
 --preset   take the settings published for this data set
+--backbone what ldiffrec, ltdiffrec, ddrm and diffuasr start from: another preset, trained
+           first, or an npz file of its arrays
 
 `bin/train --model=NAME --help` lists every field of that model.
 """
@@ -69,7 +71,7 @@ def _refuse(message: str) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    flags = _split(argv, ("model", "data", "workdir", "preset"))
+    flags = _split(argv, ("model", "data", "workdir", "preset", "backbone"))
     from jaxrec_diff import config  # heavy imports start here
 
     models = ", ".join(config.preset_names())
@@ -82,7 +84,11 @@ def _train(argv: list[str]) -> int:
 
     name, source = flags.bare["model"], flags.bare.get("data", "synthetic")
     dataset = dataset_name(source)
-    preset = config.preset(name, flags.bare.get("preset", dataset))
+    settings_of = flags.bare.get("preset", dataset)
+    preset = config.preset(name, settings_of)
+    if "backbone" in flags.bare:
+        chosen = config.with_backbone(preset.experiment, flags.bare["backbone"], settings_of)
+        preset = preset._replace(experiment=chosen)
     if flags.help:
         print(config.show_help(preset.experiment, f"bin/train --model={name}"))
         return 0

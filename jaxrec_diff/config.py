@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from jaxrec_diff import validation
 from jaxrec_diff.data.config import DataConfig
@@ -20,13 +20,29 @@ from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.training.config import TrainConfig
 
 ModelConfig = TypeVar("ModelConfig")
+Backbone = TypeVar("Backbone")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Generic[ModelConfig]):
+class Phase(Generic[ModelConfig]):
+    """A model that is trained first, for what it exports."""
+
+    preset: str
+    """Where its settings come from."""
+    model: ModelConfig
+    train: TrainConfig
+    eval: EvalConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Generic[ModelConfig, Backbone]):
     """Everything a run depends on beside the data itself."""
 
     model: ModelConfig
+    backbone: Backbone = None  # type: ignore[assignment]
+    """A `Phase` before this one, or None."""
+    embeddings: str = ""
+    """An npz file with what the backbone would have exported, used in its place."""
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -52,6 +68,10 @@ RUN_CONTROL = (
     "parallel",
     "devices",
 )
+
+
+# Fields that the bare flag --backbone sets.
+_NO_FLAGS = ("backbone", "backbone.preset", "embeddings")
 
 
 class Preset(NamedTuple):
@@ -89,6 +109,33 @@ def preset(name: str, dataset: str) -> Preset:
         else f"default settings ({dataset} has no published ones)"
     )
     return Preset(module.config(dataset), origin)
+
+
+def phase(name: str, dataset: str) -> Phase:
+    """The settings of a preset as an earlier phase.
+
+    Raises:
+      ValueError: on an unknown name, or a preset that has an earlier phase itself.
+    """
+    chosen = preset(name, dataset).experiment
+    if chosen.backbone is not None:
+        raise ValueError(f"{name} needs a backbone itself and cannot be one")
+    return Phase(preset=name, model=chosen.model, train=chosen.train, eval=chosen.eval)
+
+
+def with_backbone(experiment: Experiment, backbone: str, dataset: str) -> Experiment:
+    """The experiment on another backbone: a preset's name or an npz file of its arrays.
+
+    Raises:
+      ValueError: if the experiment takes none, or on an unknown name.
+    """
+    if experiment.backbone is None and not experiment.embeddings:
+        raise ValueError(
+            f"--backbone={backbone} was given, but {type(experiment.model).__name__} takes none"
+        )
+    if backbone.endswith(".npz"):
+        return dataclasses.replace(experiment, backbone=None, embeddings=backbone)
+    return dataclasses.replace(experiment, backbone=phase(backbone, dataset), embeddings="")
 
 
 def parse(experiment: Experiment, flags: list[str]) -> Experiment:
@@ -187,7 +234,7 @@ def _leaves(value: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
         name, item = prefix + entry.name.replace("_", "-"), getattr(value, entry.name)
         if dataclasses.is_dataclass(item):
             yield from _leaves(item, name + ".")
-        else:
+        elif name not in _NO_FLAGS:
             yield name, hints[entry.name]
 
 
@@ -195,8 +242,13 @@ def _cli(experiment: Experiment, words: list[str], usage: str | None = None) -> 
     import tyro  # here: only the command line needs it
 
     generic: Any = Experiment
+    hidden = Annotated[None, tyro.conf.Suppress]
+    backbone: Any = hidden
+    if experiment.backbone is not None:
+        phase_of: Any = Phase
+        backbone = phase_of[type(experiment.backbone.model)]
     return tyro.cli(
-        generic[type(experiment.model)],
+        generic[type(experiment.model), backbone],
         default=experiment,
         args=words,
         prog=usage,

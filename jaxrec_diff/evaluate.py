@@ -67,7 +67,8 @@ class Split(NamedTuple):
     """A split on the device and what is static about it."""
 
     slices: Slices
-    max_len: int
+    rows: Any  # what `query` cuts from
+    query: Callable[[Any, jax.Array], Any]  # (rows, index i32[B]) -> query
     max_seen: int
     max_relevant: int
     num_rows: int
@@ -79,19 +80,33 @@ def rules_of(config: EvalConfig, official: Rules) -> Rules:
     return rules if config.mask_seen is None else rules._replace(mask_seen=config.mask_seen)
 
 
-def put(slices: Slices, max_len: int, mesh: Mesh, rules: Rules = HONEST) -> Split:
-    """Moves a split to the devices; `rules.multiple_of` drops its last rows."""
-    rows = len(slices.start) // rules.multiple_of * rules.multiple_of
-    if rows == 0:
+def put(
+    slices: Slices,
+    rows: Any,
+    query: Callable[[Any, jax.Array], Any],
+    mesh: Mesh,
+    rules: Rules = HONEST,
+) -> Split:
+    """Moves a split to the devices; `rules.multiple_of` drops its last rows.
+
+    Args:
+      slices: whole histories and answers.
+      rows: arrays that `query` cuts from (`Feed.splits`).
+      query: (rows, index) -> query, `Feed.query`.
+      mesh: devices.
+      rules: what may be recommended.
+    """
+    count = len(slices.start) // rules.multiple_of * rules.multiple_of
+    if count == 0:
         raise ValueError(
             f"a split of {len(slices.start)} rows has no full batch of {rules.multiple_of}; "
             "use the honest protocol"
         )
-    kept = Slices(slices.items, *(part[:rows] for part in slices[1:]))
+    kept = Slices(slices.items, *(part[:count] for part in slices[1:]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
-    device = jax.device_put(kept, NamedSharding(mesh, P()))
-    return Split(device, max_len, seen, relevant, rows)
+    kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))
+    return Split(kept, rows, query, seen, relevant, count)
 
 
 def evaluator(
@@ -131,9 +146,9 @@ def evaluator(
         return top, metrics.per_user(top, answer.relevant, config.ks)
 
     @jax.jit
-    def batch(params, state, key, slices, index):
+    def batch(params, state, key, slices, rows, index):
         index = jax.lax.with_sharding_constraint(index, by_row)
-        query = batches.queries(slices, index, max_len=split.max_len)
+        query = split.query(rows, index)
         answer = batches.answers(
             slices, index, max_seen=split.max_seen, max_relevant=split.max_relevant
         )
@@ -173,7 +188,7 @@ def evaluator(
         for start in range(0, split.num_rows, size):
             index = np.arange(start, start + size, dtype=np.int32)
             index[index >= split.num_rows] = -1
-            each, listed = batch(params, state, key, split.slices, index)
+            each, listed = batch(params, state, key, split.slices, split.rows, index)
             values.append(each)
             lists.append(listed)
         values, lists = jax.device_get((values, lists))

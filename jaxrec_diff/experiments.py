@@ -6,19 +6,21 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxrec_diff import batches, config, evaluate, models, report
+from jaxrec_diff import batches, config, evaluate, feeds, models, report
 from jaxrec_diff.config import Experiment
-from jaxrec_diff.data import Dataset, load, optimum
+from jaxrec_diff.data import Dataset, dataset_name, load, optimum
 from jaxrec_diff.models.base import DataSpec, Model
 from jaxrec_diff.training import loop, parallel, stages
 from jaxrec_diff.training.checkpoint import abstract
@@ -37,6 +39,7 @@ class Prepared(NamedTuple):
     dataset: Dataset
     mesh: jax.sharding.Mesh
     command: str = ""  # what a user typed, for the record
+    exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
 
 
 class Interrupted(RuntimeError):
@@ -63,18 +66,57 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
             f"at most {len(available)}"
         )
     mesh = parallel.make_mesh(available[: experiment.devices or len(available)])
-    loop.check(experiment.train, len(dataset.train.start), mesh)
-    build(experiment, dataset)
-    return Prepared(name, source, experiment, dataset, mesh)
+    prepared = Prepared(name, source, experiment, dataset, mesh)
+    loop.check(experiment.train, feed_of(prepared).num_examples, mesh)
+    system = models.system(experiment.model)
+    arrays: dict[str, np.ndarray] = {}
+    if experiment.backbone is not None:
+        earlier = _earlier(prepared)
+        loop.check(earlier.experiment.train, feed_of(earlier).num_examples, mesh)
+        build(earlier)
+        given = models.system(experiment.backbone.model).exports
+        origin = f"backbone {experiment.backbone.preset}"
+    else:
+        arrays = _read_arrays(Path(experiment.embeddings)) if experiment.embeddings else {}
+        given, origin = tuple(arrays), experiment.embeddings or "no backbone"
+    for array in system.needs:
+        if array not in given:
+            raise ValueError(
+                f"{name} needs an array {array!r}, but {origin} has {', '.join(given) or 'none'}"
+            )
+    prepared = prepared._replace(exports=arrays)
+    if experiment.backbone is None:
+        build(prepared)
+    return prepared
 
 
-def build(experiment: Experiment, dataset: Dataset, axis_name: str | None = None) -> Model:
-    """The model of an experiment on a data set."""
-    spec = DataSpec(
-        dataset.num_users, dataset.num_items, experiment.data.max_len, dataset.train_counts
+def spec_of(prepared: Prepared) -> DataSpec:
+    """What the model of a run may know of its data."""
+    dataset = prepared.dataset
+    return DataSpec(
+        dataset.num_users,
+        dataset.num_items,
+        prepared.experiment.data.max_len,
+        dataset.train_counts,
+        dataset.profiles,
+        prepared.exports,
     )
+
+
+def feed_of(prepared: Prepared) -> feeds.Feed:
+    """How the examples and queries of a run are cut."""
+    kind = models.system(prepared.experiment.model).feed
+    return feeds.feed(kind, prepared.dataset, prepared.experiment.data)
+
+
+def build(prepared: Prepared, axis_name: str | None = None) -> Model:
+    """The model of a run."""
+    experiment = prepared.experiment
     return models.system(experiment.model).build(
-        experiment.model, spec, axis_name=axis_name, protocol=experiment.eval.protocol
+        experiment.model,
+        spec_of(prepared),
+        axis_name=axis_name,
+        protocol=experiment.eval.protocol,
     )
 
 
@@ -102,7 +144,9 @@ def train(
         return _read_json(finished)
     started = time.time()
     _open_workdir(prepared, workdir)
-    fitted = stages.run((_stage(prepared, workdir, say, on_progress),), dataset, _fit, workdir)
+    phases = _stages(prepared, say, on_progress)
+    fitted = stages.run(phases, dataset, _fit, workdir)
+    prepared = _with_exports(prepared, workdir)
     results = _results(prepared, fitted, time.time() - started)
     report.write_json(finished, results)
     return results
@@ -112,12 +156,13 @@ def reevaluate(
     prepared: Prepared, workdir: Path, split: str
 ) -> tuple[list[evaluate.Evaluation], dict[str, dict[str, float]]]:
     """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the controls."""
+    prepared = _with_exports(prepared, workdir)
     experiment, dataset = prepared.experiment, prepared.dataset
-    model = build(experiment, dataset)
+    model = build(prepared)
     slices = {"valid": dataset.valid, "test": dataset.test}[split]
     rules = evaluate.rules_of(experiment.eval, models.system(experiment.model).official)
     best = loop.load(workdir / "checkpoints", _abstract_state(prepared, model))
-    run = _evaluator(prepared, model, slices, rules, diagnose=True)
+    run = _evaluator(prepared, model, split, rules, diagnose=True)
     runs = evaluate.over_seeds(
         run, averaged(best), best.state, experiment.seed, experiment.eval.seeds
     )
@@ -196,6 +241,9 @@ def signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
+_BACKBONE = "backbone"  # the earlier phase's name, and its folder's
+
+
 class _Fitting(NamedTuple):
     """What the driver of stages hands to `_fit`."""
 
@@ -204,23 +252,84 @@ class _Fitting(NamedTuple):
     on_progress: Callable[[loop.Progress], None]
 
 
-def _stage(prepared, workdir, say, on_progress) -> stages.Stage:
-    del workdir
-    return stages.Stage(
-        prepared.name,
-        build=lambda dataset, exports: _Fitting(prepared, say, on_progress),
-        export=lambda built, fitted: {},
+def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ...]:
+    """The phases of a run, the last of which is the run itself."""
+
+    def main(dataset, exports):
+        del dataset
+        return _Fitting(
+            prepared._replace(exports=exports.get(_BACKBONE, prepared.exports)), say, on_progress
+        )
+
+    last = stages.Stage(prepared.name, build=main, export=lambda built, fitted: {})
+    if prepared.experiment.backbone is None:
+        return (last,)
+    earlier = _earlier(prepared)
+
+    def first(dataset, exports):
+        del dataset, exports
+        say(f"first {earlier.name}, whose arrays {prepared.name} starts from")
+        return _Fitting(earlier, say, on_progress)
+
+    def export(built, fitted):
+        say(f"{earlier.name}: best {_describe(fitted, earlier)}; now {prepared.name}")
+        system = models.system(earlier.experiment.model)
+        assert system.export is not None  # `prepare` looked at what it exports
+        return system.export(
+            earlier.experiment.model,
+            spec_of(earlier),
+            averaged(fitted.train),
+            fitted.train.state,
+        )
+
+    return stages.Stage(_BACKBONE, build=first, export=export), last
+
+
+def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
+    metric = prepared.experiment.eval.metric
+    return f"valid {metric} {fitted.best_score:.4f} at step {fitted.best_step}"
+
+
+def _earlier(prepared: Prepared) -> Prepared:
+    """The backbone of a run as a run of its own."""
+    phase = prepared.experiment.backbone
+    experiment = replace(
+        prepared.experiment,
+        model=phase.model,
+        train=phase.train,
+        eval=phase.eval,
+        backbone=None,
+        embeddings="",
     )
+    return prepared._replace(name=phase.preset, experiment=experiment)
+
+
+def _with_exports(prepared: Prepared, workdir: Path) -> Prepared:
+    """The run with what its backbone left in the workdir."""
+    if prepared.experiment.backbone is None:
+        return prepared
+    return prepared._replace(exports=_read_arrays(stages.export_path(workdir, _BACKBONE)))
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; it should hold arrays such as users and items")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        raise ValueError(f"{path} cannot be read as npz without pickled objects") from None
 
 
 def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
     prepared = fitting.prepared
-    experiment, dataset, mesh = prepared.experiment, prepared.dataset, prepared.mesh
+    experiment, mesh = prepared.experiment, prepared.mesh
+    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "metrics.jsonl"
-    model = build(experiment, dataset)
+    model, feed = build(prepared), feed_of(prepared)
     rules = evaluate.rules_of(experiment.eval, models.system(experiment.model).official)
-    valid = _evaluator(prepared, model, dataset.valid, rules)
-    test = _evaluator(prepared, model, dataset.test, rules) if experiment.eval.track_test else None
+    valid = _evaluator(prepared, model, "valid", rules)
+    test = _evaluator(prepared, model, "test", rules) if experiment.eval.track_test else None
     key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
 
     def judge(params, state):
@@ -250,12 +359,10 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
     with signals() as caught:
         try:
             return loop.fit(
-                lambda axis_name: build(experiment, dataset, axis_name),
-                jax.tree.map(np.asarray, dataset.train),
-                lambda data, index, row: batches.sequences(
-                    data, index, max_len=experiment.data.max_len, row=row
-                ),
-                len(dataset.train.start),
+                lambda axis_name: build(prepared, axis_name),
+                feed.train,
+                feed.example,
+                feed.num_examples,
                 experiment.train,
                 judge,
                 seed=experiment.seed,
@@ -269,12 +376,17 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
             raise Interrupted(caught[0], folder) from None
 
 
-def _evaluator(prepared: Prepared, model: Model, slices, rules, *, diagnose: bool = False):
-    experiment, dataset = prepared.experiment, prepared.dataset
-    split = evaluate.put(slices, experiment.data.max_len, prepared.mesh, rules)
-    trained = dataset.train_counts > 0
+def _evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose: bool = False):
+    dataset, feed = prepared.dataset, feed_of(prepared)
+    slices = {"valid": dataset.valid, "test": dataset.test}[split]
     return evaluate.evaluator(
-        model, split, prepared.mesh, experiment.eval, rules, trained, diagnose=diagnose
+        model,
+        evaluate.put(slices, feed.splits[split], feed.query, prepared.mesh, rules),
+        prepared.mesh,
+        prepared.experiment.eval,
+        rules,
+        dataset.train_counts > 0,
+        diagnose=diagnose,
     )
 
 
@@ -287,10 +399,8 @@ def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[
         rules = evaluate.rules_of(chosen.eval, models.system(chosen.model).official)
         if len(dataset.test.start) < rules.multiple_of:
             continue
-        model = build(chosen, dataset)
-        run = _evaluator(
-            prepared._replace(experiment=chosen), model, dataset.test, rules, diagnose=True
-        )
+        run_as = prepared._replace(experiment=chosen)
+        run = _evaluator(run_as, build(run_as), "test", rules, diagnose=True)
         runs = evaluate.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
         found = evaluate.mean_over_seeds(runs)
         protocols[protocol] = {
@@ -329,15 +439,12 @@ def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[
 
 
 def _abstract_state(prepared: Prepared, model: Model):
-    experiment, dataset = prepared.experiment, prepared.dataset
+    experiment, feed = prepared.experiment, feed_of(prepared)
     optimizer = make(experiment.train, 1)
 
     def initial():
-        index = jax.numpy.zeros(2, jax.numpy.int32)
-        example = batches.sequences(
-            dataset.train, index, max_len=experiment.data.max_len, row=index
-        )
-        variables = model.init(jax.random.key(0), example)
+        index, key = jax.numpy.zeros(2, jax.numpy.int32), jax.random.key(0)
+        variables = model.init(key, feed.example(feed.train, index, index, key))
         return create(variables, optimizer, ema_decay=experiment.train.ema_decay)
 
     replicated = jax.sharding.NamedSharding(prepared.mesh, jax.sharding.PartitionSpec())
@@ -389,7 +496,12 @@ def read_config(workdir: Path) -> tuple[str, str, Experiment]:
     """
     stored = dict(_read_json(workdir / "config.json"))
     name, source = stored.pop("preset"), stored.pop("source")
-    like = config.preset(name, source).experiment
+    like = config.preset(name, dataset_name(source)).experiment
+    backbone = stored.get("backbone")
+    if backbone is not None:
+        like = config.with_backbone(like, backbone["preset"], dataset_name(source))
+    elif stored.get("embeddings"):
+        like = config.with_backbone(like, stored["embeddings"], dataset_name(source))
     return name, source, config.from_json(like, stored)
 
 

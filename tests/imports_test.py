@@ -50,6 +50,7 @@ ROOMS: dict[str, set[str]] = {
     "models": MATHS | {"batches", "validation", "nets", "models.base"},
     "training": {"models.base", "validation"},
     "data": {"batches", "validation"},
+    "feeds": {"batches", "data", "noise"},
     "evaluate": {"batches", "controls", "metrics", "models.base", "ranking", "validation"},
     "report": {"metrics", "ranking"},
     "config": {"data", "evaluate", "training", "validation"},

@@ -166,6 +166,7 @@ def _assemble(source, form, log, order, words, items, cuts, user_ids, item_ids, 
             ids=[_bytes(item_ids), _bytes(user_ids)],
         ),
         law=None,
+        profiles=splits.slices(items, cuts.start, cuts.train_end, cuts.train_end),
     )  # fmt: skip
 
 

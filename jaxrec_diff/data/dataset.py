@@ -24,6 +24,7 @@ class Dataset(NamedTuple):
     split: str  # how it was split, in words
     card: dict[str, Any]
     law: Any  # synthetic.Law if the data was generated, else None
+    profiles: Slices | None = None  # row u is user u's training items; None without users
 
 
 class Sequences(NamedTuple):

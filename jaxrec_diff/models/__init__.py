@@ -1,17 +1,26 @@
 """The systems by their settings: a plain dict, filled here and nowhere else."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from jaxrec_diff.models import dimerec, dreamrec
 from jaxrec_diff.models.base import Model, Rules
 
 
 class System(NamedTuple):
-    """A model and how its authors evaluate it."""
+    """A model, what it reads, and how its authors evaluate it."""
 
     build: Callable[..., Model]  # config, DataSpec, axis_name=, protocol= -> Model
     official: Rules
+    feed: Literal["sequences", "interactions", "pairs"] = "sequences"
+    """What its examples are; see `jaxrec_diff.feeds`."""
+    export: Callable[..., dict[str, np.ndarray]] | None = None
+    """config, DataSpec, params, state -> arrays for a later stage, `exports` by name."""
+    exports: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    """Arrays that `DataSpec.exports` must hold: "users" f32[U, D], "items" f32[I, D]."""
 
 
 # The released script ranks all rows, histories included, and drops the last N mod 100 rows. DimeRec

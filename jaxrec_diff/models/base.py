@@ -5,14 +5,16 @@ cannot leak into a recommendation by accident. A model never scores the catalogu
 points and the rows they are compared with (`Head`); `jaxrec_diff.ranking` owns the product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxrec_diff import samplers, schedules, validation
+from jaxrec_diff.batches import Slices
 
 
 class DataSpec(NamedTuple):
@@ -22,6 +24,8 @@ class DataSpec(NamedTuple):
     num_items: int
     max_len: int  # L, places in a history
     item_counts: np.ndarray | None = None  # i64[I], how often item j + 1 occurs in training
+    profiles: Slices | None = None  # row u is user u's training items, on the host
+    exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
 
 
 class Variables(NamedTuple):

@@ -66,7 +66,7 @@ class _Counters(NamedTuple):
 def fit(
     model_of: Callable[[str | None], Any],
     data: Any,
-    examples: Callable[[Any, jax.Array, jax.Array], Any],
+    examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
     num_examples: int,
     config: TrainConfig,
     evaluate: Callable[[Any, Any], tuple[float, dict[str, float]]],
@@ -86,7 +86,7 @@ def fit(
     Args:
       model_of: axis name (None under jit) -> the model.
       data: resident arrays that `examples` cuts batches from.
-      examples: (data, index i32[B], row i32[B]) -> example.
+      examples: (data, index i32[B], row i32[B], key) -> example.
       num_examples: how many there are.
       config: settings.
       evaluate: (params, state) -> the validation score, higher is better, and metrics to log.
@@ -126,7 +126,7 @@ def fit(
     @jax.jit
     def initial(data):
         index = jnp.arange(config.batch_size, dtype=jnp.int32)
-        variables = model_of(None).init(k_init, examples(data, index, index))
+        variables = model_of(None).init(k_init, examples(data, index, index, k_init))
         return create(variables, optimizer, ema_decay=config.ema_decay)
 
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -43,22 +43,23 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 def jit_updates(
     update: Callable[[TrainState, jax.Array, Any], tuple[TrainState, dict]],
-    examples: Callable[[Any, jax.Array, jax.Array], Any],
+    examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
     mesh: Mesh,
 ) -> Updates:
     """Sharded `jit`.
 
     Args:
       update: (train, key, example) -> (train, metrics).
-      examples: (data, index i32[B], row i32[B]) -> example; cuts a batch out of resident data.
+      examples: (data, index i32[B], row i32[B], key) -> example; cuts a batch out of resident
+        data, with a key for what is drawn on the way (negatives).
       mesh: devices.
     """
     replicated, by_row = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
 
-    def select(data, index):
+    def select(data, index, key):
         index = jax.lax.with_sharding_constraint(index, by_row)
         row = jnp.arange(index.shape[0], dtype=jnp.int32)
-        return examples(data, index, jax.lax.with_sharding_constraint(row, by_row))
+        return examples(data, index, jax.lax.with_sharding_constraint(row, by_row), key)
 
     run = jax.jit(
         lambda *args: _run(update, select, *args), donate_argnums=0, out_shardings=replicated
@@ -68,16 +69,16 @@ def jit_updates(
 
 def pmap_updates(
     update: Callable[[TrainState, jax.Array, Any], tuple[TrainState, dict]],
-    examples: Callable[[Any, jax.Array, jax.Array], Any],
+    examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
     mesh: Mesh,
 ) -> Updates:
     """The same through `pmap`; `update` must average over the axis `parallel.AXIS`."""
     devices = list(mesh.devices.flat)
 
-    def select(data, index):
+    def select(data, index, key):
         size = index.shape[0] // len(devices)
         row = jax.lax.axis_index(AXIS) * size + jnp.arange(size, dtype=jnp.int32)
-        return examples(data, index[row], row)
+        return examples(data, index[row], row, key)
 
     stacked = NamedSharding(mesh, P(AXIS))
 
@@ -105,13 +106,17 @@ def pmap_updates(
 def _run(update, select, train: TrainState, data, key, order, first, count):
     """`count` updates from row `first` of `order`; their number is an argument, not a shape."""
 
+    def cut(train, index):
+        # a stream of its own: what is drawn here is not what the loss draws in the same step
+        return select(data, index, jax.random.fold_in(jax.random.fold_in(key, train.step), 1))
+
     def body(i, carry):
         train, sums = carry
-        after, metrics = update(train, key, select(data, order[first + i]))
+        after, metrics = update(train, key, cut(train, order[first + i]))
         bad = (sums.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
         bad_step = jnp.where(bad, after.step, sums.bad_step)
         return after, Sums(jax.tree.map(jnp.add, sums.metrics, metrics), bad_step)
 
-    shapes = jax.eval_shape(lambda: update(train, key, select(data, order[0]))[1])
+    shapes = jax.eval_shape(lambda: update(train, key, cut(train, order[0]))[1])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.fori_loop(0, count, body, (train, Sums(zeros, jnp.int32(-1))))

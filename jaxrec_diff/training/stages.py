@@ -15,6 +15,11 @@ class Stage(NamedTuple):
     export: Callable[[Any, Any], dict[str, np.ndarray]]  # built, fitted -> arrays for later stages
 
 
+def export_path(workdir: Path, name: str) -> Path:
+    """Where a stage's export is."""
+    return workdir / "stages" / name / "export.npz"
+
+
 def run(
     stages: tuple[Stage, ...], dataset: Any, fit: Callable[[Any, Path], Any], workdir: Path
 ) -> Any:
@@ -27,12 +32,12 @@ def run(
       stages: the phases, first to last.
       dataset: handed to every `build`.
       fit: (built, folder) -> fitted; resumes from what it finds in the folder.
-      workdir: exports go to `workdir/stages/NAME/export.npz`.
+      workdir: exports go where `export_path` says.
     """
     exports: dict[str, Any] = {}
     for stage in stages[:-1]:
-        folder = workdir / "stages" / stage.name
-        path = folder / "export.npz"
+        path = export_path(workdir, stage.name)
+        folder = path.parent
         if not path.exists():
             built = stage.build(dataset, exports)
             arrays = stage.export(built, fit(built, folder))

@@ -7,8 +7,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff import batches, models, ranking
-from jaxrec_diff.batches import SequenceQuery, Sequences, Slices
+from jaxrec_diff import models, ranking
+from jaxrec_diff.data import DataConfig, SyntheticConfig, load
+from jaxrec_diff.feeds import feed
 from jaxrec_diff.models.base import DataSpec, SamplerConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
@@ -16,7 +17,25 @@ from jaxrec_diff.training import optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
 ITEMS, LENGTH, ROWS = 20, 5, 16
-SPEC = DataSpec(num_users=30, num_items=ITEMS, max_len=LENGTH, item_counts=np.arange(ITEMS) + 1)
+DATA = DataConfig(
+    max_len=LENGTH,
+    synthetic=SyntheticConfig(
+        num_users=120, num_items=ITEMS, num_interests=4, min_length=4, max_length=9
+    ),
+)
+DATASET = load("synthetic", DATA)
+_RNG = np.random.default_rng(11)
+SPEC = DataSpec(
+    num_users=DATASET.num_users,
+    num_items=ITEMS,
+    max_len=LENGTH,
+    item_counts=np.arange(ITEMS) + 1,
+    profiles=DATASET.profiles,
+    exports={
+        "users": _RNG.normal(size=(DATASET.num_users, 8)).astype(np.float32),
+        "items": _RNG.normal(size=(ITEMS, 8)).astype(np.float32),
+    },
+)
 
 # Small settings of every model; a registry entry without a row here fails the first test.
 SMALL = {
@@ -40,21 +59,20 @@ def build(name, **kwargs):
     return models.system(SMALL[name]).build(SMALL[name], SPEC, **kwargs)
 
 
-def example(rows=ROWS, seed=0):
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, LENGTH + 1, rows)
-    seq = rng.integers(1, ITEMS + 1, (rows, LENGTH)) * (np.arange(LENGTH) < lengths[:, None])
-    target = rng.integers(1, ITEMS + 1, rows)
-    return Sequences(
-        jnp.asarray(seq, jnp.int32),
-        jnp.asarray(target, jnp.int32),
-        jnp.ones(rows),
-        jnp.arange(rows, dtype=jnp.int32),
-    )
+def feed_of(name, dataset=DATASET):
+    return feed(models.system(SMALL[name]).feed, dataset, DATA)
 
 
-def query(of):
-    return SequenceQuery(of.seq, of.row)
+def example(name, rows=ROWS, seed=0):
+    fed = feed_of(name)
+    index = np.random.default_rng(seed).choice(fed.num_examples, rows, replace=False)
+    row = jnp.arange(rows, dtype=jnp.int32)
+    return fed.example(fed.train, jnp.asarray(index, jnp.int32), row, jax.random.key(seed))
+
+
+def query(name, rows=ROWS):
+    fed = feed_of(name)
+    return fed.query(fed.splits["test"], jnp.arange(rows, dtype=jnp.int32))
 
 
 def close(a, b, **tolerance):
@@ -67,7 +85,7 @@ def test_every_model_takes_the_exam():
 
 @EVERY
 def test_loss_is_finite_reaches_every_leaf_and_keeps_the_state(name):
-    model, batch = build(name), example(64)
+    model, batch = build(name), example(name, 64)
     params, before = model.init(jax.random.key(0), batch)
     grad = jax.jit(jax.value_and_grad(model.loss, has_aux=True))
     (value, aux), grads = grad(params, before, jax.random.key(1), batch)
@@ -85,7 +103,7 @@ def test_loss_is_finite_reaches_every_leaf_and_keeps_the_state(name):
 
 @EVERY
 def test_padding_rows_change_nothing(name):
-    model, batch = build(name), example()
+    model, batch = build(name), example(name)
     variables = model.init(jax.random.key(0), batch)
     padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:4]]), batch)
     padded = padded._replace(
@@ -97,7 +115,7 @@ def test_padding_rows_change_nothing(name):
 
 @EVERY
 def test_jit_equals_eager_and_traces_once(name):
-    model, batch = build(name), example()
+    model, batch = build(name), example(name)
     variables = model.init(jax.random.key(0), batch)
     traces = []
 
@@ -108,17 +126,17 @@ def test_jit_equals_eager_and_traces_once(name):
 
     eager = model.loss(variables.params, variables.state, KEY, batch)[0]
     np.testing.assert_allclose(loss(variables.params, batch), eager, rtol=1e-5)
-    loss(variables.params, example(seed=5))
+    loss(variables.params, example(name, seed=5))
     assert len(traces) == 1
 
 
 @EVERY
 def test_points_do_not_depend_on_the_other_rows(name):
-    model, batch = build(name), example()
-    params, extra = model.init(jax.random.key(0), batch)
+    model, asked = build(name), query(name)
+    params, extra = model.init(jax.random.key(0), example(name))
     sample = jax.jit(model.sample)
-    whole = sample(params, extra, KEY, query(batch))
-    part = jax.tree.map(lambda x: x[3:7], query(batch))
+    whole = sample(params, extra, KEY, asked)
+    part = jax.tree.map(lambda x: x[3:7], asked)
     np.testing.assert_allclose(sample(params, extra, KEY, part), whole[3:7], rtol=1e-4, atol=1e-5)
     head = model.head(params, extra)
     assert head.table.shape == (ITEMS, whole.shape[-1])
@@ -128,8 +146,10 @@ def test_points_do_not_depend_on_the_other_rows(name):
 
 @EVERY
 def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
-    model, batch = build(name), example()
+    model, batch = build(name), example(name)
     params, extra = model.init(jax.random.key(0), batch)
+    if models.system(SMALL[name]).feed != "sequences":
+        pytest.skip("reads no sequences")
     other = dict(params) | {"items": params["items"].at[0].set(3.0)}
     loss = jax.jit(lambda p: model.loss(p, extra, KEY, batch)[0])
     np.testing.assert_allclose(loss(params), loss(other), rtol=1e-6)
@@ -140,23 +160,17 @@ def _updates(name, mode, devices, count=6):
     model = build(name, axis_name=parallel.AXIS if mode == "pmap" else None)
     # not Adam: it turns rounding in gradients that are zero in theory into whole steps
     optimizer = optim.make(TrainConfig(optimizer="sgd", learning_rate=0.1), 100)
-    rng = np.random.default_rng(3)
-    items = rng.integers(1, ITEMS + 1, 200).astype(np.int32)
-    end = np.arange(5, 101, dtype=np.int32)
-    data = Slices(items, end - rng.integers(0, 6, 96).astype(np.int32), end, end + 1)
+    fed = feed_of(name)
 
     def update(train, key, batch):
         axis = parallel.AXIS if mode == "pmap" else None
         return step.update(model, optimizer, train, key, batch, axis_name=axis)
 
-    def cut(data, index, row):
-        return batches.sequences(data, index, max_len=LENGTH, row=row)
-
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
-    updates = wrap(update, cut, mesh)
-    train = state.create(build(name).init(jax.random.key(0), example()), optimizer)
+    updates = wrap(update, fed.example, mesh)
+    train = state.create(build(name).init(jax.random.key(0), example(name)), optimizer)
     order = np.arange(96, dtype=np.int32).reshape(6, 16)
-    placed = [updates.place(x) for x in (train, data, jax.random.key(2), order)]
+    placed = [updates.place(x) for x in (train, fed.train, jax.random.key(2), order)]
     train, sums = updates.run(*placed, np.int32(0), np.int32(count))
     assert int(sums.bad_step) == -1
     return updates.fetch(train).params, float(sums.metrics["loss"])
@@ -170,14 +184,14 @@ def test_one_two_and_eight_devices_and_pmap_agree(name):
 
 
 def test_sharded_points_are_the_points_of_one_device():
-    model, batch = build("dimerec"), example()
-    params, extra = model.init(jax.random.key(0), batch)
+    model, asked = build("dimerec"), query("dimerec")
+    params, extra = model.init(jax.random.key(0), example("dimerec"))
     mesh = parallel.make_mesh()
-    sharded = jax.device_put(query(batch), NamedSharding(mesh, P("data")))
+    sharded = jax.device_put(asked, NamedSharding(mesh, P("data")))
     sample = jax.jit(model.sample)
     np.testing.assert_allclose(
         sample(params, extra, KEY, sharded),
-        sample(params, extra, KEY, query(batch)),
+        sample(params, extra, KEY, asked),
         rtol=1e-4,
         atol=1e-5,
     )
@@ -202,29 +216,42 @@ def test_sharded_points_are_the_points_of_one_device():
     ],
     ids=["dreamrec", "dimerec"],
 )  # fmt: skip
-def test_two_tastes_are_learned(config):
+def test_two_tastes_are_learned(config, tmp_path):
     # Users like either the odd or the even items: a list of 5 is all of one taste or it is not.
-    model = models.system(config).build(config, SPEC)
     rng = np.random.default_rng(0)
-
-    def batch(rows):
-        taste = rng.integers(0, 2, rows)
-        drawn = 1 + taste[:, None] + 2 * rng.integers(0, ITEMS // 2, (rows, LENGTH + 1))
-        return Sequences(
-            jnp.asarray(drawn[:, :-1], jnp.int32),
-            jnp.asarray(drawn[:, -1], jnp.int32),
-            jnp.ones(rows),
-            jnp.arange(rows, dtype=jnp.int32),
-        )
-
+    users, length = 400, 8
+    taste = rng.integers(0, 2, users)
+    drawn = (
+        taste[:, None] + 2 * rng.permuted(np.tile(np.arange(10), (users, 1)), axis=1)[:, :length]
+    )
+    np.savez(
+        tmp_path / "tastes.npz",
+        user_id=np.repeat(np.arange(users), length),
+        item_id=drawn.reshape(-1),
+    )
+    data = DataConfig(max_len=LENGTH)
+    dataset = load(str(tmp_path / "tastes.npz"), data)
+    system = models.system(config)
+    fed = feed(system.feed, dataset, data)
+    spec = SPEC._replace(num_users=users, profiles=dataset.profiles)
+    model = system.build(config, spec)
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)
-    train = state.create(model.init(jax.random.key(0), batch(64)), optimizer)
-    update = jax.jit(lambda t, b: step.update(model, optimizer, t, KEY, b)[0])
-    for _ in range(600):
-        train = update(train, batch(64))
-    test = batch(200)
-    points = model.sample(train.params, train.state, KEY, query(test))
+    rows = jnp.arange(64, dtype=jnp.int32)
+
+    @jax.jit
+    def update(train, key):
+        k_index, k_cut = jax.random.split(key)
+        index = jax.random.randint(k_index, (64,), 0, fed.num_examples)
+        batch = fed.example(fed.train, index, rows, k_cut)
+        return step.update(model, optimizer, train, KEY, batch)[0]
+
+    first = fed.example(fed.train, rows, rows, KEY)
+    train = state.create(model.init(jax.random.key(0), first), optimizer)
+    for i in range(600):
+        train = update(train, jax.random.fold_in(KEY, i))
+    asked = fed.query(fed.splits["test"], jnp.arange(200, dtype=jnp.int32))
+    points = model.sample(train.params, train.state, KEY, asked)
     head = model.head(train.params, train.state)
     found = ranking.top(points, head.table, head.bias, k=5)
-    same = (found.items % 2) == (test.target % 2)[:, None]
+    same = (found.items - 1) % 2 == taste[dataset.test_users[:200], None]
     assert float(same.mean()) > 0.9

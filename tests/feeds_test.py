@@ -1,0 +1,97 @@
+"""Feeds against plain Python over the same flat arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff import feeds
+from jaxrec_diff.data import DataConfig, SyntheticConfig, load
+
+DATA = DataConfig(
+    max_len=5,
+    synthetic=SyntheticConfig(
+        num_users=40, num_items=20, num_interests=4, min_length=3, max_length=9
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load("synthetic", DATA)
+
+
+def training_rows(dataset):
+    """user -> items, from the sequences: everything but a user's last two."""
+    rows = {}
+    for user, start, valid in zip(
+        dataset.test_users, dataset.test.start, dataset.valid.end, strict=True
+    ):
+        rows[int(user)] = dataset.test.items[start:valid].tolist()
+    return rows
+
+
+def test_interactions_are_the_training_rows(dataset):
+    fed, rows = feeds.feed("interactions", dataset, DATA), training_rows(dataset)
+    assert fed.num_examples == len(rows)
+    index = jnp.array([3, -1, 0], jnp.int32)
+    batch = fed.example(fed.train, index, jnp.arange(3), jax.random.key(0))
+    for at in (0, 2):
+        items = np.asarray(batch.items[at])
+        assert items[items > 0].tolist() == rows[int(batch.user[at])]
+        assert np.asarray(batch.value[at]).tolist() == (items > 0).tolist()
+    assert batch.weight.tolist() == [1, 0, 1] and not batch.items[1].any()
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize("kind", ["interactions", "pairs"])
+def test_queries_hold_training_items_only(dataset, kind, split):
+    fed, rows = feeds.feed(kind, dataset, DATA), training_rows(dataset)
+    asked = fed.query(fed.splits[split], jnp.array([5, 7, -1], jnp.int32))
+    for at in (0, 1):
+        items = np.asarray(asked.items[at])
+        assert int(asked.user[at]) == dataset.test_users[[5, 7][at]]
+        assert items[items > 0].tolist() == rows[int(asked.user[at])]
+    assert not asked.items[2].any() and asked.row.tolist() == [5, 7, -1]
+
+
+def test_pairs_are_all_training_pairs_and_negatives_are_not_the_users(dataset):
+    fed, rows = feeds.feed("pairs", dataset, DATA), training_rows(dataset)
+    assert fed.num_examples == sum(map(len, rows.values()))
+    index = jnp.arange(fed.num_examples, dtype=jnp.int32)
+    batch = fed.example(fed.train, index, index, jax.random.key(1))
+    got = sorted(zip(batch.user.tolist(), batch.positive.tolist(), strict=True))
+    assert got == sorted((user, item) for user, items in rows.items() for item in items)
+    for user, negative in zip(batch.user.tolist(), batch.negative.tolist(), strict=True):
+        assert 1 <= negative <= 20 and negative not in rows[user]
+
+
+def test_negatives_are_uniform_over_what_is_left():
+    owned = jnp.array([2, 3, 7, 1, 2, 3], jnp.int32)
+    count = 30_000
+    for start, stop in ((0, 3), (3, 6), (3, 3)):
+        drawn = np.asarray(
+            feeds.unowned(
+                jax.random.key(4),
+                jnp.arange(count),
+                owned,
+                jnp.full(count, start),
+                jnp.full(count, stop),
+                8,
+            )
+        )
+        left = sorted(set(range(1, 9)) - set(np.asarray(owned)[start:stop].tolist()))
+        ids, times = np.unique(drawn, return_counts=True)
+        assert ids.tolist() == left
+        share = 1 / len(left)
+        np.testing.assert_allclose(times / count, share, atol=5 * np.sqrt(share / count))
+    everything = jnp.arange(1, 9, dtype=jnp.int32)
+    one = feeds.unowned(
+        jax.random.key(0), jnp.arange(1), everything, jnp.zeros(1, int), jnp.full(1, 8), 8
+    )
+    assert one.tolist() == [9]
+
+
+def test_data_without_users_is_refused(dataset):
+    with pytest.raises(ValueError, match="histories without users"):
+        feeds.feed("pairs", dataset._replace(profiles=None), DATA)
