@@ -3,7 +3,7 @@
     python benchmarks/samplers.py [--batches 100 1000] [--repeats 5]
 
 Sampler only: conditions are given, nothing is ranked, both sides have the same parameters. Prints
-a json line a measurement and, last, the ratios. Pin one thread for figures that compare kernels:
+a json line a measurement and, last, the ratios. Times are the process's, so pin one thread:
 
     XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
         taskset -c 0 python benchmarks/samplers.py
@@ -38,12 +38,13 @@ BETAS = schedules.linear(500)
 
 
 def median_seconds(fn, repeats: int) -> float:
+    """Processor seconds: with one thread they are what an idle core would need."""
     fn()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         fn()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times)
 
 
