@@ -115,7 +115,7 @@ def evaluator(
     mesh: Mesh,
     config: EvalConfig,
     rules: Rules,
-    trained: np.ndarray,
+    train_counts: np.ndarray,
     *,
     diagnose: bool = True,
 ) -> Callable[[Any, Any, jax.Array], Evaluation]:
@@ -127,12 +127,13 @@ def evaluator(
       mesh: devices; a batch is sharded over them.
       config: settings.
       rules: what may be recommended.
-      trained: bool[I], whether item j + 1 occurs in training.
+      train_counts: i64[I], how often item j + 1 occurs in training.
       diagnose: also look at the lists and at the probes, which costs a second ranking.
     """
     size = -(-min(config.batch_size, split.num_rows) // mesh.size) * mesh.size
     by_row = NamedSharding(mesh, P("data"))
     largest = max(*config.ks, _LIST)
+    trained = train_counts > 0
 
     def rank(points, head, answer, allowed):
         top = ranking.top(
@@ -197,7 +198,7 @@ def evaluator(
         diagnostics = {name: means(joined[name]) for name in joined if name}
         if diagnose:
             head = jax.device_get(model.head(params, state))
-            diagnostics |= _diagnostics(summed, head.table, trained, split.num_rows)
+            diagnostics |= _diagnostics(summed, head.table, train_counts, split.num_rows)
         return Evaluation(means(joined[""]), joined[""], diagnostics)
 
     return run
@@ -271,16 +272,18 @@ def _relevant(slices: Slices) -> np.ndarray:
 
 
 def _diagnostics(
-    summed: dict[str, np.ndarray], table: np.ndarray, trained: np.ndarray, num_rows: int
+    summed: dict[str, np.ndarray], table: np.ndarray, train_counts: np.ndarray, num_rows: int
 ) -> dict[str, Any]:
-    known = np.pad(trained, (0, len(table) - len(trained)))
+    popularity = np.pad(train_counts, (0, len(table) - len(train_counts)))
+    known = popularity > 0
     exposure = summed["exposure"]
     counts = {
         "untrained_top20": float(summed["untrained_slots"] / (num_rows * _LIST)),
         "hits_untrained": float(summed["untrained_hits"] / max(summed["hits"], 1.0)),
-        "untrained_items": int((~trained).sum()),
+        "untrained_items": int((train_counts == 0).sum()),
         "distinct_items": int((exposure > 0).sum()),
         "coverage@20": float(metrics.coverage(exposure)),
         "gini@20": float(metrics.gini(exposure)),
+        "average_popularity@20": metrics.average_popularity(exposure, popularity),
     }
     return counts | {k: float(v) for k, v in metrics.table_spread(table, known).items()}

@@ -385,7 +385,7 @@ def _evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose:
         prepared.mesh,
         prepared.experiment.eval,
         rules,
-        dataset.train_counts > 0,
+        dataset.train_counts,
         diagnose=diagnose,
     )
 

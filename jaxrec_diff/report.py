@@ -54,6 +54,12 @@ def table(results: dict[str, Any]) -> str:
     ):
         names = [name for name in names if not name.startswith("recall")]  # one target a row
     rows = [(results["model"], results["metrics"])]
+    # The same model otherwise read: its probes, and other candidates.
+    rows += [
+        (f"  {name.replace('_', ' ')}", values)
+        for name, values in results["diagnostics"].items()
+        if isinstance(values, dict)
+    ]
     rows += list(results["controls"].items())
     if results["optimum"]:
         rows.append(("best possible", results["optimum"]))
@@ -73,7 +79,8 @@ def diagnostics_lines(diagnostics: dict[str, Any]) -> list[str]:
     """What the lists are made of, in words."""
     lines = [
         f"distinct items in all top-20 lists: {diagnostics['distinct_items']} "
-        f"(coverage {diagnostics['coverage@20']:.1%}, gini {diagnostics['gini@20']:.3f})"
+        f"(coverage {diagnostics['coverage@20']:.1%}, gini {diagnostics['gini@20']:.3f}), "
+        f"trained on {diagnostics['average_popularity@20']:,.0f} times on average"
     ]
     if diagnostics["untrained_items"]:
         lines.append(
