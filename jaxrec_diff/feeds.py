@@ -118,9 +118,9 @@ def _pairs(dataset: Dataset, profiles: Slices) -> Feed:
 
     def example(train, index, row, key):
         safe = jnp.maximum(index, 0)
-        user = jnp.asarray(train.user)[safe]
+        user, offsets = jnp.asarray(train.user)[safe], jnp.asarray(train.offsets)
         negative = unowned(
-            key, row, train.owned, train.offsets[user], train.offsets[user + 1], dataset.num_items
+            key, row, train.owned, offsets[user], offsets[user + 1], dataset.num_items
         )
         # a user who has everything prefers nothing
         weight = ((index >= 0) & (negative <= dataset.num_items)).astype(jnp.float32)
