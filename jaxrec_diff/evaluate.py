@@ -134,6 +134,7 @@ def evaluator(
     by_row = NamedSharding(mesh, P("data"))
     largest = max(*config.ks, _LIST)
     trained = train_counts > 0
+    prepare = jax.jit(model.prepare)
 
     def rank(points, head, answer, allowed):
         top = ranking.top(
@@ -186,6 +187,7 @@ def evaluator(
 
     def run(params, state, key):
         values, lists = [], []
+        state = prepare(params, state)
         for start in range(0, split.num_rows, size):
             index = np.arange(start, start + size, dtype=np.int32)
             index[index >= split.num_rows] = -1

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.models import dimerec, dreamrec
+from jaxrec_diff.models import dimerec, dreamrec, lightgcn, mf
 from jaxrec_diff.models.base import Model, Rules
 
 
@@ -27,9 +27,17 @@ class System(NamedTuple):
 # has no released code; those who re-ran it used the same script.
 _DREAMREC_SCRIPT = Rules(mask_seen=False, trained_only=False, multiple_of=100)
 
+# The scripts of DiffRec and DDRM, which rank all items but those of the splits before.
+_MATRIX_SCRIPT = Rules(mask_seen=True, trained_only=False)
+_TABLES = ("users", "items", "ego_users", "ego_items")
+
 SYSTEMS: dict[type, System] = {
     dreamrec.DreamRecConfig: System(dreamrec.build, _DREAMREC_SCRIPT),
     dimerec.DimeRecConfig: System(dimerec.build, _DREAMREC_SCRIPT),
+    mf.MFConfig: System(mf.build, _MATRIX_SCRIPT, "pairs", mf.export, _TABLES),
+    lightgcn.LightGCNConfig: System(
+        lightgcn.build, _MATRIX_SCRIPT, "pairs", lightgcn.export, _TABLES
+    ),
 }
 
 

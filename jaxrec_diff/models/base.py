@@ -64,6 +64,10 @@ class Model(NamedTuple):
     """Further points of the same model, (params, state, query) -> [B, ..., D], ranked beside it as
     controls: what it would recommend without its diffusion, say. Several points of a row each
     nominate: an item scores the best of them."""
+    prepare: Callable[[Any, Any], Any] = lambda params, state: state
+    """params, state -> the state with what all rows of an evaluation share worked out (embeddings
+    moved along a graph, say). It saves time only: `sample`, `head` and the probes say the same from
+    a state that was not prepared."""
 
 
 Protocol = Literal["honest", "official"]

@@ -13,6 +13,8 @@ from jaxrec_diff.feeds import feed
 from jaxrec_diff.models.base import DataSpec, SamplerConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
+from jaxrec_diff.models.lightgcn import LightGCNConfig
+from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.training import optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -50,6 +52,9 @@ SMALL = {
     "dimerec-tuned": DimeRecConfig(
         width=8, num_interests=2, num_steps=6, negatives="full", forward="vp_norm", temperature=0.1
     ),
+    "mf": MFConfig(width=8),
+    "lightgcn": LightGCNConfig(width=8, layers=2),
+    "sgl": LightGCNConfig(width=8, layers=1, readout="normalized_sum", contrast_weight=0.1),
 }
 KEY = jax.random.key(7)
 EVERY = pytest.mark.parametrize("name", SMALL)
@@ -145,6 +150,18 @@ def test_points_do_not_depend_on_the_other_rows(name):
 
 
 @EVERY
+def test_a_prepared_state_says_the_same(name):
+    model, asked = build(name), query(name)
+    params, extra = model.init(jax.random.key(0), example(name))
+    ready = model.prepare(params, extra)
+    points = [model.sample(params, s, KEY, asked) for s in (extra, ready)]
+    np.testing.assert_allclose(*points, rtol=1e-6, atol=1e-7)
+    close(*(model.head(params, s) for s in (extra, ready)), rtol=1e-6, atol=1e-7)
+    for probe in model.probes.values():
+        np.testing.assert_allclose(*(probe(params, s, asked) for s in (extra, ready)), rtol=1e-6)
+
+
+@EVERY
 def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
     model, batch = build(name), example(name)
     params, extra = model.init(jax.random.key(0), batch)
@@ -176,7 +193,9 @@ def _updates(name, mode, devices, count=6):
     return updates.fetch(train).params, float(sums.metrics["loss"])
 
 
-@pytest.mark.parametrize("name", ["dreamrec", "dimerec"])
+@pytest.mark.parametrize(
+    "name", ["dreamrec", "dimerec", pytest.param("sgl", marks=pytest.mark.slow)]
+)
 def test_one_two_and_eight_devices_and_pmap_agree(name):
     reference = _updates(name, "jit", 1)
     for mode, devices in (("jit", 2), ("jit", 8), ("pmap", 1), ("pmap", 8)):
@@ -213,8 +232,10 @@ def test_sharded_points_are_the_points_of_one_device():
             width=16, num_interests=2, num_steps=10, negatives="full", forward="vp_norm",
             temperature=0.1, init_scale=0.3,
         ),
+        MFConfig(width=16),
+        LightGCNConfig(width=16),
     ],
-    ids=["dreamrec", "dimerec"],
+    ids=["dreamrec", "dimerec", "mf", "lightgcn"],
 )  # fmt: skip
 def test_two_tastes_are_learned(config, tmp_path):
     # Users like either the odd or the even items: a list of 5 is all of one taste or it is not.

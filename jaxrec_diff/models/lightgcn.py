@@ -1,0 +1,209 @@
+"""LightGCN (arXiv:2002.02126), with SGL's contrastive term (arXiv:2010.10783) as an option.
+
+Embeddings of users and items are averaged over a few steps along the graph of training
+interactions; the catalogue is ranked by inner product with the user's vector. Trained on pairs by
+BPR. Without steps it is matrix factorisation (`jaxrec_diff.models.mf`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff import graph, losses, validation
+from jaxrec_diff.graph import Graph, Nodes
+from jaxrec_diff.models.base import Aux, DataSpec, Head, Model, Protocol, Variables
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightGCNConfig:
+    """Settings of LightGCN; the defaults are its paper's."""
+
+    width: int = 64
+    """Size d of embeddings."""
+    layers: int = 3
+    """Steps L along the graph."""
+    rank_layers: int | None = None
+    """Steps when ranking and for a later stage, where they are not those of training."""
+    readout: Literal["mean", "normalized_sum"] = "mean"
+    """mean over the layers, or the sum of layers whose rows have length 1 (DDRM's SGL encoder)."""
+    l2: float = 1e-4
+    """Weight of half the squared length of a pair's three embeddings."""
+    init_scale: float = 0.1
+    """Deviation of the initial embeddings."""
+    contrast_weight: float = 0.0
+    """Weight of SGL's InfoNCE between two views of the graph; 0 is off."""
+    contrast_temperature: float = 0.2
+    """Its temperature."""
+    edge_drop: float = 0.1
+    """Chance that a view lacks an edge."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("model.width", self.width, 1)
+        validation.within("model.layers", self.layers, 0, 16)
+        if self.rank_layers is not None:
+            validation.within("model.rank-layers", self.rank_layers, 0, 16)
+        validation.at_least("model.l2", self.l2, 0)
+        validation.above("model.init-scale", self.init_scale, 0, 0.1)
+        validation.at_least("model.contrast-weight", self.contrast_weight, 0)
+        validation.above("model.contrast-temperature", self.contrast_temperature, 0, 0.2)
+        validation.within("model.edge-drop", self.edge_drop, 0, 0.99)
+        if self.contrast_weight > 0 and self.layers == 0:
+            raise ValueError(
+                "model.contrast-weight compares two views of the graph and model.layers=0 looks at "
+                "none; take model.layers=1 or more"
+            )
+
+
+class State(NamedTuple):
+    """What is not trained."""
+
+    graph: Any  # a Graph, or None where there are no layers
+    output: Nodes | None  # propagated embeddings, once an evaluation has prepared them
+
+
+def build(
+    config: LightGCNConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Model:
+    """LightGCN as pure functions.
+
+    Args:
+      config: settings.
+      spec: sizes of the data and, for layers, its training rows.
+      axis_name: name of the device axis inside `pmap`; None under `jit`.
+      protocol: changes nothing here.
+
+    Raises:
+      ValueError: if there are layers and the data has no users.
+    """
+    del protocol
+    rank_layers = config.layers if config.rank_layers is None else config.rank_layers
+    if max(config.layers, rank_layers) and spec.profiles is None:
+        raise ValueError(
+            f"model.layers={max(config.layers, rank_layers)} needs a graph of users and items, and "
+            "this data holds histories without users; take a table of interactions"
+        )
+
+    def init(key, example):
+        del example
+        k_users, k_items = jax.random.split(key)
+        params = {
+            "users": config.init_scale * jax.random.normal(k_users, (spec.num_users, config.width)),
+            "items": config.init_scale * jax.random.normal(k_items, (spec.num_items, config.width)),
+        }
+        edges = _graph(config, spec) if max(config.layers, rank_layers) else None
+        return Variables(params, State(edges, None))
+
+    def embed(params, state: State, layers, keep=None) -> Nodes:
+        return graph.propagate(
+            state.graph,
+            Nodes(params["users"], params["items"]),
+            layers,
+            normalize=config.readout == "normalized_sum",
+            keep=keep,
+        )
+
+    def loss(params, state, key, example):
+        nodes = embed(params, state, config.layers)
+        user, item, other = example.user, example.positive - 1, example.negative - 1
+        ranked = losses.bpr(
+            jnp.sum(nodes.users[user] * nodes.items[item], axis=-1),
+            jnp.sum(nodes.users[user] * nodes.items[other], axis=-1),
+        )
+        rows = params["users"][user], params["items"][item], params["items"][other]
+        size = sum(jnp.sum(row**2, axis=-1) for row in rows)
+        each = ranked + 0.5 * config.l2 * size
+        metrics = {"bpr": losses.weighted_mean(ranked, example.weight, axis_name)}
+        value = losses.weighted_mean(each, example.weight, axis_name)
+        if config.contrast_weight > 0:
+            term = contrast(params, state, key, example)
+            metrics["contrast"] = term
+            value = value + config.contrast_weight * term
+        return value, Aux(state, metrics | {"loss": value})
+
+    def contrast(params, state, key, example):
+        count = state.graph.edge.shape[0]
+        views = []
+        for k in jax.random.split(key):
+            keep = jax.random.bernoulli(k, 1.0 - config.edge_drop, (count,))
+            views.append(embed(params, state, config.layers, keep.astype(jnp.float32)))
+        a, b = views
+        shared = example.weight, config.contrast_temperature, axis_name
+        each = info_nce(a.users, b.users, example.user, *shared)
+        each = each + info_nce(a.items, b.items, example.positive - 1, *shared)
+        return losses.weighted_mean(each, example.weight, axis_name)
+
+    def prepare(params, state):
+        return state._replace(output=embed(params, state, rank_layers))
+
+    def output(params, state) -> Nodes:
+        return embed(params, state, rank_layers) if state.output is None else state.output
+
+    def sample(params, state, key, query):
+        del key
+        return output(params, state).users[query.user]
+
+    def head(params, state):
+        return Head(output(params, state).items)
+
+    return Model(init, loss, sample, head, prepare=prepare)
+
+
+def info_nce(
+    first: jax.Array,
+    second: jax.Array,
+    ids: jax.Array,
+    weight: jax.Array,
+    temperature: float,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """-log [exp(cos(a_i, b_i) / tau) / sum_j exp(cos(a_i, b_j) / tau)]: f32[B].
+
+    SGL, Eq. 10, with the nodes of the batch as the sum. A node that the batch holds several times
+    stands in it once.
+
+    Args:
+      first: f32[N, D] one view of all nodes.
+      second: f32[N, D] the other.
+      ids: i32[B] nodes of the batch.
+      weight: f32[B] 0 on padding rows, which are no one's negatives.
+      temperature: tau.
+      axis_name: device axis of `pmap`, whose rows are gathered.
+    """
+    others, real = ids, weight
+    if axis_name is not None:
+        others, real = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (ids, weight))
+    a, b = graph.unit_rows(first[ids]), graph.unit_rows(second[others])
+    logits = a @ b.T / temperature
+    # how often each column's node stands in the batch; a logarithm makes one of its copies
+    copies = jnp.sum((others[:, None] == others[None, :]) * (real > 0), axis=1)
+    logits = jnp.where(real > 0, logits - jnp.log(jnp.maximum(copies, 1)), -jnp.inf)
+    agree = jnp.sum(a * graph.unit_rows(second[ids]), axis=-1) / temperature
+    # a padding row has no say; its value only must be a number
+    return jnp.where(weight > 0, jax.nn.logsumexp(logits, axis=-1) - agree, 0.0)
+
+
+def export(config: Any, spec: DataSpec, params: Any, state: State) -> dict[str, np.ndarray]:
+    """Embeddings for later stages.
+
+    Returns:
+      "users" f32[U, D] and "items" f32[I, D] as they are ranked, and "ego_users" and "ego_items",
+      the tables before any step along the graph.
+    """
+    prepared = build(config, spec).prepare(params, state).output
+    named = {"users": prepared.users, "items": prepared.items}
+    named |= {f"ego_{name}": params[name] for name in ("users", "items")}
+    return {name: np.asarray(value, np.float32) for name, value in named.items()}
+
+
+def _graph(config: LightGCNConfig, spec: DataSpec) -> Graph:
+    assert spec.profiles is not None  # `build` looked
+    sets = graph.item_sets(spec.profiles, spec.num_items)
+    made = graph.make(sets, spec.num_items, droppable=config.contrast_weight > 0)
+    return jax.tree.map(jnp.asarray, made)
