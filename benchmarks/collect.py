@@ -1,0 +1,73 @@
+"""Keeps the figures of a finished workdir as one small file.
+
+    python benchmarks/collect.py runs/zd100 zhihu-dreamrec-seed100
+
+writes `benchmarks/results/zhihu-dreamrec-seed100.json`: the run's results without the metrics that
+say the same twice, its provenance, and the curve over epochs. A path of data in the command becomes
+`$JAXREC_DATA`.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+KEPT = ("hr", "ndcg", "recall", "mrr", "precision")
+CURVE = ("step", "epoch", "loss", "item_spread")
+
+
+def trimmed(value: Any) -> Any:
+    """Drops map, which is mrr or nearly so, and rounds to seven digits."""
+    if isinstance(value, dict):
+        return {
+            name: trimmed(item)
+            for name, item in value.items()
+            if "@" not in name or name.split("@")[0] in (*KEPT, "coverage", "gini") or "_" in name
+        }
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def collect(workdir: Path) -> dict[str, Any]:
+    """The figures of a workdir."""
+    results = trimmed(json.loads((workdir / "results.json").read_text()))
+    protocols = {
+        name: {key: part[key] for key in ("num_users", "metrics", "controls", "diagnostics")}
+        for name, part in results.pop("protocols", {}).items()
+        if name != results["protocol"]  # the chosen one stands at the top
+    }
+    metric = results["selected_by"].split()[-1]
+    wanted = {*CURVE, *(f"{split}/{m}" for split in ("valid", "test") for m in (metric, "ndcg@20"))}
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    curve = [trimmed({k: v for k, v in line.items() if k in wanted}) for line in lines]
+    data = os.environ.get("JAXREC_DATA", "")
+    if data:
+        results["command"] = results["command"].replace(data, "$JAXREC_DATA")
+    best = {
+        split: max(line[f"{split}/{metric}"] for line in lines)
+        for split in ("valid", "test")
+        if f"{split}/{metric}" in lines[0]
+    }
+    return results | {
+        "other_protocols": protocols,
+        f"best_{metric}_over_epochs": best,
+        "curve": curve,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("name")
+    options = parser.parse_args()
+    path = RESULTS / f"{options.name}.json"
+    figures = collect(options.workdir)
+    points = ",\n  ".join(json.dumps(point) for point in figures.pop("curve"))  # a line an epoch
+    text = json.dumps(figures, indent=1).removesuffix("\n}")
+    path.write_text(f'{text},\n "curve": [\n  {points}\n ]\n}}\n')
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
