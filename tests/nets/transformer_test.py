@@ -239,3 +239,48 @@ def test_heads_must_divide_the_width():
             jax.random.key(0), jnp.zeros((1, 2, 8)), places(jnp.ones((1, 2), bool)),
             deterministic=True,
         )  # fmt: skip
+
+
+def test_rows_that_follow_look_at_the_remembered_places_and_themselves():
+    # Two rows after a history of four, in a plain loop over rows, heads and places, float64.
+    rng = np.random.default_rng(4)
+    history, rows = rng.normal(size=(4, 8)), rng.normal(size=(2, 8))
+    real = np.array([False, True, True, True])
+    weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tiny_params())
+
+    def dense(p, x):
+        return x @ p["kernel"] + p["bias"]
+
+    def attended(p, query, places):
+        out = np.zeros(8)
+        for h in range(4):
+            cut = slice(2 * h, 2 * h + 2)
+            q = dense(p["query"], query)[cut]
+            scores = np.array([q @ dense(p["key"], x)[cut] for x in places]) / np.sqrt(2)
+            share = np.exp(scores - scores.max())
+            for weight, x in zip(share / share.sum(), places, strict=True):
+                out[cut] += weight * dense(p["value"], x)[cut]
+        return dense(p["out"], out)
+
+    def fed(p, z):
+        hidden = dense(p["feed_in"], released_norm(z))
+        gelu = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
+        return z + dense(p["feed_out"], gelu)
+
+    want, before = rows, history
+    for name in ("blocks_0", "blocks_1"):
+        p, keys = weights[name], [released_norm(x) for x in before[real]]
+        want = np.array(
+            [fed(p, z + attended(p, released_norm(z), [*keys, released_norm(z)])) for z in want]
+        )
+        before = np.array([fed(p, z + attended(p, released_norm(z), keys)) for z in before])
+    where = places(jnp.asarray(real[None]))
+
+    def both(net, x, y):
+        memory = net.remember(x, where, deterministic=True)
+        return net.follow(y, where, memory, deterministic=True)
+
+    given = (jnp.asarray(part[None], jnp.float32) for part in (history, rows))
+    with jax.default_matmul_precision("highest"):
+        got = TINY.apply({"params": tiny_params()}, *given, method=both)
+    np.testing.assert_allclose(got[0], released_norm(want), atol=2e-5)
