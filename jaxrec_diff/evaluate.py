@@ -144,6 +144,7 @@ def evaluator(
             k=largest + 1,
             seen=answer.seen if rules.mask_seen else None,
             allowed=allowed,
+            pool=model.pool,
         )
         return top, metrics.per_user(top, answer.relevant, config.ks)
 

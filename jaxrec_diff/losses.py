@@ -54,13 +54,24 @@ def full_softmax(
     Returns:
       float[B]
     """
+    picked = jnp.sum(points * table[target], axis=-1)
+    if bias is not None:
+        picked = picked + bias[target]
+    return log_normaliser(points, table, bias, chunk=chunk) - picked
+
+
+def log_normaliser(
+    points: jax.Array,
+    table: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    chunk: int | None = None,
+) -> jax.Array:
+    """log sum_j exp(points . table[j] + bias[j]), float[B], with the memory of `full_softmax`."""
     rows = table.shape[0]
     chunk = min(rows, chunk or max(1024, _CHUNK_BYTES // (4 * points.shape[0])))
     chunk = -(-rows // -(-rows // chunk))  # equal chunks
     count = -(-rows // chunk)
-    picked = jnp.sum(points * table[target], axis=-1)
-    if bias is not None:
-        picked = picked + bias[target]
 
     def normaliser(part):
         rows, extra = part
@@ -68,7 +79,7 @@ def full_softmax(
         return jax.nn.logsumexp(logits if extra is None else logits + extra, axis=-1)
 
     if count == 1:
-        return normaliser((table, bias)) - picked
+        return normaliser((table, bias))
     extra = jnp.zeros(rows, points.dtype) if bias is None else bias
     filler = count * chunk - rows
     parts = (
@@ -76,7 +87,7 @@ def full_softmax(
         jnp.pad(extra, (0, filler), constant_values=_ABSENT).reshape(count, chunk),
     )
     each = jax.lax.map(jax.checkpoint(normaliser), parts)
-    return jax.nn.logsumexp(each, axis=0) - picked
+    return jax.nn.logsumexp(each, axis=0)
 
 
 def sampled_softmax(positive: jax.Array, negatives: jax.Array) -> jax.Array:

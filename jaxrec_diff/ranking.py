@@ -6,7 +6,7 @@
 [[2, 3]]
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -32,6 +32,7 @@ def top(
     seen: jax.Array | None = None,
     allowed: jax.Array | None = None,
     chunk: int | None = None,
+    pool: Literal["best", "mixture"] = "best",
 ) -> Top:
     """The `k` items with the highest `point . table[j] + bias[j]`.
 
@@ -39,13 +40,14 @@ def top(
     A score that is not a number counts as -inf.
 
     Args:
-      points: f32[B, D], or f32[B, P, D] for P points a row, of which an item scores the best.
+      points: f32[B, D], or f32[B, P, D] for P points a row.
       table: f32[I, D]; row j is item j + 1.
       bias: f32[I].
       k: length of the lists.
       seen: i32[B, S] item ids that are no candidates for that row; 0 is none.
       allowed: bool[I] candidates; all by default.
       chunk: items scored at once; by default what fits in a fixed number of bytes.
+      pool: what an item scores under P points: the best, or log sum_p exp(score_p).
     """
     chex.assert_rank(points, {2, 3})
     size, items = points.shape[0], table.shape[0]
@@ -63,7 +65,9 @@ def top(
     def scores_of(rows, extra, offset):
         # exact on every device: the default precision may round to bfloat16 or tf32
         raw = jnp.matmul(points, rows.T, precision=jax.lax.Precision.HIGHEST)
-        scores = (raw.max(axis=1) if points.ndim == 3 else raw) + extra
+        if points.ndim == 3:
+            raw = raw.max(axis=1) if pool == "best" else jax.nn.logsumexp(raw, axis=1)
+        scores = raw + extra
         scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
         if seen is None:
             return scores

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.models import dimerec, dreamrec, lightgcn, mf
+from jaxrec_diff.models import diffrec2, dimerec, dreamrec, lightgcn, mf
 from jaxrec_diff.models.base import Model, Rules
 
 
@@ -30,6 +30,8 @@ _DREAMREC_SCRIPT = Rules(mask_seen=False, trained_only=False, multiple_of=100)
 # The scripts of DiffRec and DDRM, which rank all items but those of the splits before.
 _MATRIX_SCRIPT = Rules(mask_seen=True, trained_only=False)
 _TABLES = ("users", "items", "ego_users", "ego_items")
+# No code was released; its siblings on the same files rank histories too.
+_HISTORIES_COMPETE = Rules(mask_seen=False, trained_only=False)
 
 SYSTEMS: dict[type, System] = {
     dreamrec.DreamRecConfig: System(dreamrec.build, _DREAMREC_SCRIPT),
@@ -38,6 +40,7 @@ SYSTEMS: dict[type, System] = {
     lightgcn.LightGCNConfig: System(
         lightgcn.build, _MATRIX_SCRIPT, "pairs", lightgcn.export, _TABLES
     ),
+    diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE),
 }
 
 

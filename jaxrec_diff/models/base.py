@@ -68,6 +68,10 @@ class Model(NamedTuple):
     """params, state -> the state with what all rows of an evaluation share worked out (embeddings
     moved along a graph, say). It saves time only: `sample`, `head` and the probes say the same from
     a state that was not prepared."""
+    pool: Literal["best", "mixture"] = "best"
+    """What an item scores where a row has several points: the best of its scores, or the log of
+    their summed exponentials, which ranks by a mean of probabilities where points are normalised
+    log probabilities."""
 
 
 Protocol = Literal["honest", "official"]

@@ -147,9 +147,7 @@ class Transformer(nn.Module):
         x = self.norm_out(self.stream_dropout(x, deterministic=deterministic))
         return x if read is None else x[:, 0]
 
-    def remember(
-        self, x: jax.Array, where: Places, *, deterministic: bool
-    ) -> tuple["Memory", ...]:
+    def remember(self, x: jax.Array, where: Places, *, deterministic: bool) -> tuple["Memory", ...]:
         """What `follow` looks at: keys and values of f32[B, L, D] in every block.
 
         The places look at one another and never at rows that follow. Pre-norm blocks only.

@@ -11,6 +11,7 @@ from jaxrec_diff import models, ranking
 from jaxrec_diff.data import DataConfig, SyntheticConfig, load
 from jaxrec_diff.feeds import feed
 from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
@@ -55,7 +56,16 @@ SMALL = {
     "mf": MFConfig(width=8),
     "lightgcn": LightGCNConfig(width=8, layers=2),
     "sgl": LightGCNConfig(width=8, layers=1, readout="normalized_sum", contrast_weight=0.1),
-}
+    "diffrec2": DiffRec2Config(
+        width=8, num_blocks=1, num_heads=2, schedule="linear", num_steps=6, beta_stop=0.3,
+        num_seeds=2, ce_weight=0.5,
+    ),
+    "diffrec2-blind-mixture": DiffRec2Config(
+        width=8, num_blocks=2, num_heads=2, schedule="linear", num_steps=4, beta_stop=0.3,
+        num_seeds=2, history_blind=True, seed_average="prob", step_sampler="uniform",
+        out_norm=False, jitter_history=True, tie_head=True, dropout_rate=0.0,
+    ),
+}  # fmt: skip
 KEY = jax.random.key(7)
 EVERY = pytest.mark.parametrize("name", SMALL)
 
