@@ -19,6 +19,7 @@ from jaxrec_diff import batches, noise
 from jaxrec_diff.batches import InteractionQuery, Interactions, Pairs, Slices
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.data.profiles import distinct, time_weights
 
 Kind = Literal["sequences", "interactions", "pairs"]
 
@@ -38,7 +39,8 @@ class Feed(NamedTuple):
 class Rows(NamedTuple):
     """Users by number, over their training rows."""
 
-    profiles: Slices
+    profiles: Slices  # distinct items of each user
+    value: Any  # f32[M], aligned with their items
     user: Any  # i32[N]
 
 
@@ -64,7 +66,7 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
             f"{dataset.name} holds histories without users; this model needs a table of users and "
             "items"
         )
-    return {"interactions": _interactions, "pairs": _pairs}[kind](dataset, dataset.profiles)
+    return {"interactions": _interactions, "pairs": _pairs}[kind](dataset, dataset.profiles, config)
 
 
 def _sequences(dataset: Dataset, config: DataConfig) -> Feed:
@@ -84,26 +86,27 @@ def _sequences(dataset: Dataset, config: DataConfig) -> Feed:
     )
 
 
-def _interactions(dataset: Dataset, profiles: Slices) -> Feed:
-    width = int(np.max(profiles.end - profiles.start))
-    known = np.flatnonzero(profiles.end > profiles.start).astype(np.int32)
+def _interactions(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    train = _rows(profiles, config)
+    width = _width(train.profiles)
 
     def example(train, index, row, key):
         del key
-        items, user, weight = _profile(train, index, width)
-        return Interactions(items, (items > 0).astype(jnp.float32), user, weight, row)
+        items, value, user, weight = _profile(train, index, width)
+        return Interactions(items, value, user, weight, row)
 
     return Feed(
-        Rows(profiles, known),
-        len(known),
+        train,
+        len(train.user),
         example,
-        _split_rows(dataset, profiles),
+        _split_rows(dataset, train),
         lambda rows, index: _row_query(rows, index, width),
     )
 
 
-def _pairs(dataset: Dataset, profiles: Slices) -> Feed:
-    width = int(np.max(profiles.end - profiles.start))
+def _pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    rows = _rows(profiles, config)
+    width = _width(rows.profiles)
     sizes = (profiles.end - profiles.start).astype(np.int64)
     user = np.repeat(np.arange(len(sizes)), sizes)
     shift = np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
@@ -131,7 +134,7 @@ def _pairs(dataset: Dataset, profiles: Slices) -> Feed:
         train,
         len(item),
         example,
-        _split_rows(dataset, profiles),
+        _split_rows(dataset, rows),
         lambda rows, index: _row_query(rows, index, width),
     )
 
@@ -179,23 +182,37 @@ def unowned(
     return r + 1 + place - start
 
 
-def _split_rows(dataset: Dataset, profiles: Slices) -> dict[str, Rows]:
+def _rows(profiles: Slices, config: DataConfig) -> Rows:
+    """The training rows of users who have any."""
+    sets = distinct(profiles)
+    value = time_weights(sets, config.time_weight_min, config.time_weight_max)
+    return Rows(sets, value, np.flatnonzero(sets.end > sets.start).astype(np.int32))
+
+
+def _width(profiles: Slices) -> int:
+    return int(np.max(profiles.end - profiles.start))
+
+
+def _split_rows(dataset: Dataset, rows: Rows) -> dict[str, Rows]:
     return {
-        "valid": Rows(profiles, dataset.valid_users),
-        "test": Rows(profiles, dataset.test_users),
+        "valid": rows._replace(user=dataset.valid_users),
+        "test": rows._replace(user=dataset.test_users),
     }
 
 
 def _profile(rows: Rows, index: jax.Array, width: int):
-    """Items i32[B, P], users i32[B] and weights f32[B] at `index`."""
+    """Items i32[B, P], values f32[B, P], users i32[B] and weights f32[B] at `index`."""
     real = index >= 0
     user = jnp.where(real, jnp.asarray(rows.user)[jnp.maximum(index, 0)], 0)
     start, end = (jnp.asarray(part)[user] for part in rows.profiles[1:3])
-    end = jnp.where(real, end, start)
-    items = batches.window(jnp.asarray(rows.profiles.items), start, end, width)
-    return items, user, real.astype(jnp.float32)
+    place = start[:, None] + jnp.arange(width)
+    inside = (place < end[:, None]) & real[:, None]
+    place = jnp.where(inside, place, 0)
+    items, value = (jnp.asarray(part)[place] for part in (rows.profiles.items, rows.value))
+    items = jnp.where(inside, items, 0).astype(jnp.int32)
+    return items, jnp.where(inside, value, 0.0), user, real.astype(jnp.float32)
 
 
 def _row_query(rows: Rows, index: jax.Array, width: int) -> InteractionQuery:
-    items, user, _ = _profile(rows, index, width)
-    return InteractionQuery(items, (items > 0).astype(jnp.float32), user, index)
+    items, value, user, _ = _profile(rows, index, width)
+    return InteractionQuery(items, value, user, index)

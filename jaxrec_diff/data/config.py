@@ -70,21 +70,28 @@ class DataConfig:
     """Of repeated pairs of user and item keep all, the first or the last."""
     dedup_adjacent: bool = False
     """Drop an interaction with the same item as the user's one before."""
-    split: Literal["leave_one_out", "ratio", "global_time"] = "leave_one_out"
+    split: Literal["leave_one_out", "ratio", "global_time", "diffrec"] = "leave_one_out"
     """leave_one_out: last item of a user is test, the one before validation; ratio: shares of each
-    user's sequence; global_time: shares of the time line."""
+    user's sequence; global_time: shares of the time line; diffrec: int(0.7 n) + 1, (n - 1) // 5 and
+    the rest of each user's sequence."""
     ratio: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, validation and test."""
     max_len: int = 50
     """Items of a history that a model sees, L."""
     min_history: int = 1
     """Shortest history of a training example."""
+    time_weight_min: float = 1.0
+    """Weight of a user's oldest training item in a row of interactions (T-DiffRec's w_min)."""
+    time_weight_max: float = 1.0
+    """Weight of the newest; those between rise in equal steps. Both 1: every item counts alike."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """The generated data set."""
 
     def __post_init__(self) -> None:
         validation.at_least("data.max-len", self.max_len, 1)
         validation.at_least("data.min-history", self.min_history, 0)
+        validation.at_least("data.time-weight-min", self.time_weight_min, 0)
+        validation.at_least("data.time-weight-max", self.time_weight_max, self.time_weight_min)
         validation.at_least("data.user-core", self.user_core, 0)
         validation.at_least("data.item-core", self.item_core, 0)
         if min(self.ratio) < 0 or not 0.999 < sum(self.ratio) < 1.001:

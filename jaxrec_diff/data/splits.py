@@ -20,12 +20,18 @@ class Cuts(NamedTuple):
 
 def cut(sequences: Sequences, config: DataConfig) -> tuple[Cuts, str]:
     """The cuts of the rule that the settings name, and the rule in words."""
-    rules = {"leave_one_out": leave_one_out, "ratio": ratio, "global_time": global_time}
+    rules = {
+        "leave_one_out": leave_one_out,
+        "ratio": ratio,
+        "global_time": global_time,
+        "diffrec": diffrec,
+    }
     shares = "/".join(f"{share:g}" for share in config.ratio)
     words = {
         "leave_one_out": "leave-one-out (last item test, the one before validation)",
         "ratio": f"{shares} of each user's sequence in time order",
         "global_time": f"{shares} of all interactions in time order",
+        "diffrec": "int(0.7 n) + 1 / (n - 1) // 5 / rest of each user's sequence in time order",
     }
     return rules[config.split](sequences, config), words[config.split]
 
@@ -68,6 +74,20 @@ def global_time(sequences: Sequences, config: DataConfig) -> Cuts:
         start + before_second[stop] - before_second[start],
         stop,
     )
+
+
+def diffrec(sequences: Sequences, config: DataConfig) -> Cuts:
+    """The rule behind the files that DiffRec (arXiv:2304.04971) was released with.
+
+    Of n interactions int(0.7 n) + 1 are for training, (n - 1) // 5 for validation and the rest is
+    test, in floating point as in Python: about 7 : 2 : 1, where the paper says 7 : 1 : 2. The files
+    hold ratings of 4 and 5 (`min_rating`) of a 10-core (`user_core`, `item_core`).
+    """
+    start, stop = sequences.offsets[:-1], sequences.offsets[1:]
+    length = stop - start
+    train = np.minimum(np.floor(0.7 * length).astype(np.int64) + 1, length)
+    valid = np.minimum(np.maximum(length - 1, 0) // 5, length - train)
+    return Cuts(start, start + train, start + train + valid, stop)
 
 
 def examples(items: np.ndarray, cuts: Cuts, min_history: int) -> Slices:
