@@ -61,6 +61,7 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]
     per_user: dict[str, np.ndarray]  # f32[N] each
     diagnostics: dict[str, Any]
+    missing: int = 0  # users without a row, who count with zeros
 
 
 class Split(NamedTuple):
@@ -117,6 +118,7 @@ def evaluator(
     rules: Rules,
     train_counts: np.ndarray,
     *,
+    num_users: int = 0,
     diagnose: bool = True,
 ) -> Callable[[Any, Any, jax.Array], Evaluation]:
     """A function (params, state, key) -> Evaluation, compiled once.
@@ -128,6 +130,7 @@ def evaluator(
       config: settings.
       rules: what may be recommended.
       train_counts: i64[I], how often item j + 1 occurs in training.
+      num_users: users in all, for rules under which those without an answer count.
       diagnose: also look at the lists and at the probes, which costs a second ranking.
     """
     size = -(-min(config.batch_size, split.num_rows) // mesh.size) * mesh.size
@@ -198,11 +201,12 @@ def evaluator(
         values, lists = jax.device_get((values, lists))
         joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: split.num_rows], *values)
         summed = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *lists)
-        diagnostics = {name: means(joined[name]) for name in joined if name}
+        missing = missing_users(rules, num_users, split.num_rows)
+        diagnostics = {name: means(joined[name], missing) for name in joined if name}
         if diagnose:
             head = jax.device_get(model.head(params, state))
             diagnostics |= _diagnostics(summed, head.table, train_counts, split.num_rows)
-        return Evaluation(means(joined[""]), joined[""], diagnostics)
+        return Evaluation(means(joined[""], missing), joined[""], diagnostics, missing)
 
     return run
 
@@ -225,7 +229,8 @@ def mean_over_seeds(evaluations: list[Evaluation]) -> Evaluation:
         name: np.stack([e.per_user[name] for e in evaluations]).mean(axis=0, dtype=np.float64)
         for name in evaluations[0].per_user
     }
-    return Evaluation(means(values), values, evaluations[0].diagnostics)
+    _, _, diagnostics, missing = evaluations[0]
+    return Evaluation(means(values, missing), values, diagnostics, missing)
 
 
 def spread(evaluations: list[Evaluation]) -> dict[str, float]:
@@ -243,6 +248,7 @@ def controls(
     train_counts: np.ndarray,
     config: EvalConfig,
     rules: Rules,
+    num_users: int = 0,
 ) -> dict[str, dict[str, float]]:
     """Popularity, repeat-last-items and first-order transitions under the same rules."""
     rows = len(queries.start) // rules.multiple_of * rules.multiple_of
@@ -258,12 +264,23 @@ def controls(
         allowed=allowed,
     )
     per_user = jax.jit(lambda top, relevant: metrics.per_user(top, relevant, config.ks))
-    return {name: means(jax.device_get(per_user(top, relevant))) for name, top in tops.items()}
+    missing = missing_users(rules, num_users, rows)
+    return {
+        name: means(jax.device_get(per_user(top, relevant)), missing) for name, top in tops.items()
+    }
 
 
-def means(per_user: dict[str, np.ndarray]) -> dict[str, float]:
-    """Means over users, added up in float64."""
-    return {name: float(np.mean(values, dtype=np.float64)) for name, values in per_user.items()}
+def missing_users(rules: Rules, num_users: int, num_rows: int) -> int:
+    """How many users without a row the rules count."""
+    return max(num_users - num_rows, 0) if rules.all_users else 0
+
+
+def means(per_user: dict[str, np.ndarray], missing: int = 0) -> dict[str, float]:
+    """Means over users, added up in float64; `missing` more have zeros."""
+    return {
+        name: float(np.sum(values, dtype=np.float64) / (len(values) + missing))
+        for name, values in per_user.items()
+    }
 
 
 def _relevant(slices: Slices) -> np.ndarray:

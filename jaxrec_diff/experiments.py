@@ -166,7 +166,9 @@ def reevaluate(
     runs = evaluate.over_seeds(
         run, averaged(best), best.state, experiment.seed, experiment.eval.seeds
     )
-    beside = evaluate.controls(dataset.train, slices, dataset.train_counts, experiment.eval, rules)
+    beside = evaluate.controls(
+        dataset.train, slices, dataset.train_counts, experiment.eval, rules, dataset.num_users
+    )
     return runs, beside
 
 
@@ -340,7 +342,8 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
             metrics |= {f"test/{name}": value for name, value in seen.items()}
         head = jax.device_get(model.head(params, state))
         metrics["item_spread"] = float(np.sqrt(np.mean(np.var(head.table, axis=0))))
-        return found[experiment.eval.metric], metrics
+        score = found[experiment.eval.metric]
+        return score if rules.decimals is None else round(score, rules.decimals), metrics
 
     def notice(progress: loop.Progress) -> None:
         if progress.kind == "resume":
@@ -386,6 +389,7 @@ def _evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose:
         prepared.experiment.eval,
         rules,
         dataset.train_counts,
+        num_users=dataset.num_users,
         diagnose=diagnose,
     )
 
@@ -407,7 +411,12 @@ def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[
             "metrics": found.metrics,
             "spread": evaluate.spread(runs) if len(runs) > 1 else {},
             "controls": evaluate.controls(
-                dataset.train, dataset.test, dataset.train_counts, chosen.eval, rules
+                dataset.train,
+                dataset.test,
+                dataset.train_counts,
+                chosen.eval,
+                rules,
+                dataset.num_users,
             ),
             "diagnostics": found.diagnostics,
             "num_users": len(dataset.test.start) // rules.multiple_of * rules.multiple_of,

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.models import diffrec2, dimerec, dreamrec, lightgcn, mf
+from jaxrec_diff.models import diffrec, diffrec2, dimerec, dreamrec, lightgcn, mf
 from jaxrec_diff.models.base import Model, Rules
 
 
@@ -27,11 +27,13 @@ class System(NamedTuple):
 # has no released code; those who re-ran it used the same script.
 _DREAMREC_SCRIPT = Rules(mask_seen=False, trained_only=False, multiple_of=100)
 
-# The scripts of DiffRec and DDRM, which rank all items but those of the splits before.
+# The script of DDRM, which ranks all items but those of the splits before.
 _MATRIX_SCRIPT = Rules(mask_seen=True, trained_only=False)
 _TABLES = ("users", "items", "ego_users", "ego_items")
 # No code was released; its siblings on the same files rank histories too.
 _HISTORIES_COMPETE = Rules(mask_seen=False, trained_only=False)
+# The released scripts rank all items but those of the splits before, and divide by all users.
+_DIFFREC_SCRIPT = Rules(mask_seen=True, trained_only=False, all_users=True, decimals=4)
 
 SYSTEMS: dict[type, System] = {
     dreamrec.DreamRecConfig: System(dreamrec.build, _DREAMREC_SCRIPT),
@@ -41,6 +43,7 @@ SYSTEMS: dict[type, System] = {
         lightgcn.build, _MATRIX_SCRIPT, "pairs", lightgcn.export, _TABLES
     ),
     diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE),
+    diffrec.DiffRecConfig: System(diffrec.build, _DIFFREC_SCRIPT, "interactions"),
 }
 
 

@@ -83,6 +83,8 @@ class Rules(NamedTuple):
     mask_seen: bool  # items of the history are no candidates
     trained_only: bool  # items that never occur in training are no candidates
     multiple_of: int = 1  # rows beyond the last full batch of this size are dropped
+    all_users: bool = False  # users without an answer count, with zeros
+    decimals: int | None = None  # to which the validation metric is rounded before it is compared
 
 
 HONEST = Rules(mask_seen=True, trained_only=True)

@@ -11,11 +11,13 @@ from jaxrec_diff import models, ranking
 from jaxrec_diff.data import DataConfig, SyntheticConfig, load
 from jaxrec_diff.feeds import feed
 from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
+from jaxrec_diff.models.row_process import ProcessConfig
 from jaxrec_diff.training import optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -57,15 +59,42 @@ SMALL = {
     "lightgcn": LightGCNConfig(width=8, layers=2),
     "sgl": LightGCNConfig(width=8, layers=1, readout="normalized_sum", contrast_weight=0.1),
     "diffrec2": DiffRec2Config(
-        width=8, num_blocks=1, num_heads=2, schedule="linear", num_steps=6, beta_stop=0.3,
-        num_seeds=2, ce_weight=0.5,
+        width=8,
+        num_blocks=1,
+        num_heads=2,
+        schedule="linear",
+        num_steps=6,
+        beta_stop=0.3,
+        num_seeds=2,
+        ce_weight=0.5,
     ),
     "diffrec2-blind-mixture": DiffRec2Config(
-        width=8, num_blocks=2, num_heads=2, schedule="linear", num_steps=4, beta_stop=0.3,
-        num_seeds=2, history_blind=True, seed_average="prob", step_sampler="uniform",
-        out_norm=False, jitter_history=True, tie_head=True, dropout_rate=0.0,
+        width=8,
+        num_blocks=2,
+        num_heads=2,
+        schedule="linear",
+        num_steps=4,
+        beta_stop=0.3,
+        num_seeds=2,
+        history_blind=True,
+        seed_average="prob",
+        step_sampler="uniform",
+        out_norm=False,
+        jitter_history=True,
+        tie_head=True,
+        dropout_rate=0.0,
     ),
-}  # fmt: skip
+    "diffrec": DiffRecConfig(dims=(6, 12)),
+    "diffrec-noisy": DiffRecConfig(
+        dims=(8,),
+        process=ProcessConfig(noise_scale=1.0, noise_min=0.1, noise_max=0.5, fix_first=False),
+        noise_steps=3,
+        sampler=SamplerConfig(kind="ddpm"),
+    ),
+    "diffrec-eps": DiffRecConfig(
+        dims=(8,), normalize=True, process=ProcessConfig(predict="eps", draw="uniform")
+    ),
+}
 KEY = jax.random.key(7)
 EVERY = pytest.mark.parametrize("name", SMALL)
 
@@ -204,7 +233,7 @@ def _updates(name, mode, devices, count=6):
 
 
 @pytest.mark.parametrize(
-    "name", ["dreamrec", "dimerec", pytest.param("sgl", marks=pytest.mark.slow)]
+    "name", ["dreamrec", "dimerec", "diffrec-noisy", pytest.param("sgl", marks=pytest.mark.slow)]
 )
 def test_one_two_and_eight_devices_and_pmap_agree(name):
     reference = _updates(name, "jit", 1)

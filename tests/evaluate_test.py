@@ -1,0 +1,129 @@
+"""Whole evaluations against figures of plain programs on released files."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff import evaluate, models, sparse
+from jaxrec_diff.batches import Slices
+from jaxrec_diff.data import DataConfig, load
+from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.feeds import feed
+from jaxrec_diff.models.base import HONEST, Head, Model
+from jaxrec_diff.models.diffrec import DiffRecConfig
+from jaxrec_diff.training import parallel
+
+OFFICIAL = models.SYSTEMS[DiffRecConfig].official
+KS = (10, 20, 50, 100)
+
+
+def fixed(table, points=None):
+    """A model without parameters: `table` against `points` of a query, by default one for all."""
+    sample = points or (lambda query: jnp.ones((query.items.shape[0], 1)))
+    return Model(
+        init=lambda key, example: None,
+        loss=lambda params, state, key, example: None,
+        sample=lambda params, state, key, query: sample(query),
+        head=lambda params, state: Head(jnp.asarray(table, jnp.float32)),
+    )
+
+
+def judged(model, data, split, *, slices=None, rules=OFFICIAL, ks=KS):
+    fed, mesh = feed("interactions", data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    slices = slices or {"valid": data.valid, "test": data.test}[split]
+    run = evaluate.evaluator(
+        model,
+        evaluate.put(slices, fed.splits[split], fed.query, mesh, rules),
+        mesh,
+        EvalConfig(metric=f"recall@{ks[0]}", ks=ks, batch_size=2000),
+        rules,
+        data.train_counts,
+        num_users=data.num_users,
+        diagnose=False,
+    )
+    return run(None, None, jax.random.key(0)).metrics
+
+
+def popularity(data):
+    """Items by training count, ties to the lower id, as scores without ties."""
+    order = np.argsort(-data.train_counts, kind="stable")
+    table = np.empty((data.num_items, 1))
+    table[order, 0] = -np.arange(data.num_items)
+    return fixed(table)
+
+
+def agree(found, want):
+    """`want` maps a cut-off to precision, recall, ndcg and mrr."""
+    for k, values in want.items():
+        got = [found[f"{name}@{k}"] for name in ("precision", "recall", "ndcg", "mrr")]
+        np.testing.assert_allclose(got, values, atol=1.5e-6)
+
+
+def test_popularity_on_released_clean_files(real_data):
+    data = load(str(real_data / "ml-1m-clean"), DataConfig())
+    agree(
+        judged(popularity(data), data, "test"),
+        {
+            10: (0.044108, 0.053458, 0.058680, 0.111649),
+            20: (0.039570, 0.099321, 0.072136, 0.121126),
+            50: (0.030765, 0.185265, 0.100922, 0.126754),
+            100: (0.024777, 0.287072, 0.132434, 0.128702),
+        },
+    )
+    agree(judged(popularity(data), data, "valid"), {20: (0.058144, 0.079347, 0.079379, 0.156410)})
+    # Test answers with validation items left in the race: rows of [training items | answers].
+    rows = [
+        np.concatenate([data.test.items[a:b], data.test.items[c:d]])
+        for a, b, c, d in zip(
+            data.profiles.start[data.test_users], data.profiles.end[data.test_users],
+            data.test.end, data.test.stop, strict=True,
+        )
+    ]  # fmt: skip
+    stop = np.cumsum([len(row) for row in rows]).astype(np.int32)
+    end = stop - (data.test.stop - data.test.end)
+    start = np.append(0, stop[:-1]).astype(np.int32)
+    slices = Slices(np.concatenate(rows), start, end, stop)
+    agree(
+        judged(popularity(data), data, "test", slices=slices),
+        {20: (0.036241, 0.094359, 0.066513, 0.110296)},
+    )
+
+
+def test_popularity_on_released_noisy_files(real_data):
+    data = load(str(real_data / "ml-1m-noisy"), DataConfig())
+    agree(
+        judged(popularity(data), data, "test"),
+        {
+            10: (0.034073, 0.046672, 0.045460, 0.085323),
+            20: (0.032896, 0.089604, 0.060426, 0.095700),
+        },
+    )
+    agree(judged(popularity(data), data, "valid"), {20: (0.034401, 0.056075, 0.049081, 0.096103)})
+
+
+@pytest.mark.parametrize(
+    "name, recall, ndcg", [("ml-1m-clean", 0.114326, 0.083742), ("ml-1m-noisy", 0.1023, 0.068088)]
+)
+def test_cooccurrence_on_released_files(real_data, name, recall, ndcg):
+    data = load(str(real_data / name), DataConfig())
+    rows = np.zeros((data.num_users, data.num_items), np.float32)
+    for user, (a, b) in enumerate(zip(data.profiles.start, data.profiles.end, strict=True)):
+        rows[user, data.profiles.items[a:b] - 1] = 1
+    together = rows.T @ rows
+    np.fill_diagonal(together, 0)
+    model = fixed(together, lambda query: sparse.dense(query.items, query.value, data.num_items))
+    found = judged(model, data, "test", ks=(20,))
+    # whole numbers tie, and the rank of a tie is the worst one here
+    np.testing.assert_allclose([found["recall@20"], found["ndcg@20"]], [recall, ndcg], atol=2e-4)
+
+
+def test_users_without_answers_count_where_the_script_counts_them(tmp_path):
+    # Two of four users have a test item, and everybody is given all of it.
+    path = tmp_path / "log.csv"
+    lines = ["1,1,1", "1,2,2", "1,3,3", "2,1,1", "2,3,2", "2,2,3", "3,1,1", "3,2,2", "4,3,1"]
+    path.write_text("user_id,item_id,timestamp\n" + "\n".join(lines))
+    data = load(str(path), DataConfig())
+    model = fixed(np.ones((3, 1)) * [[3.0], [2.0], [1.0]])
+    assert judged(model, data, "test", rules=HONEST, ks=(2,))["recall@2"] == 1.0
+    assert judged(model, data, "test", ks=(2,))["recall@2"] == 0.5
