@@ -105,7 +105,7 @@ def spec_of(prepared: Prepared) -> DataSpec:
 
 def feed_of(prepared: Prepared) -> feeds.Feed:
     """How the examples and queries of a run are cut."""
-    kind = models.system(prepared.experiment.model).feed
+    kind = models.feed(prepared.experiment.model)
     return feeds.feed(kind, prepared.dataset, prepared.experiment.data)
 
 

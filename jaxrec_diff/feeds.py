@@ -3,6 +3,7 @@
     sequences      a history and its next item
     interactions   a user's whole training row, as ids and values
     pairs          a user, one of the user's items and an item that is not the user's
+    user_pairs     the same, drawn by user: an active one is seen no oftener than any other
 
 A training batch and a query are cut from flat arrays that stay on the device; no array of users by
 items exists.
@@ -21,7 +22,7 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.profiles import distinct, time_weights
 
-Kind = Literal["sequences", "interactions", "pairs"]
+Kind = Literal["sequences", "interactions", "pairs", "user_pairs"]
 
 
 class Feed(NamedTuple):
@@ -66,7 +67,8 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
             f"{dataset.name} holds histories without users; this model needs a table of users and "
             "items"
         )
-    return {"interactions": _interactions, "pairs": _pairs}[kind](dataset, dataset.profiles, config)
+    cut = {"interactions": _interactions, "pairs": _pairs, "user_pairs": _user_pairs}[kind]
+    return cut(dataset, dataset.profiles, config)
 
 
 def _sequences(dataset: Dataset, config: DataConfig) -> Feed:
@@ -121,14 +123,8 @@ def _pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
 
     def example(train, index, row, key):
         safe = jnp.maximum(index, 0)
-        user, offsets = jnp.asarray(train.user)[safe], jnp.asarray(train.offsets)
-        negative = unowned(
-            key, row, train.owned, offsets[user], offsets[user + 1], dataset.num_items
-        )
-        # a user who has everything prefers nothing
-        weight = ((index >= 0) & (negative <= dataset.num_items)).astype(jnp.float32)
-        negative = jnp.minimum(negative, dataset.num_items)
-        return Pairs(user, jnp.asarray(train.item)[safe], negative, weight, row)
+        user, item = jnp.asarray(train.user)[safe], jnp.asarray(train.item)[safe]
+        return _with_negative(train, user, item, index, row, key, dataset.num_items)
 
     return Feed(
         train,
@@ -137,6 +133,37 @@ def _pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
         _split_rows(dataset, rows),
         lambda rows, index: _row_query(rows, index, width),
     )
+
+
+def _user_pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    """DDRM's draw: a user, uniformly, then one of the user's items; as many as there are pairs."""
+    pairs = _pairs(dataset, profiles, config)
+    known = np.flatnonzero(np.diff(pairs.train.offsets)).astype(np.int32)
+
+    def example(train, index, row, key):
+        pairs, known = train
+        k_user, k_item, k_other = jax.random.split(key, 3)
+        user = jnp.asarray(known)[noise.randint(k_user, row, 0, len(known))]
+        offsets = jnp.asarray(pairs.offsets)
+        place = _below(k_item, row, offsets[user + 1] - offsets[user])
+        item = jnp.asarray(pairs.owned)[offsets[user] + place]
+        return _with_negative(pairs, user, item, index, row, k_other, dataset.num_items)
+
+    return pairs._replace(train=(pairs.train, known), example=example)
+
+
+def _with_negative(pairs: Preferences, user, item, index, row, key, num_items: int) -> Pairs:
+    offsets = jnp.asarray(pairs.offsets)
+    negative = unowned(key, row, pairs.owned, offsets[user], offsets[user + 1], num_items)
+    # a user who has everything prefers nothing
+    weight = ((index >= 0) & (negative <= num_items)).astype(jnp.float32)
+    return Pairs(user, item, jnp.minimum(negative, num_items), weight, row)
+
+
+def _below(key: jax.Array, row: jax.Array, count: jax.Array) -> jax.Array:
+    """i32[B], each row's own draw from [0, count)."""
+    draw = jax.vmap(lambda key, count: jax.random.randint(key, (), 0, count, jnp.int32))
+    return draw(noise.row_keys(key, row), count)
 
 
 def unowned(
@@ -163,9 +190,7 @@ def unowned(
     Returns:
       i32[B] in [1, I], or I + 1 for a user who has every item.
     """
-    free = jnp.maximum(num_items - (stop - start), 1)
-    draw = jax.vmap(lambda key, free: jax.random.randint(key, (), 0, free, jnp.int32))
-    r = draw(noise.row_keys(key, row), free)
+    r = _below(key, row, jnp.maximum(num_items - (stop - start), 1))
 
     def halve(_, bounds):
         low, high = bounds  # the first place with s_i - i > r lies in [low, high]

@@ -41,8 +41,8 @@ class Graph(NamedTuple):
 class Nodes(NamedTuple):
     """A vector for every node."""
 
-    users: jax.Array  # f32[U, D]
-    items: jax.Array  # f32[I, D], row j is item j + 1
+    users: Any  # f32[U, D]
+    items: Any  # f32[I, D], row j is item j + 1
 
 
 def item_sets(profiles: Slices, num_items: int) -> Rows:

@@ -147,6 +147,17 @@ def one_step(betas: np.ndarray) -> Steps:
     return _cast(Steps(np.array([len(betas) - 1]), np.ones(1), *np.zeros((3, 1))))
 
 
+def repeat_first(steps: Steps, extra: int) -> Steps:
+    """The path with `extra` rows before it that have the coefficients of its first.
+
+    Their step numbers go on rising from it, beyond the schedule: DDRM's released settings walk down
+    more steps than they train, and read every table at its last entry meanwhile.
+    """
+    t = jnp.concatenate([steps.t[0] + jnp.arange(extra, 0, -1, dtype=jnp.int32), steps.t])
+    columns = (jnp.concatenate([jnp.repeat(c[:1], extra), c]) for c in steps[1:])
+    return Steps(t, *columns)
+
+
 def run(
     steps: Steps,
     denoise: Denoiser,

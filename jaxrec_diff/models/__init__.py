@@ -5,8 +5,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.models import diffrec, diffrec2, dimerec, dreamrec, lightgcn, mf
+from jaxrec_diff.models import ddrm, diffrec, diffrec2, dimerec, dreamrec, lightgcn, mf
 from jaxrec_diff.models.base import Model, Rules
+
+Feed = Literal["sequences", "interactions", "pairs", "user_pairs"]
 
 
 class System(NamedTuple):
@@ -14,8 +16,8 @@ class System(NamedTuple):
 
     build: Callable[..., Model]  # config, DataSpec, axis_name=, protocol= -> Model
     official: Rules
-    feed: Literal["sequences", "interactions", "pairs"] = "sequences"
-    """What its examples are; see `jaxrec_diff.feeds`."""
+    feed: Feed | Callable[[Any], Feed] = "sequences"
+    """What its examples are, or how its settings say it; see `jaxrec_diff.feeds`."""
     export: Callable[..., dict[str, np.ndarray]] | None = None
     """config, DataSpec, params, state -> arrays for a later stage, `exports` by name."""
     exports: tuple[str, ...] = ()
@@ -44,6 +46,12 @@ SYSTEMS: dict[type, System] = {
     ),
     diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE),
     diffrec.DiffRecConfig: System(diffrec.build, _DIFFREC_SCRIPT, "interactions"),
+    ddrm.DDRMConfig: System(
+        ddrm.build,
+        _MATRIX_SCRIPT,
+        lambda config: "user_pairs" if config.triples == "user" else "pairs",
+        needs=("users", "items"),
+    ),
 }
 
 
@@ -57,3 +65,9 @@ def system(config: Any) -> System:
         names = ", ".join(known.__name__ for known in SYSTEMS)
         raise ValueError(f"{type(config).__name__} is no model's settings; there are {names}")
     return SYSTEMS[type(config)]
+
+
+def feed(config: Any) -> Feed:
+    """The kind of input that a system reads under its settings."""
+    chosen = system(config).feed
+    return chosen if isinstance(chosen, str) else chosen(config)

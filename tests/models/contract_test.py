@@ -11,6 +11,7 @@ from jaxrec_diff import models, ranking
 from jaxrec_diff.data import DataConfig, SyntheticConfig, load
 from jaxrec_diff.feeds import feed
 from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.models.dimerec import DimeRecConfig
@@ -94,6 +95,7 @@ SMALL = {
     "diffrec-eps": DiffRecConfig(
         dims=(8,), normalize=True, process=ProcessConfig(predict="eps", draw="uniform")
     ),
+    "ddrm": DDRMConfig(dims=(4, 8), num_steps=6, reweight="softmax", gamma=0.5, extra_steps=2),
 }
 KEY = jax.random.key(7)
 EVERY = pytest.mark.parametrize("name", SMALL)
@@ -104,7 +106,7 @@ def build(name, **kwargs):
 
 
 def feed_of(name, dataset=DATASET):
-    return feed(models.system(SMALL[name]).feed, dataset, DATA)
+    return feed(models.feed(SMALL[name]), dataset, DATA)
 
 
 def example(name, rows=ROWS, seed=0):
@@ -204,7 +206,7 @@ def test_a_prepared_state_says_the_same(name):
 def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
     model, batch = build(name), example(name)
     params, extra = model.init(jax.random.key(0), batch)
-    if models.system(SMALL[name]).feed != "sequences":
+    if models.feed(SMALL[name]) != "sequences":
         pytest.skip("reads no sequences")
     other = dict(params) | {"items": params["items"].at[0].set(3.0)}
     loss = jax.jit(lambda p: model.loss(p, extra, KEY, batch)[0])
@@ -233,7 +235,13 @@ def _updates(name, mode, devices, count=6):
 
 
 @pytest.mark.parametrize(
-    "name", ["dreamrec", "dimerec", "diffrec-noisy", pytest.param("sgl", marks=pytest.mark.slow)]
+    "name",
+    [
+        "dreamrec",
+        "dimerec",
+        "diffrec-noisy",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgl", "ddrm")),
+    ],
 )
 def test_one_two_and_eight_devices_and_pmap_agree(name):
     reference = _updates(name, "jit", 1)
@@ -292,7 +300,7 @@ def test_two_tastes_are_learned(config, tmp_path):
     data = DataConfig(max_len=LENGTH)
     dataset = load(str(tmp_path / "tastes.npz"), data)
     system = models.system(config)
-    fed = feed(system.feed, dataset, data)
+    fed = feed(models.feed(config), dataset, data)
     spec = SPEC._replace(num_users=users, profiles=dataset.profiles)
     model = system.build(config, spec)
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)

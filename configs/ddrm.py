@@ -1,0 +1,84 @@
+"""DDRM (arXiv:2401.06982) on LightGCN, or on another backbone.
+
+    bin/train --model=ddrm --data=PATH/ml-1m-noisy
+    bin/train --model=ddrm --data=PATH/ml-1m-noisy --preset=ml-1m-noisy-mf
+    bin/train --model=ddrm --data=PATH/ml-1m-noisy --backbone=tables.npz
+
+The released settings, a preset for each backbone; every run prints its two controls, the backbone
+itself and the mean of a user's items. Two readings of the released LightGCN settings are worth
+knowing: they take the tables two steps along the graph (model.layers), where the backbone is far
+from its best, and walk down more steps than they train (model.extra-steps).
+"""
+
+from dataclasses import replace
+
+from jaxrec_diff.config import Experiment, phase
+from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.models.ddrm import DDRMConfig
+from jaxrec_diff.training.config import TrainConfig
+
+_TRAIN = TrainConfig(batch_size=2048, learning_rate=1e-3, num_epochs=1000, eval_every=5, patience=5)
+_EVAL = EvalConfig(metric="recall@20", ks=(10, 20, 50, 100))
+
+
+def _on(backbone: str, dataset: str, **model) -> Experiment:
+    return Experiment(
+        model=DDRMConfig(**model), backbone=phase(backbone, dataset), train=_TRAIN, eval=_EVAL
+    )
+
+
+def _released(dataset: str) -> dict[str, Experiment]:
+    """dataset, dataset-mf and dataset-sgl."""
+    sgl = dict(readout="normalized_sum", activation="sigmoid")
+    by_backbone = {
+        "ml-1m-noisy": (
+            dict(layers=4, dims=(100, 1000), activation="sigmoid", num_steps=20, noise_scale=1e-4,
+                 reconstruction=0.4, gamma=1.0),
+            dict(layers=2, extra_steps=12),
+            dict(layers=5, dims=(300, 1000), noise_scale=1e-3, reconstruction=0.2, gamma=0.3),
+        ),
+        "yelp-noisy": (
+            dict(layers=2, dims=(200, 1000), noise_scale=1e-4, noise_min=1e-3, noise_max=1e-1,
+                 reconstruction=0.2, gamma=0.9),
+            dict(layers=3, dims=(200, 1000), num_steps=30, extra_steps=7, noise_scale=1e-4,
+                 noise_max=1e-2, reconstruction=0.3, gamma=0.8),
+            dict(layers=2, dims=(200, 1000), extra_steps=12, noise_scale=1e-4, noise_min=1e-3,
+                 noise_max=1e-2, reconstruction=0.3, gamma=0.05),
+        ),
+        "amazon-book-noisy": (
+            dict(layers=0, dims=(200, 600), activation="sigmoid", num_steps=3, noise_scale=1e-3,
+                 reconstruction=0.2, gamma=0.9),
+            dict(layers=2, dims=(200, 1000), extra_steps=12, reconstruction=0.5),
+            dict(layers=2, dims=(300, 1000), num_steps=3, noise_scale=1e-4, reconstruction=0.6,
+                 gamma=0.5),
+        ),
+    }  # fmt: skip
+    mf, lightgcn, on_sgl = by_backbone[dataset]
+    on_light = _on("lightgcn", dataset, **lightgcn)
+    contrasted = replace(
+        on_light.backbone,
+        model=replace(
+            on_light.backbone.model,
+            layers=3, rank_layers=None, readout="normalized_sum", contrast_weight=0.1,
+        ),
+    )  # fmt: skip
+    return {
+        dataset: on_light,
+        f"{dataset}-mf": _on("mf", dataset, **mf),
+        f"{dataset}-sgl": replace(on_light, model=DDRMConfig(**sgl, **on_sgl), backbone=contrasted),
+    }
+
+
+PUBLISHED = {
+    name: experiment
+    for dataset in ("ml-1m-noisy", "yelp-noisy", "amazon-book-noisy")
+    for name, experiment in _released(dataset).items()
+}
+
+
+def config(dataset: str) -> Experiment:
+    """Released settings where the data set is known, otherwise what does well on `synthetic`."""
+    if dataset in PUBLISHED:
+        return PUBLISHED[dataset]
+    chosen = _on("lightgcn", dataset, dims=(100, 400))
+    return replace(chosen, train=replace(_TRAIN, batch_size=512, num_epochs=40, eval_every=4))
