@@ -6,6 +6,7 @@ history and its answer lie. Windows of L items exist only for the batch at hand.
 Item id 0 is padding, items are 1..I; histories are right-padded, oldest item first.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ class Slices(NamedTuple):
 class Sequences(NamedTuple):
     """A training batch: histories and their next items."""
 
-    seq: jax.Array  # i32[B, L]
+    seq: Any  # i32[B, L], or a tuple of i32[B_k, L_k] whose rows together are the B
     target: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
     row: jax.Array  # i32[B], place in the global batch; keys the noise
@@ -69,12 +70,45 @@ class Pairs(NamedTuple):
     row: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
+class Group(NamedTuple):
+    """Rows of a split whose queries are cut alike."""
+
+    rows: Any  # i32[n] on the host
+    query: Callable[[Any, jax.Array], Any]  # (arrays of the split, index i32[B]) -> query
+
+
 class Answer(NamedTuple):
     """What only the ranker sees."""
 
     seen: jax.Array  # i32[B, S] items of the whole history, 0 where there are fewer
     relevant: jax.Array  # i32[B, R] items to find, 0 where there are fewer
     weight: jax.Array  # f32[B], 0 on padding rows
+
+
+def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
+    """`encode(seq, *rest)` where histories come in several lengths.
+
+    Args:
+      encode: (i32[B_k, L_k], rows of `rest`...) -> arrays [B_k, ...].
+      seq: i32[B, L], or a tuple of i32[B_k, L_k] (`Sequences.seq`).
+      rest: arrays [B, ...] that are cut alike.
+
+    Returns:
+      What `encode` returns, its rows in the order of the batch.
+
+    >>> import jax.numpy as jnp
+    >>> parts = (jnp.ones((2, 3), int), jnp.ones((1, 5), int))
+    >>> over_lengths(lambda seq, x: seq.sum(-1) + x, parts, jnp.array([10, 20, 30])).tolist()
+    [13, 23, 35]
+    """
+    if not isinstance(seq, tuple):
+        return encode(seq, *rest)
+    out, first = [], 0
+    for part in seq:
+        rows = slice(first, first + part.shape[0])
+        out.append(encode(part, *(jax.tree.map(lambda x, rows=rows: x[rows], r) for r in rest)))
+        first = rows.stop
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
 
 
 def window(items: jax.Array, start: jax.Array, end: jax.Array, length: int) -> jax.Array:

@@ -8,6 +8,7 @@ own order, so a result does not depend on the batch size or on the number of dev
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import batches, metrics, ranking, validation
 from jaxrec_diff import controls as control_lists
-from jaxrec_diff.batches import Slices
+from jaxrec_diff.batches import Group, Slices
 from jaxrec_diff.models.base import HONEST, Model, Protocol, Rules
 
 _LIST = 20  # length of the lists that coverage and the other diagnostics look at
@@ -68,8 +69,8 @@ class Split(NamedTuple):
     """A split on the device and what is static about it."""
 
     slices: Slices
-    rows: Any  # what `query` cuts from
-    query: Callable[[Any, jax.Array], Any]  # (rows, index i32[B]) -> query
+    rows: Any  # what queries are cut from
+    groups: tuple[Group, ...]  # together all rows, each with (rows, index i32[B]) -> query
     max_seen: int
     max_relevant: int
     num_rows: int
@@ -87,6 +88,7 @@ def put(
     query: Callable[[Any, jax.Array], Any],
     mesh: Mesh,
     rules: Rules = HONEST,
+    groups: tuple[Group, ...] = (),
 ) -> Split:
     """Moves a split to the devices; `rules.multiple_of` drops its last rows.
 
@@ -96,6 +98,8 @@ def put(
       query: (rows, index) -> query, `Feed.query`.
       mesh: devices.
       rules: what may be recommended.
+      groups: rows that are cut alike, each with its own `query` (`Feed.groups`); by default all
+        are cut by `query`.
     """
     count = len(slices.start) // rules.multiple_of * rules.multiple_of
     if count == 0:
@@ -107,7 +111,10 @@ def put(
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
     kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))
-    return Split(kept, rows, query, seen, relevant, count)
+    groups = groups or (Group(np.arange(count, dtype=np.int32), query),)
+    groups = tuple(group._replace(rows=group.rows[group.rows < count]) for group in groups)
+    groups = tuple(group for group in groups if len(group.rows))
+    return Split(kept, rows, groups, seen, relevant, count)
 
 
 def evaluator(
@@ -133,7 +140,6 @@ def evaluator(
       num_users: users in all, for rules under which those without an answer count.
       diagnose: also look at the lists and at the probes, which costs a second ranking.
     """
-    size = -(-min(config.batch_size, split.num_rows) // mesh.size) * mesh.size
     by_row = NamedSharding(mesh, P("data"))
     largest = max(*config.ks, _LIST)
     trained = train_counts > 0
@@ -151,10 +157,10 @@ def evaluator(
         )
         return top, metrics.per_user(top, answer.relevant, config.ks)
 
-    @jax.jit
-    def batch(params, state, key, slices, rows, index):
+    @partial(jax.jit, static_argnums=0)
+    def batch(group, params, state, key, slices, rows, index):
         index = jax.lax.with_sharding_constraint(index, by_row)
-        query = split.query(rows, index)
+        query = split.groups[group].query(rows, index)
         answer = batches.answers(
             slices, index, max_seen=split.max_seen, max_relevant=split.max_relevant
         )
@@ -190,16 +196,22 @@ def evaluator(
         return out, lists
 
     def run(params, state, key):
-        values, lists = [], []
+        values, lists, real = [], [], []
         state = prepare(params, state)
-        for start in range(0, split.num_rows, size):
-            index = np.arange(start, start + size, dtype=np.int32)
-            index[index >= split.num_rows] = -1
-            each, listed = batch(params, state, key, split.slices, split.rows, index)
-            values.append(each)
-            lists.append(listed)
+        for number, group in enumerate(split.groups):
+            size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
+            for start in range(0, len(group.rows), size):
+                index = np.full(size, -1, np.int32)
+                part = group.rows[start : start + size]
+                index[: len(part)] = part
+                each, listed = batch(number, params, state, key, split.slices, split.rows, index)
+                values.append(each)
+                lists.append(listed)
+                real.append(index >= 0)
         values, lists = jax.device_get((values, lists))
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: split.num_rows], *values)
+        rows = np.concatenate([group.rows for group in split.groups])
+        kept = np.flatnonzero(np.concatenate(real))[np.argsort(rows)]
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *values)
         summed = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *lists)
         missing = missing_users(rules, num_users, split.num_rows)
         diagnostics = {name: means(joined[name], missing) for name in joined if name}

@@ -105,8 +105,13 @@ def spec_of(prepared: Prepared) -> DataSpec:
 
 def feed_of(prepared: Prepared) -> feeds.Feed:
     """How the examples and queries of a run are cut."""
-    kind = models.feed(prepared.experiment.model)
-    return feeds.feed(kind, prepared.dataset, prepared.experiment.data)
+    experiment, dataset = prepared.experiment, prepared.dataset
+    system = models.system(experiment.model)
+    # batches drawn by themselves hold any number of histories of a length
+    if system.several_lengths and experiment.train.epoch_sampler == "perm":
+        batch_size, devices = experiment.train.batch_size, prepared.mesh.size
+        return feeds.by_length(dataset, experiment.data, batch_size, devices)
+    return feeds.feed(models.feed(experiment.model), dataset, experiment.data)
 
 
 def build(prepared: Prepared, axis_name: str | None = None) -> Model:
@@ -374,6 +379,7 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
                 mode=experiment.parallel,
                 on_progress=notice,
                 stop_asked=lambda: bool(caught),
+                order_of=feed.order,
             )
         except loop.Stopped:
             raise Interrupted(caught[0], folder) from None
@@ -384,7 +390,14 @@ def _evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose:
     slices = {"valid": dataset.valid, "test": dataset.test}[split]
     return evaluate.evaluator(
         model,
-        evaluate.put(slices, feed.splits[split], feed.query, prepared.mesh, rules),
+        evaluate.put(
+            slices,
+            feed.splits[split],
+            feed.query,
+            prepared.mesh,
+            rules,
+            feed.groups.get(split, ()),
+        ),
         prepared.mesh,
         prepared.experiment.eval,
         rules,

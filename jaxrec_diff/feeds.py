@@ -10,6 +10,7 @@ items exists.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,10 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import batches, noise
-from jaxrec_diff.batches import InteractionQuery, Interactions, Pairs, Slices
+from jaxrec_diff.batches import Group, InteractionQuery, Interactions, Pairs, Sequences, Slices
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.profiles import distinct, time_weights
+from jaxrec_diff.training import order
+
+_MAX_BUCKETS = 4  # each is a copy of the network in the compiled update
 
 Kind = Literal["sequences", "interactions", "pairs", "user_pairs"]
 
@@ -35,6 +39,10 @@ class Feed(NamedTuple):
     splits: dict[str, Any]  # "valid" and "test": arrays that `query` cuts from, on the host
     query: Callable[[Any, jax.Array], Any]
     """(arrays of a split, index i32[B]) -> query; index -1 makes an empty one."""
+    order: Callable[[jax.Array], jax.Array] | None = None
+    """key -> i32[steps, slots] of an epoch, where `example` wants its own; -1 is an empty slot."""
+    groups: dict[str, tuple[Group, ...]] = {}
+    """Rows of a split that are cut alike, where there is more than one way."""
 
 
 class Rows(NamedTuple):
@@ -86,6 +94,93 @@ def _sequences(dataset: Dataset, config: DataConfig) -> Feed:
         {"valid": dataset.valid, "test": dataset.test},
         query,
     )
+
+
+def by_length(dataset: Dataset, config: DataConfig, batch_size: int, devices: int) -> Feed:
+    """Sequences in a few static lengths, for models that read them so.
+
+    Every training batch has a fixed number of slots for each length (`training.order.stratified`),
+    so an update is compiled once and sees the whole batch; its `seq` is a tuple. Queries are
+    grouped by length, one compilation a group. What a length leaves out is padding and nothing
+    else; whether that changes a number is the model's to say.
+    """
+    lengths = bucket_lengths(dataset.train, config)
+    bucket = _bucket(dataset.train, lengths)
+    by_bucket = np.argsort(bucket, kind="stable")
+    train = dataset.train._replace(
+        **{name: getattr(dataset.train, name)[by_bucket] for name in ("start", "end", "stop")}
+    )
+    sizes = tuple(np.bincount(bucket, minlength=len(lengths)).tolist())
+    slots = [c // devices for c in order.capacities(sizes, batch_size, devices)]
+    edges = np.append(0, np.cumsum(slots))
+
+    def cut(rows, index, length):
+        return batches.queries(rows, index, max_len=length)
+
+    def example(train, index, row, key):
+        del key
+        if index.shape[0] % edges[-1]:  # not a batch of `order`: a few rows to initialise from
+            return batches.sequences(train, index, max_len=config.max_len, row=row)
+        index, row = index.reshape(-1, edges[-1]), row.reshape(-1, edges[-1])
+        parts = [
+            batches.sequences(
+                train, index[:, a:b].reshape(-1), max_len=length, row=row[:, a:b].reshape(-1)
+            )
+            for length, a, b in zip(lengths, edges[:-1], edges[1:], strict=True)
+        ]
+        rest = (jnp.concatenate(column) for column in list(zip(*parts, strict=True))[1:])
+        return Sequences(tuple(part.seq for part in parts), *rest)
+
+    def grouped(slices):
+        found = _bucket(slices, lengths)
+        return tuple(
+            Group(np.flatnonzero(found == k).astype(np.int32), partial(cut, length=length))
+            for k, length in enumerate(lengths)
+            if (found == k).any()
+        )
+
+    return _sequences(dataset, config)._replace(
+        train=train,
+        example=example,
+        order=lambda key: order.stratified(key, sizes, batch_size, devices),
+        groups={"valid": grouped(dataset.valid), "test": grouped(dataset.test)},
+    )
+
+
+def bucket_lengths(slices: Slices, config: DataConfig) -> tuple[int, ...]:
+    """The lengths that histories are padded to: as set, or the (up to four) that pad least.
+
+    Dynamic programming over the histogram of lengths: with c(l) the least number of places when the
+    longest history has l items and k lengths are left,
+
+        c_k(l) = min over j < l of c_{k-1}(j) + l #{j < length <= l}.
+    """
+    longest = config.max_len
+    if config.buckets:
+        return (*(length for length in config.buckets if length < longest), longest)
+    lengths = np.clip(slices.end - slices.start, 1, longest)
+    below = np.append(0, np.cumsum(np.bincount(lengths, minlength=longest + 1)[1:]))
+    cost = np.where(below == 0, 0, np.inf)
+    cuts = []
+    for _ in range(min(_MAX_BUCKETS, longest)):
+        # [l, j]: a bucket of length l after all histories of up to j items
+        candidates = cost[None, :] + np.arange(longest + 1)[:, None] * (below[:, None] - below)
+        candidates[np.triu_indices(longest + 1)] = np.inf
+        candidates[0, 0] = 0
+        cuts.append(candidates.argmin(axis=1))
+        cost = candidates.min(axis=1)
+    chosen, length = [], longest
+    for before in reversed(cuts):
+        if length == 0 or below[length] == 0:
+            break
+        chosen.append(length)
+        length = int(before[length])
+    return tuple(reversed(chosen))
+
+
+def _bucket(slices: Slices, lengths: tuple[int, ...]) -> np.ndarray:
+    """Which length each history has, the shortest that holds it."""
+    return np.searchsorted(lengths, np.minimum(slices.end - slices.start, lengths[-1]))
 
 
 def _interactions(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:

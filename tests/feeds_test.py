@@ -1,11 +1,15 @@
 """Feeds against plain Python over the same flat arrays."""
 
+import itertools
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrec_diff import feeds
+from jaxrec_diff.batches import Slices
 from jaxrec_diff.data import DataConfig, SyntheticConfig, load
 
 DATA = DataConfig(
@@ -121,3 +125,79 @@ def test_negatives_are_uniform_over_what_is_left():
 def test_data_without_users_is_refused(dataset):
     with pytest.raises(ValueError, match="histories without users"):
         feeds.feed("pairs", dataset._replace(profiles=None), DATA)
+
+
+def histories(lengths):
+    end = np.cumsum(lengths)
+    return Slices(np.ones(end[-1] + 1, np.int32), end - lengths, end, end + 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chosen_lengths_pad_least_of_all(seed):
+    rng = np.random.default_rng(seed)
+    lengths = np.minimum(rng.geometric(0.25, 200), 14)  # some are longer than max_len
+    config = DataConfig(max_len=10)
+    clipped = np.minimum(lengths, 10)
+
+    def places(cuts):
+        return sum(min(c for c in cuts if c >= length) for length in clipped)
+
+    longest = clipped.max()
+    best = min(places((*cuts, longest)) for cuts in itertools.combinations(range(1, longest), 3))
+    chosen = feeds.bucket_lengths(histories(lengths), config)
+    assert len(chosen) <= 4 and chosen[-1] == 10 and list(chosen) == sorted(set(chosen))
+    assert places(chosen) == best
+
+
+def test_few_lengths_need_few_buckets_and_set_ones_are_kept():
+    three = histories(np.array([3] * 5 + [7] * 2))
+    assert feeds.bucket_lengths(three, DataConfig(max_len=7)) == (3, 7)
+    assert feeds.bucket_lengths(three, DataConfig(max_len=7, buckets=(2, 4))) == (2, 4, 7)
+    assert feeds.bucket_lengths(three, DataConfig(max_len=7, buckets=(7,))) == (7,)
+
+
+def test_batches_by_length_hold_the_same_examples(dataset):
+    config = replace(DATA, buckets=(2, 3))
+    fed, plain = feeds.by_length(dataset, config, 16, 2), feeds.feed("sequences", dataset, DATA)
+    index = fed.order(jax.random.key(1))[1]
+    row = jnp.arange(index.shape[0], dtype=jnp.int32)
+    batch = fed.example(fed.train, index, row, jax.random.key(0))
+    assert [part.shape[1] for part in batch.seq] == [2, 3, 5]
+    assert sum(part.shape[0] for part in batch.seq) == index.shape[0]
+    assert sorted(batch.row.tolist()) == row.tolist()
+    everything = plain.example(
+        plain.train, jnp.arange(plain.num_examples), jnp.arange(plain.num_examples), None
+    )
+    known = {
+        (*map(int, seq), int(target))
+        for seq, target in zip(everything.seq, everything.target, strict=True)
+    }
+    padded = np.concatenate([np.pad(part, ((0, 0), (0, 5 - part.shape[1]))) for part in batch.seq])
+    for seq, target, weight in zip(padded, batch.target, batch.weight, strict=True):
+        assert weight == 0 or (*map(int, seq), int(target)) in known
+    assert 13 <= batch.weight.sum() <= 18
+    # rows of the two halves come from the two devices' shares
+    half = index.shape[0] // 2
+    one = fed.example(fed.train, index[:half], row[:half], jax.random.key(0))
+    for part, share in zip(batch.seq, one.seq, strict=True):
+        np.testing.assert_array_equal(part[: share.shape[0]], share)
+
+
+def test_grouped_queries_are_the_queries(dataset):
+    config = replace(DATA, buckets=(3, 4))
+    fed, plain = feeds.by_length(dataset, config, 16, 1), feeds.feed("sequences", dataset, DATA)
+    for split in ("valid", "test"):
+        rows = np.concatenate([group.rows for group in fed.groups[split]])
+        assert sorted(rows) == list(range(len(dataset.valid.start)))
+        for group in fed.groups[split]:
+            got = group.query(fed.splits[split], jnp.asarray(group.rows))
+            want = plain.query(plain.splits[split], jnp.asarray(group.rows))
+            np.testing.assert_array_equal(got.row, want.row)
+            np.testing.assert_array_equal(got.seq, want.seq[:, : got.seq.shape[1]])
+            assert not want.seq[:, got.seq.shape[1] :].any()
+
+
+def test_bad_buckets():
+    for buckets, said in (((8, 4), "4,8"), ((0, 3), "such as 3"), ((8, 99), "exceed")):
+        with pytest.raises(ValueError, match=said):
+            DataConfig(max_len=50, buckets=buckets)

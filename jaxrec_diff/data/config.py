@@ -78,6 +78,9 @@ class DataConfig:
     """Shares of train, validation and test."""
     max_len: int = 50
     """Items of a history that a model sees, L."""
+    buckets: tuple[int, ...] = ()
+    """Lengths that histories are padded to, for models that read several; rising, the longest is
+    max_len. Empty chooses up to four from the data; max_len alone pads all to it."""
     min_history: int = 1
     """Shortest history of a training example."""
     time_weight_min: float = 1.0
@@ -89,6 +92,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         validation.at_least("data.max-len", self.max_len, 1)
+        if any(a >= b for a, b in zip((0, *self.buckets), self.buckets, strict=False)):
+            near = ",".join(str(length) for length in sorted(set(self.buckets)) if length > 0)
+            raise ValueError(
+                f"data.buckets must be rising lengths such as {near or '8,16,32'}, got "
+                f"{','.join(map(str, self.buckets))}"
+            )
+        if self.buckets and self.buckets[-1] > self.max_len:
+            raise ValueError(
+                f"data.buckets must not exceed data.max-len={self.max_len}, got {self.buckets[-1]}"
+            )
         validation.at_least("data.min-history", self.min_history, 0)
         validation.at_least("data.time-weight-min", self.time_weight_min, 0)
         validation.at_least("data.time-weight-max", self.time_weight_max, self.time_weight_min)

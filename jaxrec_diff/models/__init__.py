@@ -23,6 +23,8 @@ class System(NamedTuple):
     exports: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     """Arrays that `DataSpec.exports` must hold: "users" f32[U, D], "items" f32[I, D]."""
+    several_lengths: bool = False
+    """Whether `seq` may be a tuple of batches of different lengths (`batches.over_lengths`)."""
 
 
 # The released script ranks all rows, histories included, and drops the last N mod 100 rows. DimeRec

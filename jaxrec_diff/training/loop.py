@@ -77,6 +77,7 @@ def fit(
     mode: parallel.Parallel = "jit",
     on_progress: Callable[[Progress], None] = lambda _: None,
     stop_asked: Callable[[], bool] = lambda: False,
+    order_of: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Fit:
     """Trains to early stopping, from the newest checkpoint in `folder` if there is one.
 
@@ -96,6 +97,8 @@ def fit(
       mode: sharded jit, or pmap.
       on_progress: told of every dispatch, epoch and restart.
       stop_asked: looked at between dispatches; once true the state is saved and Stopped raised.
+      order_of: key of an epoch -> i32[steps, slots], its batches, in place of what the settings
+        say; as many batches as full ones of the settings' size.
 
     Raises:
       ValueError: if the batch is larger than the data or does not divide over the devices.
@@ -119,9 +122,8 @@ def fit(
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
     updates = wrap(update, examples, mesh)
     shuffle = {"perm": order.permutation, "iid": order.iid}[config.epoch_sampler]
-    epoch_order = jax.jit(
-        lambda epoch: shuffle(jax.random.fold_in(k_order, epoch), num_examples, config.batch_size)
-    )
+    order_of = order_of or (lambda key: shuffle(key, num_examples, config.batch_size))
+    epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(k_order, epoch)))
 
     @jax.jit
     def initial(data):
