@@ -17,8 +17,8 @@ def inputs(rows=13, batch=5, width=3):
         jax.random.normal(keys[1], (rows, width)),
     )
     return (
-        3.0 * points,
-        3.0 * table,
+        points,
+        table,
         jax.random.randint(keys[2], (batch,), 0, rows),
         jax.random.normal(keys[3], (rows,)),
     )

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.models import ddrm, diffrec, diffrec2, dimerec, dreamrec, lightgcn, mf
+from jaxrec_diff.models import ddrm, diffrec, diffrec2, diffurec, dimerec, dreamrec, lightgcn, mf
 from jaxrec_diff.models.base import Model, Rules
 
 Feed = Literal["sequences", "interactions", "pairs", "user_pairs"]
@@ -34,7 +34,8 @@ _DREAMREC_SCRIPT = Rules(mask_seen=False, trained_only=False, multiple_of=100)
 # The script of DDRM, which ranks all items but those of the splits before.
 _MATRIX_SCRIPT = Rules(mask_seen=True, trained_only=False)
 _TABLES = ("users", "items", "ego_users", "ego_items")
-# No code was released; its siblings on the same files rank histories too.
+# The released scripts of DiffuRec and DiQDiff rank everything, histories included. Of DiffRec2 none
+# was released, and it is compared with these.
 _HISTORIES_COMPETE = Rules(mask_seen=False, trained_only=False)
 # The released scripts rank all items but those of the splits before, and divide by all users.
 _DIFFREC_SCRIPT = Rules(mask_seen=True, trained_only=False, all_users=True, decimals=4)
@@ -54,6 +55,7 @@ SYSTEMS: dict[type, System] = {
         lambda config: "user_pairs" if config.triples == "user" else "pairs",
         needs=("users", "items"),
     ),
+    diffurec.DiffuRecConfig: System(diffurec.build, _HISTORIES_COMPETE, several_lengths=True),
 }
 
 

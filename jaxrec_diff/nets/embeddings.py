@@ -43,11 +43,23 @@ def sinusoidal(
 
 
 class StepEmbedding(nn.Module):
-    """Sinusoids, then d -> 2d -> d with the exact (erf) GELU; DreamRec's and DimeRec's."""
+    """Sinusoids, then D -> F -> D around an activation.
+
+    DreamRec and DimeRec: F = 2 D (the default), the exact (erf) GELU, sines first.
+    DiffuRec and DiQDiff: F = 4 D, SiLU, cosines first.
+    """
 
     width: int
+    hidden: int = 0
+    """F; 0 is 2 D."""
+    activation: Literal["gelu", "silu"] = "gelu"
+    variant: Literal["sin_cos", "cos_sin"] = "sin_cos"
 
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
-        hidden = Dense(2 * self.width, name="inner")(sinusoidal(t, self.width))
+        hidden = Dense(self.hidden or 2 * self.width, name="inner")(
+            sinusoidal(t, self.width, variant=self.variant)
+        )
+        if self.activation == "silu":
+            return Dense(self.width, name="outer")(nn.silu(hidden))
         return Dense(self.width, name="outer")(nn.gelu(hidden, approximate=False))

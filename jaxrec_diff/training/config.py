@@ -32,8 +32,13 @@ class TrainConfig:
     """Decoupled decay (adamw only)."""
     clip_norm: float = 0.0
     """Clip gradients to this global norm; 0 is off."""
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """Learning rate over num_epochs, after the warm-up."""
+    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    """Learning rate over num_epochs, after the warm-up; step multiplies it by decay_factor after
+    every decay_epochs."""
+    decay_epochs: int = 100
+    """Epochs between two falls of the step schedule."""
+    decay_factor: float = 0.1
+    """What the step schedule multiplies by."""
     warmup_steps: int = 0
     """Updates over which the learning rate rises from zero."""
     ema_decay: float = 0.0
@@ -56,6 +61,8 @@ class TrainConfig:
         validation.at_least("train.weight-decay", self.weight_decay, 0)
         validation.at_least("train.clip-norm", self.clip_norm, 0)
         validation.at_least("train.warmup-steps", self.warmup_steps, 0)
+        validation.at_least("train.decay-epochs", self.decay_epochs, 1)
+        validation.above("train.decay-factor", self.decay_factor, 0, 0.1)
         validation.within("train.ema-decay", self.ema_decay, 0, 1)
         validation.at_least("train.num-epochs", self.num_epochs, 1)
         validation.at_least("train.eval-every", self.eval_every, 1)

@@ -43,12 +43,16 @@ def labels(rules: tuple[Rule, ...], params: Any) -> Any:
 
 
 def learning_rate(config: TrainConfig, total_steps: int) -> optax.Schedule:
-    """The learning rate by update: warm-up, then constant, cosine or linear to zero."""
+    """The learning rate by update: a warm-up, then as `config.schedule` says."""
     peak, rest = config.learning_rate, max(total_steps - config.warmup_steps, 1)
+    per_epoch = total_steps / config.num_epochs
     after = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, rest),
         "linear": optax.linear_schedule(peak, 0.0, rest),
+        "step": optax.exponential_decay(
+            peak, max(config.decay_epochs * per_epoch, 1), config.decay_factor, staircase=True
+        ),
     }[config.schedule]
     if config.warmup_steps == 0:
         return after

@@ -39,7 +39,7 @@ def fit(folder, *, scores=None, stop_at=None, explode_at=None, events=None, **se
     return loop.fit(
         lambda axis: toy(explode_at),
         DATA,
-        lambda data, index, row: data[index],
+        lambda data, index, row, key: data[index],
         len(DATA),
         config,
         lambda params, state: (next(left), {}),

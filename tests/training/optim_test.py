@@ -31,3 +31,13 @@ def test_warm_up_and_decay():
         TrainConfig(learning_rate=1.0, warmup_steps=4, schedule="linear"), 12
     )
     np.testing.assert_allclose([rate(s) for s in (0, 2, 4, 8, 12)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
+
+
+def test_steps_fall_after_whole_epochs():
+    # 30 updates are 6 epochs of 5: a fall after every 2 epochs
+    config = TrainConfig(
+        learning_rate=1.0, schedule="step", decay_epochs=2, decay_factor=0.1, num_epochs=6
+    )
+    rate = optim.learning_rate(config, 30)
+    got = [rate(s) for s in (0, 9, 10, 19, 20, 29)]
+    np.testing.assert_allclose(got, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
