@@ -42,6 +42,9 @@ class DimeRecConfig:
     """self_attentive: ComiRec-SA, learned; last_items: embeddings of the last K items."""
     value_has_position: bool = False
     """Whether interests average H + P (as one summary writes) or H (as ComiRec does)."""
+    positions: Literal["start", "end"] = "start"
+    """Where places are counted from: the oldest item shown (as in DreamRec's files), or the latest,
+    so that an interest can look at the last item of a history of any length."""
     init_scale: float = 0.05
     """Deviation of the item rows at the start. With 1 the rows that are never trained would win
     every ranking by inner product."""
@@ -129,7 +132,10 @@ class DimeRecNet(nn.Module):
         history, mask = self.items[seq], seq > 0
         if self.config.interests == "last_items":
             return last_items(history, mask, self.config.num_interests)
-        return self.extract(history, self.positions[: seq.shape[-1]], mask)[0]
+        place = jnp.arange(seq.shape[-1])
+        if self.config.positions == "end":
+            place = jnp.maximum(mask.sum(axis=-1, keepdims=True) - 1 - place, 0)
+        return self.extract(history, self.positions[place], mask)[0]
 
     def denoise(self, xt: jax.Array, t: jax.Array, interests: jax.Array) -> jax.Array:
         """x_0 from [x_t ; g_1 .. g_K ; tau(t)], f32[B, D], before it is put on the sphere."""

@@ -78,7 +78,8 @@ class SelfAttentiveInterests(nn.Module):
     def __call__(
         self, history: jax.Array, position: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """history f32[B, L, D], position f32[L, D], mask bool[B, L] -> g [B, K, D], A [B, L, K]."""
+        """history f32[B, L, D], position f32[L, D] or f32[B, L, D], mask bool[B, L] -> g [B, K, D],
+        A [B, L, K]."""
         history = history * mask[..., None]
         placed = history + position
         hidden = jnp.tanh(Dense(4 * history.shape[-1], name="inner")(placed))

@@ -1,5 +1,6 @@
 """DimeRec against float64 values of a small model filled by a recipe (d = 4, K = 2)."""
 
+import dataclasses
 import functools
 import math
 
@@ -98,6 +99,22 @@ class GoldenModelTest(parameterized.TestCase):
         np.testing.assert_allclose(jnp.sum(weights, axis=1), 1.0)
         guided = NET.apply({"params": params}, SEQ, method="guide")
         np.testing.assert_allclose(guided, want, rtol=1e-7, atol=1e-10)
+
+    @in_float64
+    def test_places_counted_from_the_end(self):
+        # A row of n items sees the first n positions in reverse, whatever comes after it.
+        params = golden_params()
+        net = NET.clone(config=dataclasses.replace(CONFIG, positions="end"))
+        got = net.apply({"params": params}, SEQ, method="guide")
+        for row, length in ((0, 3), (1, 2)):
+            turned = jnp.concatenate(
+                [params["positions"][:length][::-1], jnp.ones((3 - length, D))]
+            )
+            want = NET.apply(
+                {"params": params | {"positions": turned}}, SEQ[row : row + 1], method="guide"
+            )
+            np.testing.assert_allclose(got[row], want[0], rtol=1e-12)
+        assert not np.allclose(got, NET.apply({"params": params}, SEQ, method="guide"))
 
     @in_float64
     def test_step_embedding(self):
