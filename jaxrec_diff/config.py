@@ -42,7 +42,7 @@ class Experiment(Generic[ModelConfig, Backbone]):
     backbone: Backbone = None  # type: ignore[assignment]
     """A `Phase` before this one, or None."""
     embeddings: str = ""
-    """An npz file with what the backbone would have exported, used in its place."""
+    """An npz file with what a backbone would have exported, used in its place."""
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -71,7 +71,7 @@ RUN_CONTROL = (
 
 
 # Fields that the bare flag --backbone sets.
-_NO_FLAGS = ("backbone", "backbone.preset", "embeddings")
+_NO_FLAGS = ("backbone", "backbone.preset")
 
 
 class Preset(NamedTuple):
@@ -154,7 +154,9 @@ def parse(experiment: Experiment, flags: list[str]) -> Experiment:
             raise ValueError(f"--{name} is given twice; give it once")
         seen.add(name)
         words += _words(name, value, kinds[name])
-    return _tyro(experiment, words)
+    parsed = _tyro(experiment, words)
+    # Arrays that are given need no phase that would make them.
+    return dataclasses.replace(parsed, backbone=None) if parsed.embeddings else parsed
 
 
 def show_help(experiment: Experiment, usage: str) -> str:

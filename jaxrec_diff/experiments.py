@@ -79,6 +79,8 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
     else:
         arrays = _read_arrays(Path(experiment.embeddings)) if experiment.embeddings else {}
         given, origin = tuple(arrays), experiment.embeddings or "no backbone"
+    if experiment.embeddings and not system.needs:
+        raise ValueError(f"{name} starts from no arrays; leave out {experiment.embeddings}")
     for array in system.needs:
         if array not in given:
             raise ValueError(
