@@ -10,7 +10,7 @@ from jaxrec_diff import validation
 class SyntheticConfig:
     """The generated data set whose law is known."""
 
-    num_users: int = 5000
+    num_users: int = 10_000
     """Users."""
     num_items: int = 600
     """Items."""
