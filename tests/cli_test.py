@@ -58,7 +58,7 @@ def test_a_finished_run_is_reported_not_repeated(workdir, capsys):
 def test_other_settings_are_refused(workdir, capsys):
     flags = [*SMALL, "--train.learning-rate=0.5"]
     assert cli.main(["train", "--model=dimerec", f"--workdir={workdir}", *flags]) == 2
-    assert "train.learning_rate: 0.001 there, 0.5 here" in capsys.readouterr().err
+    assert "train.learning_rate: 0.002 there, 0.5 here" in capsys.readouterr().err
 
 
 def test_evaluation_with_another_sampler(workdir, tmp_path, capsys):
