@@ -1,0 +1,119 @@
+"""A run with an earlier phase, from flags to files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxrec_diff import cli, config, experiments
+
+DATA = [
+    "--devices=1",
+    "--data.synthetic.num-users=80",
+    "--data.synthetic.num-items=40",
+    "--data.synthetic.num-interests=4",
+    "--data.synthetic.max-length=8",
+    "--eval.batch-size=64",
+    "--model.dims=6",
+    "--model.num-steps=4",
+    "--train.batch-size=32",
+    "--train.num-epochs=2",
+]
+BACKBONE = [
+    "--backbone=mf",
+    "--backbone.model.width=8",
+    "--backbone.train.batch-size=32",
+    "--backbone.train.num-epochs=3",
+]
+
+
+def train(workdir, *flags):
+    return cli.main(["train", "--model=ddrm", f"--workdir={workdir}", *DATA, *flags])
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phases") / "run"
+    assert train(folder, *BACKBONE) == 0
+    return folder
+
+
+def test_the_backbone_is_a_run_of_its_own(workdir):
+    stage = workdir / "stages" / "backbone"
+    with np.load(stage / "export.npz") as arrays:
+        assert arrays["users"].shape == (80, 8) and arrays["items"].shape == (40, 8)
+    epochs = [json.loads(line)["epoch"] for line in (stage / "metrics.jsonl").open()]
+    assert epochs == [1.0, 2.0, 3.0]
+    results = json.loads((workdir / "results.json").read_text())
+    assert {"backbone", "mean_item"} <= set(results["diagnostics"])
+
+
+def test_settings_with_a_phase_come_back(workdir):
+    name, source, experiment = experiments.read_config(workdir)
+    assert (name, source) == ("ddrm", "synthetic")
+    assert experiment.backbone.preset == "mf" and experiment.backbone.model.width == 8
+
+
+def test_evaluation_finds_what_the_backbone_left(workdir, tmp_path):
+    out = tmp_path / "again.json"
+    assert cli.main(["evaluate", f"--workdir={workdir}", f"--output={out}"]) == 0
+    again, first = (json.loads(p.read_text()) for p in (out, workdir / "results.json"))
+    assert again["metrics"] == pytest.approx(first["metrics"], abs=1e-6)
+
+
+def test_a_run_stopped_between_phases_goes_on(workdir, tmp_path):
+    # What a kill between the phases leaves: the backbone's export and nothing of the run itself.
+    cut = tmp_path / "cut"
+    shutil.copytree(workdir, cut)
+    for path in ("results.json", "metrics.jsonl"):
+        (cut / path).unlink()
+    shutil.rmtree(cut / "checkpoints")
+    marked = (cut / "stages" / "backbone" / "export.npz").stat().st_mtime_ns
+    assert train(cut, *BACKBONE) == 0
+    assert (cut / "stages" / "backbone" / "export.npz").stat().st_mtime_ns == marked
+    results = [json.loads((d / "results.json").read_text()) for d in (workdir, cut)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def test_given_arrays_take_the_backbones_place(workdir, tmp_path):
+    shutil.copy(workdir / "stages" / "backbone" / "export.npz", tmp_path / "tables.npz")
+    given = tmp_path / "given"
+    assert train(given, f"--backbone={tmp_path / 'tables.npz'}") == 0
+    assert not (given / "stages").exists()
+    results = [json.loads((d / "results.json").read_text()) for d in (workdir, given)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert experiments.read_config(given)[2].backbone is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--backbone=none.npz"], "none.npz does not exist"),
+        (["--backbone=lightgnc"], "did you mean lightgcn?"),
+        (["--backbone=dimerec"], "needs an array 'users'"),
+        (["--backbone=ddrm"], "needs a backbone itself"),
+        ([*BACKBONE[:2], "--backbone.train.batch-size=1000000"], "at most"),
+        (["--backbone.train.batchsize=3"], "did you mean --backbone.train.batch-size?"),
+    ],
+)
+def test_bad_backbones_are_refused_before_anything_is_written(tmp_path, capsys, flags, said):
+    assert train(tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_arrays_without_what_is_needed_are_refused(tmp_path, capsys):
+    np.savez(tmp_path / "half.npz", items=np.ones((40, 8)))
+    assert train(tmp_path / "run", f"--backbone={tmp_path / 'half.npz'}") == 2
+    assert "half.npz has items" in capsys.readouterr().err
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    assert train(tmp_path / "run", f"--backbone={tmp_path / 'junk.npz'}") == 2
+    assert "cannot be read as npz" in capsys.readouterr().err
+
+
+def test_a_model_without_phases_takes_none(capsys):
+    assert cli.main(["train", "--model=dimerec", "--backbone=mf"]) == 2
+    assert "takes none" in capsys.readouterr().err
+    assert config.preset("dimerec", "synthetic").experiment.backbone is None
