@@ -5,7 +5,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.models import ddrm, diffrec, diffrec2, diffurec, dimerec, dreamrec, lightgcn, mf
+from jaxrec_diff.models import (
+    ddrm,
+    diffrec,
+    diffrec2,
+    diffurec,
+    dimerec,
+    dreamrec,
+    ldiffrec,
+    lightgcn,
+    mf,
+)
 from jaxrec_diff.models.base import Model, Rules
 
 Feed = Literal["sequences", "interactions", "pairs", "user_pairs"]
@@ -49,6 +59,7 @@ SYSTEMS: dict[type, System] = {
     ),
     diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE),
     diffrec.DiffRecConfig: System(diffrec.build, _DIFFREC_SCRIPT, "interactions"),
+    ldiffrec.LDiffRecConfig: System(ldiffrec.build, _DIFFREC_SCRIPT, "interactions"),
     ddrm.DDRMConfig: System(
         ddrm.build,
         _MATRIX_SCRIPT,

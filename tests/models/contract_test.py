@@ -17,6 +17,7 @@ from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.models.diffurec import DiffuRecConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
+from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.row_process import ProcessConfig
@@ -95,6 +96,20 @@ SMALL = {
     ),
     "diffrec-eps": DiffRecConfig(
         dims=(8,), normalize=True, process=ProcessConfig(predict="eps", draw="uniform")
+    ),
+    "ldiffrec": LDiffRecConfig(
+        encoder_dims=(6,),
+        denoiser_dims=(8,),
+        process=ProcessConfig(noise_scale=1.0, noise_min=0.1, noise_max=0.5, fix_first=False),
+    ),
+    "ldiffrec-clustered": LDiffRecConfig(
+        clusters=3,
+        encoder_dims=(6, 12),
+        denoiser_dims=(8,),
+        decoder="clustered",
+        process=ProcessConfig(predict="eps", noise_scale=0.5),
+        noise_steps=2,
+        sampler=SamplerConfig(kind="ddpm"),
     ),
     "ddrm": DDRMConfig(dims=(4, 8), num_steps=6, reweight="softmax", gamma=0.5, extra_steps=2),
     "diffurec": DiffuRecConfig(width=8, num_blocks=1, num_steps=6, schedule="cosine"),
@@ -255,6 +270,7 @@ def _updates(name, mode, devices, count=6):
         "dreamrec",
         "dimerec",
         "diffrec-noisy",
+        "ldiffrec",
         *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgl", "ddrm", "diffurec-key")),
     ],
 )
