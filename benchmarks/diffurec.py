@@ -1,0 +1,259 @@
+"""How fast does DiffuRec train and recommend on real lengths, against eager PyTorch?
+
+    python benchmarks/diffurec.py --data PATH/amazon-beauty [--workdir RUN] [--repeats 2]
+
+Train steps of 512 examples and recommendations to test users, with the released network (four
+blocks, width 128, 50 places, 12,101 items, 32 steps): every history padded to 50 places, cut to a
+few lengths, and the eager port of the padded network. With `--workdir`, a finished run of the
+same settings, it also asks how few reverse steps leave its test NDCG@10 within 1 %. Prints a json
+line a measurement and, last, the ratios. Times are the process's, so pin one thread:
+
+    XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
+        taskset -c 0 python benchmarks/diffurec.py --data PATH/amazon-beauty
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+import torch
+import torch_diffurec
+
+from jaxrec_diff import config, evaluate, experiments, models
+from jaxrec_diff.models.base import SamplerConfig
+from jaxrec_diff.training import loop, optim, parallel, state, step
+from jaxrec_diff.training.config import TrainConfig
+
+FEW = (1, 2, 4)  # reverse steps beside all
+BATCH, TORCH_USERS, USERS = 512, 128, 2048
+
+
+def say(**figures) -> dict:
+    print(json.dumps(figures), flush=True)
+    return figures
+
+
+def median_seconds(fn, repeats: int) -> float:
+    """Processor seconds after a run that compiles: what one idle core would need."""
+    fn()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        fn()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def settings(model: dict, buckets: tuple[int, ...] = ()):
+    released = config.preset("diffurec", "amazon-beauty").experiment
+    return replace(
+        released,
+        model=replace(released.model, **model),
+        data=replace(released.data, buckets=buckets),
+        train=TrainConfig(batch_size=BATCH, learning_rate=1e-3),
+        eval=replace(released.eval, protocol="official"),
+        devices=1,
+    )
+
+
+TRAINED = {
+    "padded": settings({}, (50,)),
+    "cut, one pad": settings({"pads": "one"}),
+    "cut, key mask": settings({"mask": "key"}),
+}
+RANKED = {
+    "padded, 32 steps, lambda a step": settings({"lambda_draw": "per_step"}, (50,)),
+    "cut, 32 steps": settings({}),
+} | {
+    f"cut, {few} step{'s' * (few > 1)}": settings(
+        {"sampler": SamplerConfig(noise="std_large", spacing="leading", steps=few)}
+    )
+    for few in FEW
+}
+
+
+def initial(prepared: experiments.Prepared):
+    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
+    index = np.zeros(2, np.int32)
+    example = feed.example(feed.train, index, index, jax.random.key(0))
+    return model, feed, jax.jit(model.init)(jax.random.key(0), example)
+
+
+def train_rate(name: str, prepared: experiments.Prepared, repeats: int) -> float:
+    model, feed, variables = initial(prepared)
+    optimizer = optim.make(prepared.experiment.train, 1)
+
+    def update(train, key, example):
+        return step.update(model, optimizer, train, key, example)
+
+    updates = parallel.jit_updates(update, feed.example, prepared.mesh)
+    order = feed.order(jax.random.key(1))
+    real = int((np.asarray(order[:1]) >= 0).sum())
+    data = updates.place(feed.train)
+
+    def run():
+        train = state.create(jax.tree.map(np.copy, variables), optimizer)
+        args = updates.place((train, jax.random.key(2), order))
+        jax.block_until_ready(updates.run(args[0], data, *args[1:], np.int32(0), np.int32(1)))
+
+    rate = real / median_seconds(run, repeats)
+    places = [] if feed.order is None else sorted({g.query.keywords["length"]
+                                                   for g in feed.groups["test"]})  # fmt: skip
+    say(question="train step", which=name, lengths=places, examples_per_second=rate)
+    return rate
+
+
+def some_rows(prepared: experiments.Prepared, count: int) -> experiments.Prepared:
+    """The data with `count` of its test rows, evenly spread."""
+    test = prepared.dataset.test
+    rows = np.linspace(0, len(test.start) - 1, count).astype(np.int64)
+    cut = test._replace(**{n: getattr(test, n)[rows] for n in ("start", "end", "stop")})
+    users = prepared.dataset.test_users[rows]
+    return prepared._replace(dataset=prepared.dataset._replace(test=cut, test_users=users))
+
+
+def ranker(prepared: experiments.Prepared):
+    rules = evaluate.rules_of(
+        prepared.experiment.eval, models.system(prepared.experiment.model).official
+    )
+    model = experiments.build(prepared)
+    return experiments._evaluator(prepared, model, "test", rules)
+
+
+def rank_rate(name: str, prepared: experiments.Prepared, variables, repeats: int) -> float:
+    count = USERS if name.startswith("cut") else TORCH_USERS
+    run = ranker(some_rows(prepared, count))
+    seconds = median_seconds(lambda: run(*variables, jax.random.key(3)), repeats)
+    say(question="recommend", which=name, users=count, users_per_second=count / seconds)
+    return count / seconds
+
+
+def torch_rates(prepared: experiments.Prepared, params, repeats: int) -> tuple[float, float]:
+    c = prepared.experiment.model
+    betas = np.linspace(0.0001 * 1000 / 32 + 0.01, 0.02 * 1000 / 32 + 0.01, 32)
+    model = torch_diffurec.DiffuRec(
+        prepared.dataset.num_items, c.width, c.num_blocks, c.num_heads, betas
+    )
+    torch_diffurec.load(model, params)
+    rng = np.random.default_rng(0)
+
+    def padded(slices, rows):
+        out = np.zeros((len(rows), 50), np.int64)
+        for at, (start, end) in enumerate(zip(slices.start[rows], slices.end[rows], strict=True)):
+            items = slices.items[max(start, end - 50) : end]
+            out[at, 50 - len(items) :] = items
+        return torch.from_numpy(out)
+
+    train, test = prepared.dataset.train, prepared.dataset.test
+    rows = rng.choice(len(train.start), BATCH, replace=False)
+    seq, target = padded(train, rows), torch.from_numpy(train.items[train.end[rows]].astype(int))
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    users = padded(test, rng.choice(len(test.start), TORCH_USERS, replace=False))
+    agreement(prepared, params, model, users[:16])
+    recommended = TORCH_USERS / median_seconds(
+        lambda: torch_diffurec.recommend(model, users, 20), repeats
+    )
+    say(question="recommend", which="torch", users=TORCH_USERS, users_per_second=recommended)
+    trained = BATCH / median_seconds(
+        lambda: torch_diffurec.train_step(model, adam, seq, target), repeats
+    )
+    say(question="train step", which="torch", examples_per_second=trained)
+    return trained, recommended
+
+
+def agreement(prepared, params, model, seq) -> None:
+    """One call of both networks on the same input, lambda at its mean."""
+    net_config = replace(prepared.experiment.model, lambda_std=0.0)
+    net = models.diffurec.DiffuRecNet(prepared.dataset.num_items, 50, net_config)
+    x = np.random.default_rng(1).normal(size=(len(seq), net_config.width)).astype(np.float32)
+    draw, torch.randn_like = torch.randn_like, torch.zeros_like
+    try:
+        with torch.no_grad():
+            model.eval()
+            t = torch.full((len(seq),), 3)
+            theirs = model.read(model.history(seq), torch.from_numpy(x), t, seq > 0).numpy()
+    finally:
+        torch.randn_like = draw
+    # left padding turned to the right
+    right = np.stack([np.roll(row, -(row == 0).sum()) for row in seq.numpy()])
+
+    def ours(params, right):
+        history = net.apply({"params": params}, right, method="embed")
+        y = x + net.apply({"params": params}, np.full(len(x), 3), method="steps")
+        return net.apply({"params": params}, history, 0.001 * y[:, None], right, method="read")
+
+    found = np.asarray(jax.jit(ours)(params, right))
+    say(question="agreement", largest_difference=float(np.abs(found - theirs).max()))
+
+
+def fewest_steps(prepared: dict[str, experiments.Prepared], workdir: Path) -> None:
+    """Test NDCG@10 of a trained run under all and under few reverse steps."""
+    _, source, stored = config.read_config(workdir)
+    trained = experiments.prepare("diffurec", replace(stored, devices=1), source)
+    like = experiments._abstract_state(trained, experiments.build(trained))
+    best = loop.load(workdir / "checkpoints", like)
+    found = {}
+    for name, one in prepared.items():
+        if not name.startswith("cut"):
+            continue
+        chosen = replace(stored, devices=1, model=replace(
+            stored.model, sampler=one.experiment.model.sampler, lambda_draw="mean"
+        ), eval=replace(stored.eval, protocol="official"))  # fmt: skip
+        metrics = ranker(one._replace(experiment=chosen))(
+            best.params, best.state, jax.random.key(0)
+        ).metrics
+        found[name] = metrics["ndcg@10"]
+        say(
+            question="quality",
+            which=name,
+            **{n: metrics[n] for n in ("ndcg@10", "hr@10", "hr@20")},
+        )
+    full = found["cut, 32 steps"]
+    say(question="quality against 32 steps", **{n: v / full for n, v in found.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--workdir", type=Path)
+    parser.add_argument("--repeats", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    say(
+        device=jax.devices()[0].device_kind,
+        platform=f"{platform.machine()}, {os.cpu_count()} cores",
+        versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
+        commit=experiments._commit(),
+        seed=0,
+        command=" ".join(["benchmarks/diffurec.py", *sys.argv[1:]]),
+    )
+    first = experiments.prepare("diffurec", TRAINED["padded"], options.data)
+
+    def on(chosen):
+        return first._replace(experiment=chosen)
+
+    _, _, variables = initial(first)
+    torch_trained, torch_recommended = torch_rates(first, variables.params, options.repeats)
+    ratios = {}
+    for name, chosen in TRAINED.items():
+        rate = train_rate(name, on(chosen), options.repeats)
+        ratios[f"train, {name}"] = rate / torch_trained
+    for name, chosen in RANKED.items():
+        rate = rank_rate(name, on(chosen), variables, options.repeats)
+        ratios[f"recommend, {name}"] = rate / torch_recommended
+    say(question="ratio to torch", **ratios)
+    if options.workdir:
+        fewest_steps({name: on(chosen) for name, chosen in RANKED.items()}, options.workdir)
+
+
+if __name__ == "__main__":
+    main()
