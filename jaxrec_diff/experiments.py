@@ -108,12 +108,12 @@ def spec_of(prepared: Prepared) -> DataSpec:
 def feed_of(prepared: Prepared) -> feeds.Feed:
     """How the examples and queries of a run are cut."""
     experiment, dataset = prepared.experiment, prepared.dataset
-    system = models.system(experiment.model)
+    system, kind = models.system(experiment.model), models.feed(experiment.model)
     # batches drawn by themselves hold any number of histories of a length
     if system.several_lengths and experiment.train.epoch_sampler == "perm":
         batch_size, devices = experiment.train.batch_size, prepared.mesh.size
-        return feeds.by_length(dataset, experiment.data, batch_size, devices)
-    return feeds.feed(models.feed(experiment.model), dataset, experiment.data)
+        return feeds.by_length(kind, dataset, experiment.data, batch_size, devices)
+    return feeds.feed(kind, dataset, experiment.data)
 
 
 def build(prepared: Prepared, axis_name: str | None = None) -> Model:

@@ -1,6 +1,8 @@
 """How each kind of input is cut from a data set, batch by batch, on the device.
 
     sequences      a history and its next item
+    windows        the same, of each user only as many as make every training item a target once,
+                   for models that learn at every place of a history
     interactions   a user's whole training row, as ids and values
     pairs          a user, one of the user's items and an item that is not the user's
     user_pairs     the same, drawn by user: an active one is seen no oftener than any other
@@ -26,7 +28,7 @@ from jaxrec_diff.training import order
 
 _MAX_BUCKETS = 4  # each is a copy of the network in the compiled update
 
-Kind = Literal["sequences", "interactions", "pairs", "user_pairs"]
+Kind = Literal["sequences", "windows", "interactions", "pairs", "user_pairs"]
 
 
 class Feed(NamedTuple):
@@ -68,8 +70,8 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
     Raises:
       ValueError: if the data has no users and the kind needs them.
     """
-    if kind == "sequences":
-        return _sequences(dataset, config)
+    if kind in ("sequences", "windows"):
+        return _sequences(_of_kind(kind, dataset, config), config)
     if dataset.profiles is None:
         raise ValueError(
             f"{dataset.name} holds histories without users; this model needs a table of users and "
@@ -96,14 +98,17 @@ def _sequences(dataset: Dataset, config: DataConfig) -> Feed:
     )
 
 
-def by_length(dataset: Dataset, config: DataConfig, batch_size: int, devices: int) -> Feed:
-    """Sequences in a few static lengths, for models that read them so.
+def by_length(
+    kind: Kind, dataset: Dataset, config: DataConfig, batch_size: int, devices: int
+) -> Feed:
+    """Sequences or windows in a few static lengths, for models that read them so.
 
     Every training batch has a fixed number of slots for each length (`training.order.stratified`),
     so an update is compiled once and sees the whole batch; its `seq` is a tuple. Queries are
     grouped by length, one compilation a group. What a length leaves out is padding and nothing
     else; whether that changes a number is the model's to say.
     """
+    dataset = _of_kind(kind, dataset, config)
     lengths = bucket_lengths(dataset.train, config)
     bucket = _bucket(dataset.train, lengths)
     by_bucket = np.argsort(bucket, kind="stable")
@@ -145,6 +150,19 @@ def by_length(dataset: Dataset, config: DataConfig, batch_size: int, devices: in
         order=lambda key: order.stratified(key, sizes, batch_size, devices),
         groups={"valid": grouped(dataset.valid), "test": grouped(dataset.test)},
     )
+
+
+def _of_kind(kind: Kind, dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data with the training examples of a kind of sequences."""
+    if kind == "sequences":
+        return dataset
+    train = dataset.train
+    # Examples of one user start at the same item; the last has the longest history.
+    _, user = np.unique(train.start, return_inverse=True)
+    last = np.zeros(user.max() + 1, train.end.dtype)
+    np.maximum.at(last, user, train.end)
+    kept = np.flatnonzero((last[user] - train.end) % config.max_len == 0)
+    return dataset._replace(train=Slices(train.items, *(part[kept] for part in train[1:])))
 
 
 def bucket_lengths(slices: Slices, config: DataConfig) -> tuple[int, ...]:

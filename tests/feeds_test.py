@@ -158,7 +158,10 @@ def test_few_lengths_need_few_buckets_and_set_ones_are_kept():
 
 def test_batches_by_length_hold_the_same_examples(dataset):
     config = replace(DATA, buckets=(2, 3))
-    fed, plain = feeds.by_length(dataset, config, 16, 2), feeds.feed("sequences", dataset, DATA)
+    fed, plain = (
+        feeds.by_length("sequences", dataset, config, 16, 2),
+        feeds.feed("sequences", dataset, DATA),
+    )
     index = fed.order(jax.random.key(1))[1]
     row = jnp.arange(index.shape[0], dtype=jnp.int32)
     batch = fed.example(fed.train, index, row, jax.random.key(0))
@@ -185,7 +188,10 @@ def test_batches_by_length_hold_the_same_examples(dataset):
 
 def test_grouped_queries_are_the_queries(dataset):
     config = replace(DATA, buckets=(3, 4))
-    fed, plain = feeds.by_length(dataset, config, 16, 1), feeds.feed("sequences", dataset, DATA)
+    fed, plain = (
+        feeds.by_length("sequences", dataset, config, 16, 1),
+        feeds.feed("sequences", dataset, DATA),
+    )
     for split in ("valid", "test"):
         rows = np.concatenate([group.rows for group in fed.groups[split]])
         assert sorted(rows) == list(range(len(dataset.valid.start)))
@@ -201,3 +207,15 @@ def test_bad_buckets():
     for buckets, said in (((8, 4), "4,8"), ((0, 3), "such as 3"), ((8, 99), "exceed")):
         with pytest.raises(ValueError, match=said):
             DataConfig(max_len=50, buckets=buckets)
+
+
+def test_windows_make_every_training_item_a_target_once(dataset):
+    length, fed = 2, feeds.feed("windows", dataset, replace(DATA, max_len=2))
+    index = jnp.arange(fed.num_examples, dtype=jnp.int32)
+    batch = fed.example(fed.train, index, index, jax.random.key(0))
+    got = []
+    for seq, target in zip(batch.seq.tolist(), batch.target.tolist(), strict=True):
+        seen = [item for item in seq if item]
+        got += [(a, b) for a, b in zip(seen, [*seen[1:], target], strict=True)]
+    want = [pair for items in training_rows(dataset).values() for pair in itertools.pairwise(items)]
+    assert sorted(got) == sorted(want) and length == batch.seq.shape[1]

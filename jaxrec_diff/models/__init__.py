@@ -15,10 +15,11 @@ from jaxrec_diff.models import (
     ldiffrec,
     lightgcn,
     mf,
+    sasrec,
 )
 from jaxrec_diff.models.base import Model, Rules
 
-Feed = Literal["sequences", "interactions", "pairs", "user_pairs"]
+Feed = Literal["sequences", "windows", "interactions", "pairs", "user_pairs"]
 
 
 class System(NamedTuple):
@@ -67,6 +68,14 @@ SYSTEMS: dict[type, System] = {
         needs=("users", "items"),
     ),
     diffurec.DiffuRecConfig: System(diffurec.build, _HISTORIES_COMPETE, several_lengths=True),
+    sasrec.SASRecConfig: System(
+        sasrec.build,
+        _HISTORIES_COMPETE,
+        "windows",
+        sasrec.export,
+        ("items",),
+        several_lengths=True,
+    ),
 }
 
 

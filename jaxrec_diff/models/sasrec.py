@@ -1,0 +1,207 @@
+"""SASRec, the yardstick: a causal Transformer that predicts the next item at every place.
+
+Kang and McAuley 2018 (arXiv:1808.09781), in the form that DiffuASR's code trains; the diffusion
+models of sequences are judged beside it. A training example is a window of a user's items, and
+every place of it has a target, so an epoch costs a user's length and not its square.
+
+The released loss compares each target with one drawn item (`loss="bce"`). Against the whole
+catalogue (`loss="full"`, the default) the same network ranks far better, and that is the honest
+opponent of models that are trained with a full softmax.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff import batches, losses, noise, validation
+from jaxrec_diff.models.base import Aux, DataSpec, Head, Model, Protocol, Variables
+from jaxrec_diff.nets.dropout import Dropout
+from jaxrec_diff.nets.transformer import Places, Transformer, places
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecConfig:
+    """Settings of SASRec."""
+
+    width: int = 64
+    """Size d of embeddings and of the network."""
+    num_blocks: int = 2
+    """Blocks."""
+    num_heads: int = 1
+    """Attention heads."""
+    dropout_rate: float = 0.5
+    """Dropout of the embeddings and of the blocks."""
+    loss: Literal["full", "bce"] = "full"
+    """full: softmax over the catalogue; bce: the target against one item drawn uniformly from
+    those outside the window (released)."""
+    mask: Literal["key", "none"] = "key"
+    """none: places also look at the L - n places of padding on their left, whose values are
+    biases, as one of the released codes has it."""
+    init_scale: float = 0.02
+    """Deviation of initial item and position embeddings."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("model.num-blocks", self.num_blocks, 1)
+        validation.at_least("model.num-heads", self.num_heads, 1)
+        if self.width < 1 or self.width % self.num_heads:
+            near = max(round(self.width / self.num_heads), 1) * self.num_heads
+            raise ValueError(
+                f"model.width must be a multiple of model.num-heads={self.num_heads}, got "
+                f"{self.width}; the nearest is {near}"
+            )
+        validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
+        validation.above("model.init-scale", self.init_scale, 0, 0.02)
+
+
+class SASRecNet(nn.Module):
+    """All parameters of SASRec; row 0 of `items` is padding and is never read."""
+
+    num_items: int
+    max_len: int
+    config: SASRecConfig
+
+    def setup(self) -> None:
+        c = self.config
+        normal = nn.initializers.normal(c.init_scale)
+        self.items = self.param("items", normal, (self.num_items + 1, c.width))
+        self.positions = self.param("positions", normal, (self.max_len, c.width))
+        self.dropout = Dropout(c.dropout_rate)
+        self.transformer = Transformer(
+            width=c.width,
+            num_blocks=c.num_blocks,
+            num_heads=c.num_heads,
+            hidden=c.width,
+            block="sasrec",
+            activation="relu",
+            causal=True,
+            dropout_rate=c.dropout_rate,
+            epsilon=1e-8,
+        )
+
+    def __call__(
+        self, seq: jax.Array, *, read: jax.Array | None = None, deterministic: bool = True
+    ) -> jax.Array:
+        """i32[B, L_k] right-padded -> f32[B, L_k, D], or f32[B, D] of the places `read` i32[B]."""
+        x = self.items[seq] * self.config.width**0.5 + self.positions[: seq.shape[-1]]
+        x = self.dropout(x, deterministic=deterministic)
+        if self.config.mask == "key":
+            return self.transformer(x, places(seq > 0), read=read, deterministic=deterministic)
+        # All padding is zero at every block, so one place in front stands for all of it.
+        real = jnp.pad(seq > 0, ((0, 0), (1, 0)))
+        missing = self.max_len - real.sum(axis=-1, keepdims=True)
+        count = jnp.where(jnp.arange(real.shape[1]) == 0, missing, real).astype(x.dtype)
+        out = self.transformer(
+            jnp.pad(x, ((0, 0), (1, 0), (0, 0))),
+            Places(real, count),
+            read=None if read is None else read + 1,
+            deterministic=deterministic,
+        )
+        return out[:, 1:] if read is None else out
+
+
+def build(
+    config: SASRecConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Model:
+    """SASRec as four pure functions; `sample` draws nothing.
+
+    Histories may come in several lengths, which changes no number: a place sees only those before
+    it.
+
+    Args:
+      config: settings.
+      spec: sizes of the data.
+      axis_name: name of the device axis inside `pmap`; None under `jit`.
+      protocol: both rank alike.
+    """
+    del protocol
+    net = SASRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+
+    def init(key, example):
+        seq = example.seq[0] if isinstance(example.seq, tuple) else example.seq
+        return Variables(net.init(key, seq)["params"], state=())
+
+    def loss(params, state, key, example):
+        k_net, k_negative = jax.random.split(key)
+
+        def encode(seq, target, weight, keys, negative_keys):
+            def one(seq, key):
+                return net.apply(
+                    {"params": params}, seq[None], deterministic=False, rngs={"dropout": key}
+                )[0]
+
+            out = {
+                "point": jax.vmap(one)(seq, keys),
+                "target": next_items(seq, target),
+                "weight": (seq > 0) * weight[:, None],
+            }
+            if config.loss == "bce":
+                out["negative"] = jax.vmap(absent, in_axes=(0, 0, 0, None))(
+                    negative_keys, seq, target, spec.num_items
+                )
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+        keys = (noise.row_keys(k, example.row) for k in (k_net, k_negative))
+        at = batches.over_lengths(encode, example.seq, example.target, example.weight, *keys)
+        point, target = at["point"], at["target"]
+        if config.loss == "full":
+            each = losses.full_softmax(point, params["items"][1:], jnp.maximum(target - 1, 0))
+        else:
+            scores = (jnp.sum(point * params["items"][at[n]], -1) for n in ("target", "negative"))
+            positive, negative = scores
+            each = jax.nn.softplus(-positive) + jax.nn.softplus(negative)
+        value = losses.weighted_mean(each, at["weight"], axis_name)
+        return value, Aux(state, {"loss": value})
+
+    def sample(params, state, key, query):
+        del state, key
+        last = jnp.maximum(jnp.sum(query.seq > 0, axis=-1) - 1, 0)
+        return net.apply({"params": params}, query.seq, read=last)
+
+    def head(params, state):
+        del state
+        return Head(params["items"][1:])
+
+    return Model(init, loss, sample, head)
+
+
+def next_items(seq: jax.Array, target: jax.Array) -> jax.Array:
+    """The target of every place, 0 on padding: i32[B, L], i32[B] -> i32[B, L].
+
+    >>> import jax.numpy as jnp
+    >>> next_items(jnp.array([[4, 7, 0]]), jnp.array([9])).tolist()
+    [[7, 9, 0]]
+    """
+    after = jnp.pad(seq[:, 1:], ((0, 0), (0, 1)))
+    last = (seq > 0) & (after == 0)
+    return jnp.where(last, target[:, None], after)
+
+
+def absent(key: jax.Array, seq: jax.Array, target: jax.Array, num_items: int) -> jax.Array:
+    """An item for every place, uniform outside the window and its target: i32[L] -> i32[L].
+
+    Without rejection: with the n distinct items s_1 < s_2 < .. and r uniform in [0, I - n), the
+    r-th of the others is r + 1 + #{i : s_i - i <= r}. A window that holds every item gets item I.
+    """
+    ordered = jnp.sort(jnp.append(seq, target))
+    before = jnp.append(0, ordered[:-1])
+    distinct = (ordered > 0) & (ordered != before)
+    ordered = jnp.sort(jnp.where(distinct, ordered, 2 * num_items + seq.shape[0]))
+    free = jnp.maximum(num_items - jnp.sum(distinct), 1)
+    r = jax.random.randint(key, seq.shape, 0, free, jnp.int32)
+    gaps = ordered - jnp.arange(1, ordered.shape[0] + 1)
+    passed = jnp.searchsorted(gaps, r, side="right").astype(jnp.int32)
+    return jnp.minimum(r + 1 + passed, num_items)
+
+
+def export(config: SASRecConfig, spec: DataSpec, params, state) -> dict[str, np.ndarray]:
+    """{"items": f32[I, D]} the item embeddings."""
+    del config, spec, state
+    return {"items": np.asarray(params["items"][1:])}

@@ -1,0 +1,142 @@
+"""SASRec against numbers computed in float64 without it, and what must hold of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff.models import sasrec
+from jaxrec_diff.models.base import DataSpec
+from jaxrec_diff.models.sasrec import SASRecConfig
+from tests.nets.transformer_test import TestSasrecBlocks as Golden
+
+SPEC = DataSpec(num_users=2, num_items=6, max_len=5)
+# The golden sequences, [0, 0, 3, 1, 5] and [0, 2, 4, 6, 1] where padding comes first.
+SEQ = jnp.array([[3, 1, 5, 0, 0], [2, 4, 6, 1, 0]])
+
+
+def config(**changes):
+    return SASRecConfig(**({"width": 4, "dropout_rate": 0.0} | changes))
+
+
+def weights():
+    """Tables of the golden encoder; its position 0 is that of padding, which is never read."""
+    r, c = np.arange(12)[:, None], np.arange(4)[None, :]
+    table = jnp.asarray(0.5 * np.sin(1 + r + 2 * c), jnp.float32)
+    return {"items": table[:7], "positions": table[1:6], "transformer": Golden().params()}
+
+
+def model_of(**changes):
+    model = sasrec.build(config(**changes), SPEC)
+    return model._replace(loss=jax.jit(model.loss), sample=jax.jit(model.sample))
+
+
+@pytest.mark.parametrize("width", [4, 5])
+def test_golden_scores(width):
+    model = model_of(mask="none")
+    query = SequenceQuery(SEQ[:, :width], jnp.arange(2))
+    points = model.sample(weights(), (), jax.random.key(0), query)
+    np.testing.assert_allclose(
+        points,
+        [
+            [-1.038348384829, 1.713871739607, 0.159365674846, -0.678600423292],
+            [1.051091172652, -1.582617134348, -0.171499208117, 0.73889894326],
+        ],
+        atol=5e-6,
+    )
+    scores = points[0] @ model.head(weights(), ()).table.T
+    np.testing.assert_allclose(
+        scores,
+        [-1.478569044012, -0.982483806533, 0.416892511717, 1.432979777292, 1.13159204415,
+         -0.210176195779],
+        atol=1e-5,
+    )  # fmt: skip
+
+
+def test_the_key_mask_makes_leading_padding_vanish():
+    hidden, shown = model_of(), model_of(mask="none")
+    points = [
+        [m.sample(weights(), (), None, SequenceQuery(SEQ[:, :w], jnp.arange(2))) for w in (4, 5)]
+        for m in (hidden, shown)
+    ]
+    np.testing.assert_allclose(points[0][0], points[0][1], atol=1e-6)
+    np.testing.assert_allclose(points[1][0], points[1][1], atol=1e-6)
+    assert np.abs(points[0][0] - points[1][0]).max() > 1e-4
+
+
+def test_every_place_is_trained_as_if_it_were_the_last():
+    # A window's loss is the mean of those of its prefixes, each scored by `sample`.
+    model = model_of(loss="full")
+    target = jnp.array([2, 5])
+    example = Sequences(SEQ, target, jnp.ones(2), jnp.arange(2))
+    got, _ = model.loss(weights(), (), jax.random.key(0), example)
+    rows, table = [[3, 1, 5, 2], [2, 4, 6, 1, 5]], np.asarray(weights()["items"][1:], np.float64)
+    each = []
+    for items in rows:
+        for n in range(1, len(items)):
+            prefix = jnp.array([items[:n] + [0] * (5 - n)])
+            point = model.sample(weights(), (), None, SequenceQuery(prefix, jnp.arange(1)))[0]
+            logits = table @ np.asarray(point, np.float64)
+            each.append(np.log(np.exp(logits).sum()) - logits[items[n] - 1])
+    np.testing.assert_allclose(got, np.mean(each), rtol=1e-5)
+    cut, _ = model.loss(
+        weights(), (), jax.random.key(0), example._replace(seq=(SEQ[:1, :3], SEQ[1:]))
+    )
+    np.testing.assert_allclose(cut, got, rtol=1e-5)
+    padded, _ = model.loss(
+        weights(), (), jax.random.key(0), example._replace(weight=jnp.array([1.0, 0.0]))
+    )
+    np.testing.assert_allclose(padded, np.mean(each[:3]), rtol=1e-5)
+
+
+def test_bce_compares_with_items_outside_the_window(monkeypatch):
+    negatives = jnp.array([[4, 6, 4, 1, 1], [3, 3, 3, 3, 1]])
+    monkeypatch.setattr(sasrec, "absent", lambda key, seq, target, n: negatives[(seq[0] == 2) * 1])
+    model = sasrec.build(config(loss="bce"), SPEC)
+    example = Sequences(SEQ, jnp.array([2, 5]), jnp.ones(2), jnp.arange(2))
+    got, _ = jax.jit(model.loss)(weights(), (), jax.random.key(0), example)
+    table = np.asarray(weights()["items"], np.float64)
+    positive, negative = [], []
+    for row, items in enumerate([[3, 1, 5, 2], [2, 4, 6, 1, 5]]):
+        for n in range(1, len(items)):
+            prefix = jnp.array([items[:n] + [0] * (5 - n)])
+            point = model.sample(weights(), (), None, SequenceQuery(prefix, jnp.arange(1)))[0]
+            p, q = (table[i] @ np.asarray(point) for i in (items[n], negatives[row, n - 1]))
+            positive.append(np.log1p(np.exp(-p)))
+            negative.append(np.log1p(np.exp(q)))
+    np.testing.assert_allclose(got, np.mean(positive) + np.mean(negative), rtol=1e-5)
+
+
+def test_negatives_are_uniform_outside_the_window():
+    seq, target = jnp.array([3, 9, 3, 1, 0, 0]), jnp.array(7)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drawn = np.asarray(jax.vmap(lambda k: sasrec.absent(k, seq, target, 10))(keys)).ravel()
+    share = np.bincount(drawn, minlength=11) / drawn.size
+    np.testing.assert_allclose(share[[2, 4, 5, 6, 8, 10]], 1 / 6, atol=0.01)
+    assert not share[[0, 1, 3, 7, 9]].any()
+    everything = sasrec.absent(keys[0], jnp.arange(1, 10), jnp.array(10), 10)
+    assert (everything == 10).all()
+
+
+def test_parameters_of_the_released_encoder():
+    # 64 (N + 2) + 73,920 of the released encoder, less its mask token, 99 places beyond the longest
+    # history, the place of padding and an unused 64 x 64 projection.
+    released, num_items = 3_740_544, 57_289
+    model = sasrec.build(SASRecConfig(), DataSpec(num_users=1, num_items=num_items, max_len=200))
+    example = Sequences(jnp.ones((1, 9), jnp.int32), jnp.ones(1), jnp.ones(1), jnp.arange(1))
+    params = jax.eval_shape(model.init, jax.random.key(0), example).params
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == released - 64 - 64 * 100 - 64 * 65
+
+
+def test_export_is_the_item_table():
+    exported = sasrec.export(config(), SPEC, weights(), ())
+    np.testing.assert_array_equal(exported["items"], weights()["items"][1:])
+
+
+def test_bad_settings():
+    with pytest.raises(ValueError, match="nearest is 6"):
+        SASRecConfig(width=7, num_heads=3)
+    with pytest.raises(ValueError, match="init-scale"):
+        SASRecConfig(init_scale=0.0)
