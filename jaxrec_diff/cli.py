@@ -1,16 +1,21 @@
-"""The commands `bin/train` and `bin/evaluate`.
+"""The commands: `bin/train` and `bin/evaluate` here, the others in `commands`.
 
 Exit codes: 0 done, 2 input that cannot be used (one sentence on stderr, nothing written), 3 a loss
 that stopped being a number, 130 and 143 after SIGINT and SIGTERM with the state saved.
 """
 
+import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from jaxrec_diff.terminal import quiet_start, refuse, split_flags
+
+# Word on the command line -> module of `commands`, loaded when it is asked for.
+COMMANDS = {"recommend": "recommend"}
 
 TRAIN_USAGE = """\
 usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
@@ -43,35 +48,28 @@ KIND is ddpm, mean, ddim, dpmpp, one_step or closed_form.
 """
 
 
-class _Flags(NamedTuple):
-    bare: dict[str, str]
-    dotted: list[str]
-    help: bool
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[list[str]], int]] = {"train": _train, "evaluate": _evaluate}
-    if not argv or argv[0] not in commands:
-        return _refuse(f"expected one of {', '.join(commands)}, got {argv[:1] or 'nothing'}")
+    known = {"train": _train, "evaluate": _evaluate}
+    names = [*known, *COMMANDS]
+    if not argv or argv[0] not in names:
+        return refuse(f"expected one of {', '.join(names)}, got {argv[:1] or 'nothing'}")
     try:
-        return commands[argv[0]](argv[1:])
+        if argv[0] in known:
+            return known[argv[0]](argv[1:])
+        module = importlib.import_module(f"jaxrec_diff.commands.{COMMANDS[argv[0]]}")
+        return module.run(argv[1:])
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         if os.environ.get("JAXREC_TRACEBACK"):
             raise
-        return _refuse(str(error))
+        return refuse(str(error))
     except KeyboardInterrupt:
         return 130
 
 
-def _refuse(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
-
-
 def _train(argv: list[str]) -> int:
-    flags = _split(argv, ("model", "data", "workdir", "preset", "backbone"))
+    flags = split_flags(argv, ("model", "data", "workdir", "preset", "backbone"))
     from jaxrec_diff import config  # heavy imports start here
 
     models = ", ".join(config.preset_names())
@@ -79,7 +77,7 @@ def _train(argv: list[str]) -> int:
         print(TRAIN_USAGE.format(models=models))
         return 0
     if "model" not in flags.bare:
-        return _refuse(f"name a model: --model=NAME, one of {models}")
+        return refuse(f"name a model: --model=NAME, one of {models}")
     from jaxrec_diff.data import dataset_name
 
     name, source = flags.bare["model"], flags.bare.get("data", "synthetic")
@@ -93,7 +91,7 @@ def _train(argv: list[str]) -> int:
         print(config.show_help(preset.experiment, f"bin/train --model={name}"))
         return 0
     experiment = config.parse(preset.experiment, flags.dotted)
-    _quiet_start()
+    quiet_start()
     from jaxrec_diff import experiments
     from jaxrec_diff.training.loop import NonFiniteLoss
 
@@ -125,20 +123,20 @@ def _evaluate(argv: list[str]) -> int:
         "workdir", "split", "sampler", "sampler-steps", "seeds", "per-user", "data", "protocol",
         "output",
     )  # fmt: skip
-    flags = _split(argv, known)
+    flags = split_flags(argv, known)
     if flags.help:
         print(EVALUATE_USAGE)
         return 0
     bare = flags.bare
     if "workdir" not in bare:
-        return _refuse("name a trained workdir: --workdir=DIR")
+        return refuse("name a trained workdir: --workdir=DIR")
     split = bare.get("split", "test")
     if split not in ("valid", "test"):
-        return _refuse(f"--split must be valid or test, got {split!r}")
+        return refuse(f"--split must be valid or test, got {split!r}")
     workdir = Path(bare["workdir"])
     if not (workdir / "config.json").exists():
-        return _refuse(f"{workdir} holds no config.json; name a workdir that bin/train made")
-    _quiet_start()
+        return refuse(f"{workdir} holds no config.json; name a workdir that bin/train made")
+    quiet_start()
     from jaxrec_diff import evaluate, experiments, report
 
     name, source, experiment = experiments.read_config(workdir)
@@ -186,42 +184,6 @@ def _evaluate(argv: list[str]) -> int:
         print(f"per-user values are in {bare['per-user']}")
     print(f"results are in {output}")
     return 0
-
-
-def _split(argv: list[str], bare_names: tuple[str, ...]) -> _Flags:
-    """Separates the bare flags from the dotted ones."""
-    bare: dict[str, str] = {}
-    dotted: list[str] = []
-    rest, asked = list(argv), False
-    while rest:
-        word = rest.pop(0)
-        if word in ("-h", "--help"):
-            asked = True
-            continue
-        found = re.fullmatch(r"--([a-z][a-z_-]*)(?:=(.*))?", word, re.DOTALL)
-        name = found.group(1).replace("_", "-") if found else ""
-        if not found or name not in bare_names:
-            dotted.append(word)
-            continue
-        value = found.group(2)
-        if value is None:
-            if not rest or rest[0].startswith("--"):
-                raise ValueError(f"--{name} needs a value: --{name}=VALUE")
-            value = rest.pop(0)
-        if name in bare:
-            raise ValueError(f"--{name} is given twice; give it once")
-        bare[name] = value
-    return _Flags(bare, dotted, asked)
-
-
-def _quiet_start() -> None:
-    """Turns the compilation cache on; a folder given by JAX_COMPILATION_CACHE_DIR wins."""
-    import jax
-
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "jaxrec_diff" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _card(prepared: Any) -> str:

@@ -159,6 +159,11 @@ def parse(experiment: Experiment, flags: list[str]) -> Experiment:
     return dataclasses.replace(parsed, backbone=None) if parsed.embeddings else parsed
 
 
+def flag_names(experiment: Experiment) -> list[str]:
+    """Names of the dotted flags that `parse` takes."""
+    return [name for name, _ in _leaves(experiment)]
+
+
 def show_help(experiment: Experiment, usage: str) -> str:
     """The generated list of dotted flags with their defaults."""
     out = io.StringIO()
@@ -282,6 +287,12 @@ def _sentence(box: str) -> str:
         if found:
             flag, reason = found.groups()
             return f"{flag}: {reason}" if flag.startswith("--") else reason
+        found = re.match(
+            r"invalid choice (.*) for argument '(--\S+)'. Expected one of \((.*)\)", line
+        )
+        if found:
+            value, flag, choices = found.groups()
+            return f"{flag} cannot be {value}; it is one of {choices.replace(chr(39), '')}"
     return next((line for line in lines if line), "the flags could not be read; see --help")
 
 

@@ -159,20 +159,37 @@ def train(
     return results
 
 
+class Restored(NamedTuple):
+    """A trained model with its arrays."""
+
+    prepared: Prepared
+    model: Model
+    params: Any
+    state: Any
+
+
+def restore(prepared: Prepared, workdir: Path) -> Restored:
+    """The best checkpoint of a workdir.
+
+    Raises:
+      ValueError: if it holds none.
+    """
+    prepared = _with_exports(prepared, workdir)
+    model = build(prepared)
+    best = loop.load(workdir / "checkpoints", _abstract_state(prepared, model))
+    return Restored(prepared, model, averaged(best), best.state)
+
+
 def reevaluate(
     prepared: Prepared, workdir: Path, split: str
 ) -> tuple[list[evaluate.Evaluation], dict[str, dict[str, float]]]:
     """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the controls."""
-    prepared = _with_exports(prepared, workdir)
+    prepared, model, params, state = restore(prepared, workdir)
     experiment, dataset = prepared.experiment, prepared.dataset
-    model = build(prepared)
     slices = {"valid": dataset.valid, "test": dataset.test}[split]
     rules = evaluate.rules_of(experiment.eval, models.system(experiment.model).official)
-    best = loop.load(workdir / "checkpoints", _abstract_state(prepared, model))
     run = _evaluator(prepared, model, split, rules, diagnose=True)
-    runs = evaluate.over_seeds(
-        run, averaged(best), best.state, experiment.seed, experiment.eval.seeds
-    )
+    runs = evaluate.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
     beside = evaluate.controls(
         dataset.train, slices, dataset.train_counts, experiment.eval, rules, dataset.num_users
     )

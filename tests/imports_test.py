@@ -61,8 +61,12 @@ ROOMS: dict[str, set[str]] = {
     "report": {"metrics", "ranking"},
     "config": {"data", "evaluate", "training", "validation"},
 }
-# The top of the house; the cli starts what `experiments` runs.
+# The top of the house; the commands start what `experiments` runs.
 ROOMS["experiments"] = set(ROOMS)
+ROOMS["terminal"] = set()
+ROOMS["exchange"] = {"data"}
+ROOMS["recommend"] = set(ROOMS)
+ROOMS["commands"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 ROOMS["__init__"] = MATHS
 

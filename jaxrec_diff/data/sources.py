@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrec_diff.data.config import DataConfig
 
-_NAMES = {
+NAMES = {
     "user": ("user_id", "user", "uid", "userid", "user_idx", "session_id"),
     "item": ("item_id", "item", "iid", "itemid", "item_idx", "movie_id", "movieid", "sid"),
     "rating": ("rating", "ratings", "score", "stars"),
@@ -69,7 +69,7 @@ def read(source: str, config: DataConfig) -> Source:
         raise ValueError(f"{source} does not exist{_nearest(path)}")
     if path.is_dir():
         return _folder(path, config)
-    table = _table(path)
+    table = read_table(path)
     return Source("table", _format(path), {"all": _columns(table, path, config)})
 
 
@@ -95,7 +95,7 @@ def _folder(path: Path, config: DataConfig) -> Source:
                 "a folder must hold train, valid and test"
             )
         found[split] = files[0]
-    tables = {split: _table(file) for split, file in found.items()}
+    tables = {split: read_table(file) for split, file in found.items()}
     form = _format(found["train"])
     if "history" in tables["train"]:
         rows = {split: _histories(table, found[split]) for split, table in tables.items()}
@@ -104,7 +104,7 @@ def _folder(path: Path, config: DataConfig) -> Source:
     return Source("pairs", form, pairs)
 
 
-def _table(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
     """Column name -> array of a file; lists stay arrow arrays."""
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -218,7 +218,7 @@ def _csv(path: Path, separator: str, names: list[str] | None) -> dict[str, Any]:
 
 
 def _columns(table: dict[str, Any], path: Path, config: DataConfig) -> Columns:
-    user, item = (_need(table, path, kind, getattr(config, kind)) for kind in ("user", "item"))
+    user, item = (column(table, path, kind, getattr(config, kind)) for kind in ("user", "item"))
     rating, time = (
         _find(table, path, kind, getattr(config, kind)) for kind in ("rating", "timestamp")
     )
@@ -242,15 +242,15 @@ def _find(table: dict[str, Any], path: Path, kind: str, given: str | None) -> st
         near = difflib.get_close_matches(given, table, 1, 0.0)[0]
         raise ValueError(f"{path} has no column {given!r}; did you mean {near!r}?")
     names = {name.lower(): name for name in table}
-    return next((names[name] for name in _NAMES[kind] if name in names), None)
+    return next((names[name] for name in NAMES[kind] if name in names), None)
 
 
-def _need(table: dict[str, Any], path: Path, kind: str, given: str | None) -> str:
+def column(table: dict[str, Any], path: Path, kind: str, given: str | None) -> str:
     found = _find(table, path, kind, given)
     if found is None:
         raise ValueError(
             f"{path} has no {kind} column: found {', '.join(map(repr, table))}, "
-            f"expected {_NAMES[kind][0]!r} or --data.{kind}=NAME"
+            f"expected {NAMES[kind][0]!r} or --data.{kind}=NAME"
         )
     return found
 

@@ -1,0 +1,209 @@
+"""`bin/recommend`: top lists for known users and for new histories."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jaxrec_diff.terminal import (
+    Flags,
+    counter,
+    quiet_start,
+    refuse,
+    split_flags,
+    trained_workdir,
+    whole,
+)
+
+USAGE = """\
+usage: bin/recommend --workdir=DIR [--users=FILE | --histories=FILE | --history="ID,ID,..."]
+                     [--output=FILE] [--k=20] [--seeds=S] [--sampler=KIND]
+                     [--sampler-steps=N] [--include-seen] [--section.field=VALUE ...]
+
+  bin/recommend --workdir=runs/dimerec-clicks --history="shoe-12,hat-3"
+  bin/recommend --workdir=runs/dimerec-clicks --output=top.parquet    all known users
+  bin/recommend --workdir=runs/dimerec-clicks --histories=new.jsonl --output=top.csv \\
+                --sampler=ddim --sampler-steps=10 --seeds=5
+
+--users      ids of known users, one a line, or a table with a user column
+--histories  new histories in raw ids, oldest first:
+               .jsonl         [id, ...] or {"user": name, "history": [id, ...]}
+               .parquet .csv  a column `history` (lists, or ids between spaces)
+               .txt           ids between spaces, a line each
+               any table of interactions, a row each
+--output     .parquet or .jsonl (a row a user), .csv (a row an item)
+--seeds      draws of the sampler: an item scores the best of them, `spread` says how
+             much two draws' lists differ (0 the same, 1 nothing in common)
+--seed       of the draws           --batch-size  histories at once; changes no list
+--data       where the interactions are now, if they were moved
+--quiet      no progress            --json        the summary as one json object
+
+Items of a history are no candidates unless --include-seen. Unknown ids are skipped and
+counted; where a history has no other, the most popular items stand in (`fallback`).
+"""
+_BARE = (
+    "workdir", "users", "histories", "history", "output", "k", "seeds", "seed", "sampler",
+    "sampler-steps", "batch-size", "data",
+)  # fmt: skip
+
+
+def run(argv: list[str]) -> int:
+    flags = split_flags(argv, _BARE, ("include-seen", "quiet", "json"))
+    if flags.help:
+        print(USAGE)
+        return 0
+    bare = flags.bare
+    workdir = trained_workdir(flags)
+    asked = [name for name in ("users", "histories", "history") if name in bare]
+    if len(asked) > 1:
+        return refuse(f"--{asked[0]} and --{asked[1]} are two questions; ask one")
+    if "output" not in bare and asked != ["history"]:
+        return refuse("name a file for the lists: --output=FILE.parquet, .csv or .jsonl")
+    output = Path(bare["output"]) if "output" in bare else None
+    quiet_start()
+    from jaxrec_diff import exchange, recommend
+
+    if output is not None and output.suffix.lower() not in exchange.OUTPUTS:
+        return refuse(f"--output={output} must end in {', '.join(exchange.OUTPUTS)}")
+    recommender = recommend.load(
+        workdir,
+        k=whole(flags, "k", 20),
+        seeds=whole(flags, "seeds", 1),
+        seed=whole(flags, "seed", 0, 0) if "seed" in bare else None,
+        sampler=bare.get("sampler"),
+        sampler_steps=whole(flags, "sampler-steps", 0, 0) if "sampler-steps" in bare else None,
+        include_seen="include-seen" in flags.switches,
+        batch_size=_batch_size(flags),
+        data=bare.get("data"),
+        flags=flags.dotted,
+    )
+    question = _Question(recommender, flags)
+    started = time.monotonic()
+    tally = recommend.Tally()
+    stream = recommend.ask(recommender, question.histories())
+    if output is None:
+        (lists,) = stream
+        print(_table(lists, recommender))
+        tally = tally.add(lists)
+    else:
+        quiet = "quiet" in flags.switches
+        with (
+            counter("users", question.total, quiet=quiet) as tell,
+            exchange.writer(output, recommender.vocabulary.ids) as write,
+        ):
+            for lists in stream:
+                write(lists)
+                tally = tally.add(lists)
+                tell(tally.histories)
+    seconds = time.monotonic() - started
+    summary = tally._asdict() | {
+        "unknown_users": question.unknown_users,
+        "examples": question.examples,
+        "seconds": round(seconds, 3),
+        "users_per_second": round(tally.histories / max(seconds, 1e-9), 1),
+        "peak_memory_mib": _peak_memory(),
+        "output": str(output) if output else None,
+    }
+    if "json" in flags.switches:
+        print(json.dumps(summary))
+    elif "quiet" not in flags.switches:
+        print(_words(summary), file=sys.stderr)
+    return 0
+
+
+def _batch_size(flags: Flags) -> int | None:
+    if "history" in flags.bare:
+        return 1
+    return whole(flags, "batch-size", 1) if "batch-size" in flags.bare else None
+
+
+class _Question:
+    """The stream of histories that the flags ask for, and what it lacked so far."""
+
+    def __init__(self, recommender: Any, flags: Flags):
+        from jaxrec_diff import exchange, recommend
+
+        self._recommender, self._bare = recommender, flags.bare
+        self.examples: list[str] = []
+        self.unknown_users = 0
+        self.total: int | None = None
+        experiment = recommender.experiment
+        self._columns = replace(experiment.data, min_rating=None)
+        self._users = None
+        if "histories" in self._bare:
+            self.total = exchange.count_rows(Path(self._bare["histories"]))
+        elif "history" not in self._bare:
+            ids = None
+            if "users" in self._bare:
+                ids = exchange.read_users(Path(self._bare["users"]), self._columns)
+            self._users, missing = recommend.numbers(recommender.dataset, ids)
+            self.unknown_users, self.examples = len(missing), missing[:5]
+            self.total = len(self._users)
+
+    def histories(self) -> Iterator[Any]:
+        from jaxrec_diff import recommend
+
+        if self._users is not None:
+            yield from recommend.of_users(self._recommender, self._users)
+            return
+        for raw in self._raw():
+            part, missing = recommend.encode(self._recommender, *raw)
+            self.examples = [*self.examples, *missing][:5]
+            yield part
+
+    def _raw(self) -> Iterable[Any]:
+        import numpy as np
+        import pyarrow as pa
+
+        from jaxrec_diff import exchange
+
+        if "histories" in self._bare:
+            return exchange.read_histories(Path(self._bare["histories"]), self._columns)
+        ids = [word.strip() for word in self._bare["history"].split(",") if word.strip()]
+        return [exchange.Raw(pa.array(["1"]), pa.array(ids, pa.string()), np.array([0, len(ids)]))]
+
+
+def _table(lists: Any, recommender: Any) -> str:
+    """One list for a terminal."""
+    ids = recommender.vocabulary.ids
+    lines = ["rank       score  item"]
+    for place, (item, score) in enumerate(zip(lists.items[0], lists.scores[0], strict=True)):
+        if item > 0:
+            lines.append(f"{place + 1:>4}  {score:>10.4f}  {ids[int(item) - 1]}")
+    if lists.fallback[0]:
+        lines.append("no id of the history is known: these are the most popular items, by count")
+    if lists.spread is not None:
+        lines.append(f"spread over {recommender.draws} draws: {lists.spread[0]:.3f}")
+    return "\n".join(lines)
+
+
+def _words(summary: dict[str, Any]) -> str:
+    lines = []
+    if summary["output"]:
+        lines.append(
+            f"{summary['histories']:,} lists in {summary['output']}, "
+            f"{summary['users_per_second']:,.1f} users/s, "
+            f"peak memory {summary['peak_memory_mib']:,} MiB"
+        )
+    named = f" ({', '.join(summary['examples'])})" if summary["examples"] else ""
+    if summary["unknown_users"]:
+        lines.append(f"skipped {summary['unknown_users']:,} unknown users{named}")
+    if summary["unknown_ids"]:
+        lines.append(
+            f"skipped {summary['unknown_ids']:,} unknown ids{named} in "
+            f"{summary['touched']:,} histories"
+        )
+    if summary["fallbacks"]:
+        lines.append(f"{summary['fallbacks']:,} lists are the most popular items: nothing known")
+    return "\n".join(lines)
+
+
+def _peak_memory() -> int:
+    """MiB of this process at its largest."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)
