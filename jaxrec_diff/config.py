@@ -64,6 +64,7 @@ RUN_CONTROL = (
     "train.patience",
     "eval.batch_size",
     "eval.track_test",
+    "eval.controls",
     "eval.seeds",
     "parallel",
     "devices",

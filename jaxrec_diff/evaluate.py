@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff import batches, metrics, ranking, validation
+from jaxrec_diff import batches, graph, item_weights, metrics, ranking, validation
 from jaxrec_diff import controls as control_lists
 from jaxrec_diff.batches import Group, Slices
 from jaxrec_diff.models.base import HONEST, Model, Protocol, Rules
 
 _LIST = 20  # length of the lists that coverage and the other diagnostics look at
+_TUNING_ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class EvalConfig:
     """Draws of the sampler's noise; figures are means over them."""
     track_test: bool = False
     """Log test metrics at every evaluation (never used to pick a checkpoint)."""
+    controls: tuple[Literal["ease", "item_knn"], ...] = ()
+    """Further controls at the end of a run, tuned on validation: EASE, nearest neighbours."""
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
@@ -254,6 +257,51 @@ def spread(evaluations: list[Evaluation]) -> dict[str, float]:
     }
 
 
+class Tuned(NamedTuple):
+    """A control with the setting of its grid that does best on validation."""
+
+    setting: dict[str, float]
+    valid: float  # its validation metric
+    score: item_weights.Score
+
+
+def tune_controls(
+    rows: Slices,
+    inputs: Slices,
+    valid: Slices,
+    train_counts: np.ndarray,
+    config: EvalConfig,
+    rules: Rules,
+) -> dict[str, Tuned]:
+    """The controls of `config.controls`, tuned on at most `_TUNING_ROWS` rows of validation.
+
+    Args:
+      rows: what they learn from, row by row `items[start:end]`.
+      inputs: the items that each row of `valid` is scored by.
+      valid: histories and answers.
+      train_counts: i64[I], how often item j + 1 occurs in training.
+      config: settings.
+      rules: what may be recommended.
+    """
+    num_items = len(train_counts)
+    picked = np.arange(0, len(valid.start), -(-len(valid.start) // _TUNING_ROWS))
+    inputs, valid = (
+        Slices(part.items, *(column[picked] for column in part[1:])) for part in (inputs, valid)
+    )
+    out: dict[str, Tuned] = {}
+    if not config.controls:
+        return out
+    sets = graph.item_sets(rows, num_items)
+    for name in config.controls:
+        item_weights.check(name, num_items)
+        for setting, score in item_weights.candidates(name, sets, num_items):
+            top = _item_lists(score, inputs, valid, train_counts, config, rules)
+            found = means(_per_user(top, valid, config))[config.metric]
+            if name not in out or found > out[name].valid:
+                out[name] = Tuned(setting, found, score)
+    return out
+
+
 def controls(
     train: Slices,
     queries: Slices,
@@ -261,11 +309,23 @@ def controls(
     config: EvalConfig,
     rules: Rules,
     num_users: int = 0,
+    tuned: dict[str, Tuned] | None = None,
+    inputs: Slices | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Popularity, repeat-last-items and first-order transitions under the same rules."""
+    """Popularity, repeat-last-items and first-order transitions under the same rules.
+
+    Args:
+      train: training examples.
+      queries: histories and answers.
+      train_counts: i64[I], how often item j + 1 occurs in training.
+      config: settings.
+      rules: what may be recommended.
+      num_users: users in all, for rules that count those without a row.
+      tuned: further controls, from `tune_controls`; their setting stands beside their metrics.
+      inputs: the items that they score each row of `queries` by; its history by default.
+    """
     rows = len(queries.start) // rules.multiple_of * rules.multiple_of
     kept = Slices(queries.items, *(part[:rows] for part in queries[1:]))
-    relevant = _relevant(kept)
     allowed = train_counts > 0 if rules.trained_only else None
     tops = control_lists.controls(
         train,
@@ -275,11 +335,35 @@ def controls(
         mask_seen=rules.mask_seen,
         allowed=allowed,
     )
-    per_user = jax.jit(lambda top, relevant: metrics.per_user(top, relevant, config.ks))
     missing = missing_users(rules, num_users, rows)
-    return {
-        name: means(jax.device_get(per_user(top, relevant)), missing) for name, top in tops.items()
-    }
+    out = {name: means(_per_user(top, kept, config), missing) for name, top in tops.items()}
+    for name, control in (tuned or {}).items():
+        scored_by = queries if inputs is None else inputs
+        scored_by = Slices(scored_by.items, *(part[:rows] for part in scored_by[1:]))
+        top = _item_lists(control.score, scored_by, kept, train_counts, config, rules)
+        chosen = control.setting | {f"valid {config.metric}": control.valid}
+        out[name] = means(_per_user(top, kept, config), missing) | chosen
+    return out
+
+
+def _item_lists(score, inputs, queries, train_counts, config: EvalConfig, rules: Rules):
+    return item_weights.lists(
+        score,
+        inputs,
+        queries,
+        num_items=len(train_counts),
+        k=max(*config.ks, _LIST) + 1,
+        mask_seen=rules.mask_seen,
+        allowed=train_counts > 0 if rules.trained_only else None,
+    )
+
+
+_jitted_per_user = jax.jit(metrics.per_user, static_argnums=2)
+
+
+def _per_user(top: Any, queries: Slices, config: EvalConfig) -> dict[str, np.ndarray]:
+    """Every metric of every row, f32[N] each, from lists on the host."""
+    return jax.device_get(_jitted_per_user(top, _relevant(queries), config.ks))
 
 
 def missing_users(rules: Rules, num_users: int, num_rows: int) -> int:

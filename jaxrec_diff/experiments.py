@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrec_diff import batches, config, evaluate, feeds, models, report
+from jaxrec_diff import batches, config, evaluate, feeds, item_weights, models, report
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data import Dataset, dataset_name, load, optimum
 from jaxrec_diff.models.base import DataSpec, Model
@@ -65,6 +65,8 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
             f"devices={experiment.devices} asked for, but JAX sees {len(available)}; "
             f"at most {len(available)}"
         )
+    for control in experiment.eval.controls:
+        item_weights.check(control, dataset.num_items)
     mesh = parallel.make_mesh(available[: experiment.devices or len(available)])
     prepared = Prepared(name, source, experiment, dataset, mesh)
     loop.check(experiment.train, feed_of(prepared).num_examples, mesh)
@@ -185,15 +187,11 @@ def reevaluate(
 ) -> tuple[list[evaluate.Evaluation], dict[str, dict[str, float]]]:
     """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the controls."""
     prepared, model, params, state = restore(prepared, workdir)
-    experiment, dataset = prepared.experiment, prepared.dataset
-    slices = {"valid": dataset.valid, "test": dataset.test}[split]
+    experiment = prepared.experiment
     rules = evaluate.rules_of(experiment.eval, models.system(experiment.model).official)
     run = _evaluator(prepared, model, split, rules, diagnose=True)
     runs = evaluate.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
-    beside = evaluate.controls(
-        dataset.train, slices, dataset.train_counts, experiment.eval, rules, dataset.num_users
-    )
-    return runs, beside
+    return runs, _controls(prepared, split, rules, _tuned(prepared))
 
 
 def optimum_of(prepared: Prepared, slices: batches.Slices) -> dict[str, float]:
@@ -430,6 +428,7 @@ def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[
     experiment, dataset = prepared.experiment, prepared.dataset
     params, state = averaged(fitted.train), fitted.train.state
     protocols: dict[str, dict[str, Any]] = {}
+    tuned = _tuned(prepared)
     for protocol in ("honest", "official"):
         chosen = replace(experiment, eval=replace(experiment.eval, protocol=protocol))
         rules = evaluate.rules_of(chosen.eval, models.system(chosen.model).official)
@@ -442,14 +441,7 @@ def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[
         protocols[protocol] = {
             "metrics": found.metrics,
             "spread": evaluate.spread(runs) if len(runs) > 1 else {},
-            "controls": evaluate.controls(
-                dataset.train,
-                dataset.test,
-                dataset.train_counts,
-                chosen.eval,
-                rules,
-                dataset.num_users,
-            ),
+            "controls": _controls(run_as, "test", rules, tuned),
             "diagnostics": found.diagnostics,
             "num_users": len(dataset.test.start) // rules.multiple_of * rules.multiple_of,
         }
@@ -477,6 +469,51 @@ def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[
         "protocols": protocols,
         "data_hash": dataset.card["hash"],
     } | provenance(prepared)
+
+
+def _tuned(prepared: Prepared) -> dict[str, evaluate.Tuned]:
+    """The controls that have settings, tuned under the run's protocol."""
+    experiment, dataset = prepared.experiment, prepared.dataset
+    rows = dataset.profiles
+    if rows is None:  # histories without users: every row teaches, its answer too
+        train = dataset.train
+        rows = batches.Slices(train.items, train.start, train.stop, train.stop)
+    return evaluate.tune_controls(
+        rows,
+        _scored_by(prepared, "valid"),
+        dataset.valid,
+        dataset.train_counts,
+        experiment.eval,
+        evaluate.rules_of(experiment.eval, models.system(experiment.model).official),
+    )
+
+
+def _controls(prepared: Prepared, split: str, rules, tuned: dict[str, evaluate.Tuned]):
+    dataset = prepared.dataset
+    return evaluate.controls(
+        dataset.train,
+        {"valid": dataset.valid, "test": dataset.test}[split],
+        dataset.train_counts,
+        prepared.experiment.eval,
+        rules,
+        dataset.num_users,
+        tuned,
+        _scored_by(prepared, split),
+    )
+
+
+def _scored_by(prepared: Prepared, split: str) -> batches.Slices:
+    """What a row of a split may be scored by: what the model itself sees of it."""
+    dataset = prepared.dataset
+    slices, users = {
+        "valid": (dataset.valid, dataset.valid_users),
+        "test": (dataset.test, dataset.test_users),
+    }[split]
+    profiles = dataset.profiles
+    if profiles is None or models.feed(prepared.experiment.model) == "sequences":
+        return slices
+    start, end = profiles.start[users], profiles.end[users]
+    return batches.Slices(profiles.items, start, end, end)
 
 
 def _abstract_state(prepared: Prepared, model: Model):
