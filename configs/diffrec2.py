@@ -22,8 +22,8 @@ _FULL_SIZE = Experiment(
     model=DiffRec2Config(),
     data=DataConfig(max_len=49),
     train=TrainConfig(
-        batch_size=512, learning_rate=1e-3, clip_norm=1.0, num_epochs=500, eval_every=10,
-        patience=10,
+        batch_size=512, learning_rate=1e-3, schedule="step", decay_epochs=100, clip_norm=1.0,
+        num_epochs=500, eval_every=10, patience=10,
     ),
     eval=EvalConfig(metric="ndcg@10", protocol="official"),
 )  # fmt: skip

@@ -70,6 +70,13 @@ def code_means(
     return Codes(sums / jnp.maximum(counts, 1.0)[:, None, None], counts)
 
 
+def pick(codebook: jax.Array, codes: jax.Array) -> jax.Array:
+    """C[codes], f32[B, L, D], as a product: its gradient is one too, not a scatter of blocks."""
+    members = jax.nn.one_hot(codes, codebook.shape[0], dtype=codebook.dtype)
+    precision = jax.lax.Precision.HIGHEST  # picks rows bit by bit on any device
+    return jnp.einsum("bk,kld->bld", members, codebook, precision=precision)
+
+
 def update(codebook: jax.Array, found: Codes, *, decay: float = 0.0) -> jax.Array:
     """The codebook after a batch, f32[K, L, D]: codes that nobody picked stay.
 

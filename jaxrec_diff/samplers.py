@@ -28,7 +28,7 @@ Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
 Draw = Callable[[jax.Array], jax.Array]
 """Row i32[] of the path -> z, shaped like x_t."""
 
-Coefficient = Literal["std_small", "std_large", "var_small"]
+Coefficient = Literal["std_small", "std_large", "var_small", "exp_var"]
 
 
 class Steps(NamedTuple):
@@ -56,6 +56,7 @@ def ddpm_rows(
         "std_small": np.sqrt(variance),
         "std_large": np.sqrt(beta),
         "var_small": variance,
+        "exp_var": np.exp(0.5 * variance),
     }[noise]
     return Steps(
         t=ts,
@@ -82,7 +83,8 @@ def ddpm_steps(
       ts: falling step indices.
       temperature: factor on the noise; 0 keeps the means only (DiffRec, DDRM).
       noise: its coefficient: the posterior's deviation (DiffRec, DreamRec), sqrt(beta) (DiffuRec),
-        or the posterior's *variance* (as DimeRec's Algorithm 2 is printed).
+        the posterior's *variance* v (as DimeRec's Algorithm 2 is printed), or exp(v / 2), DiQDiff's
+        released exp(log v / 2) without the logarithm.
     """
     return _cast(ddpm_rows(betas, ts, temperature=temperature, noise=noise))
 

@@ -11,6 +11,7 @@ from jaxrec_diff.models import (
     diffrec2,
     diffurec,
     dimerec,
+    diqdiff,
     dreamrec,
     ldiffrec,
     lightgcn,
@@ -58,7 +59,7 @@ SYSTEMS: dict[type, System] = {
     lightgcn.LightGCNConfig: System(
         lightgcn.build, _MATRIX_SCRIPT, "pairs", lightgcn.export, _TABLES
     ),
-    diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE),
+    diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE, several_lengths=True),
     diffrec.DiffRecConfig: System(diffrec.build, _DIFFREC_SCRIPT, "interactions"),
     ldiffrec.LDiffRecConfig: System(ldiffrec.build, _DIFFREC_SCRIPT, "interactions"),
     ddrm.DDRMConfig: System(
@@ -76,6 +77,7 @@ SYSTEMS: dict[type, System] = {
         ("items",),
         several_lengths=True,
     ),
+    diqdiff.DiQDiffConfig: System(diqdiff.build, _HISTORIES_COMPETE),
 }
 
 

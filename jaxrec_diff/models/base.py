@@ -107,9 +107,9 @@ class SamplerConfig:
     """Scale of the noise of ddpm and closed_form."""
     spacing: Literal["trailing", "leading", "linspace", "quad", "trunc"] = "trailing"
     """Which steps are visited when there are fewer than the schedule has."""
-    noise: Literal["std_small", "std_large", "var_small"] = "std_small"
-    """Coefficient of ddpm's noise: deviation of the posterior, of the forward step, or the
-    posterior's variance itself (as one algorithm box prints it)."""
+    noise: Literal["std_small", "std_large", "var_small", "exp_var"] = "std_small"
+    """Coefficient of ddpm's noise: deviation of the posterior, of the forward step, the posterior's
+    variance itself (as one algorithm box prints it) or exp of half of it (as one script has it)."""
 
     def __post_init__(self) -> None:
         validation.at_least("model.sampler.steps", self.steps, 0)

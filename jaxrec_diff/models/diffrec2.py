@@ -17,13 +17,23 @@ default is named as ours.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff import forward, losses, noise, samplers, schedules, timesteps, validation
+from jaxrec_diff import (
+    batches,
+    forward,
+    losses,
+    noise,
+    samplers,
+    schedules,
+    timesteps,
+    validation,
+)
 from jaxrec_diff.models.base import (
     Aux,
     DataSpec,
@@ -251,6 +261,9 @@ def build(
 ) -> Model:
     """DiffRec2 as four pure functions and the other way to recommend as a probe.
 
+    Histories may come in several lengths (`batches.over_lengths`): exact under mask_mode="key",
+    where padding is hidden; under the others they are padded to L first.
+
     Args:
       config: settings.
       spec: sizes of the data; a history has `spec.max_len` places beside the noised one.
@@ -270,9 +283,15 @@ def build(
     def call(params, method, *args, **kwargs):
         return net.apply({"params": params}, *args, method=method, **kwargs)
 
+    def whole(seq):
+        """Histories as long as padding has to be: where it is hidden, as they are."""
+        missing = 0 if config.mask_mode == "key" else spec.max_len - seq.shape[1]
+        return jnp.pad(seq, ((0, 0), (0, missing)))
+
     def init(key, example):
+        seq = example.seq[0] if isinstance(example.seq, tuple) else example.seq
         return Variables(
-            net.init(key, example.seq)["params"],
+            net.init(key, seq)["params"],
             timesteps.init_history(config.num_steps) if config.step_sampler == "importance" else (),
         )
 
@@ -282,6 +301,7 @@ def build(
 
     def estimate(params, key, seq, row, xt, t):
         """f with dropout, every row under a key of its own."""
+        seq = whole(seq)
         k_jitter, k_drop = jax.random.split(key)
 
         def one(seq, row, xt, t, key):
@@ -304,7 +324,7 @@ def build(
         clean = params["items"][example.target]
         x0 = clean + jitter * noise.normal(k_item, row, clean.shape[1:])
         xt = forward.q_sample(tables, x0, t, noise.normal(k_eps, row, x0.shape[1:]))
-        x0_hat = estimate(params, k_net, example.seq, row, xt, t)
+        x0_hat = batches.over_lengths(partial(estimate, params, k_net), example.seq, row, xt, t)
         aim = jnp.where((t == 0)[:, None], clean, x0)
         if config.stop_grad_target:
             aim = jax.lax.stop_gradient(aim)
@@ -325,8 +345,9 @@ def build(
 
     def denoiser(params, key, query):
         """(xt f32[B, D] or [B, S, D], t i32[]) -> x0_hat, with all that has no step hoisted."""
-        mask = query.seq > 0
-        history = jittered(key, query.row, call(params, "embed", query.seq))
+        seq = whole(query.seq)
+        mask = seq > 0
+        history = jittered(key, query.row, call(params, "embed", seq))
         if config.history_blind:
             memory = call(params, "remember", history, mask)
 

@@ -394,3 +394,20 @@ def test_one_step_over_a_thousand_is_one_row_of_the_schedule():
     np.testing.assert_allclose(
         samplers.ddpm_rows(schedules.respace(betas, ts)).a, rows.a, rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("mask_mode", ["key", "query"])
+def test_several_lengths_change_no_estimate(mask_mode):
+    config = DiffRec2Config(
+        **TINY, schedule="linear", num_steps=4, beta_stop=0.3, mask_mode=mask_mode,
+        dropout_rate=0.0, embedding_dropout_rate=0.0,
+    )  # fmt: skip
+    model = diffrec2.build(config, SPEC)
+    seq = jnp.array([[2, 0, 0], [4, 0, 0], [1, 3, 5], [5, 2, 0]])
+    whole = Sequences(seq, jnp.array([1, 2, 3, 4]), jnp.ones(4), jnp.arange(4))
+    parts = whole._replace(seq=(seq[:2, :1], seq[2:]))
+    params, state = model.init(jax.random.key(0), whole)
+    loss = jax.jit(model.loss)
+    for name, value in loss(params, state, jax.random.key(1), whole)[1].metrics.items():
+        cut = loss(params, state, jax.random.key(1), parts)[1].metrics[name]
+        np.testing.assert_allclose(cut, value, rtol=1e-5)
