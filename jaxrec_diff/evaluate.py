@@ -324,6 +324,20 @@ def controls(
       tuned: further controls, from `tune_controls`; their setting stands beside their metrics.
       inputs: the items that they score each row of `queries` by; its history by default.
     """
+    found = controls_per_user(train, queries, train_counts, config, rules, tuned, inputs)
+    return control_means(found, config, rules, num_users, tuned)
+
+
+def controls_per_user(
+    train: Slices,
+    queries: Slices,
+    train_counts: np.ndarray,
+    config: EvalConfig,
+    rules: Rules,
+    tuned: dict[str, Tuned] | None = None,
+    inputs: Slices | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Every metric of every row, f32[N] each, of what `controls` takes the means of."""
     rows = len(queries.start) // rules.multiple_of * rules.multiple_of
     kept = Slices(queries.items, *(part[:rows] for part in queries[1:]))
     allowed = train_counts > 0 if rules.trained_only else None
@@ -335,14 +349,29 @@ def controls(
         mask_seen=rules.mask_seen,
         allowed=allowed,
     )
-    missing = missing_users(rules, num_users, rows)
-    out = {name: means(_per_user(top, kept, config), missing) for name, top in tops.items()}
+    out = {name: _per_user(top, kept, config) for name, top in tops.items()}
     for name, control in (tuned or {}).items():
         scored_by = queries if inputs is None else inputs
         scored_by = Slices(scored_by.items, *(part[:rows] for part in scored_by[1:]))
         top = _item_lists(control.score, scored_by, kept, train_counts, config, rules)
-        chosen = control.setting | {f"valid {config.metric}": control.valid}
-        out[name] = means(_per_user(top, kept, config), missing) | chosen
+        out[name] = _per_user(top, kept, config)
+    return out
+
+
+def control_means(
+    per_user: dict[str, dict[str, np.ndarray]],
+    config: EvalConfig,
+    rules: Rules,
+    num_users: int = 0,
+    tuned: dict[str, Tuned] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Means of `controls_per_user`, and the setting of each control that has one."""
+    out = {}
+    for name, values in per_user.items():
+        missing = missing_users(rules, num_users, len(next(iter(values.values()))))
+        out[name] = means(values, missing)
+        if tuned and name in tuned:
+            out[name] |= tuned[name].setting | {f"valid {config.metric}": tuned[name].valid}
     return out
 
 

@@ -156,7 +156,7 @@ def train(
     phases = _stages(prepared, say, on_progress)
     fitted = stages.run(phases, dataset, _fit, workdir)
     prepared = _with_exports(prepared, workdir)
-    results = _results(prepared, fitted, time.time() - started)
+    results = _results(prepared, fitted, time.time() - started, workdir)
     report.write_json(finished, results)
     return results
 
@@ -424,7 +424,9 @@ def _evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose:
     )
 
 
-def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[str, Any]:
+def _results(
+    prepared: Prepared, fitted: loop.Fit, wall_seconds: float, workdir: Path
+) -> dict[str, Any]:
     experiment, dataset = prepared.experiment, prepared.dataset
     params, state = averaged(fitted.train), fitted.train.state
     protocols: dict[str, dict[str, Any]] = {}
@@ -438,10 +440,16 @@ def _results(prepared: Prepared, fitted: loop.Fit, wall_seconds: float) -> dict[
         run = _evaluator(run_as, build(run_as), "test", rules, diagnose=True)
         runs = evaluate.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
         found = evaluate.mean_over_seeds(runs)
+        beside = _controls_per_user(run_as, "test", rules, tuned)
+        if protocol == experiment.eval.protocol:
+            path = per_user_path(workdir)
+            write_per_user(prepared, dataset.test, "test", found, path, beside)
         protocols[protocol] = {
             "metrics": found.metrics,
             "spread": evaluate.spread(runs) if len(runs) > 1 else {},
-            "controls": _controls(run_as, "test", rules, tuned),
+            "controls": evaluate.control_means(
+                beside, chosen.eval, rules, dataset.num_users, tuned
+            ),
             "diagnostics": found.diagnostics,
             "num_users": len(dataset.test.start) // rules.multiple_of * rules.multiple_of,
         }
@@ -489,14 +497,23 @@ def _tuned(prepared: Prepared) -> dict[str, evaluate.Tuned]:
 
 
 def _controls(prepared: Prepared, split: str, rules, tuned: dict[str, evaluate.Tuned]):
+    return evaluate.control_means(
+        _controls_per_user(prepared, split, rules, tuned),
+        prepared.experiment.eval,
+        rules,
+        prepared.dataset.num_users,
+        tuned,
+    )
+
+
+def _controls_per_user(prepared: Prepared, split: str, rules, tuned: dict[str, evaluate.Tuned]):
     dataset = prepared.dataset
-    return evaluate.controls(
+    return evaluate.controls_per_user(
         dataset.train,
         {"valid": dataset.valid, "test": dataset.test}[split],
         dataset.train_counts,
         prepared.experiment.eval,
         rules,
-        dataset.num_users,
         tuned,
         _scored_by(prepared, split),
     )
@@ -598,19 +615,40 @@ def check_vocabulary(prepared: Prepared, workdir: Path) -> None:
         )
 
 
+def per_user_path(workdir: Path) -> Path:
+    """Where a run keeps the test values of every user."""
+    return workdir / "per_user.parquet"
+
+
 def write_per_user(
-    prepared: Prepared, slices: batches.Slices, split: str, found: evaluate.Evaluation, path: Path
+    prepared: Prepared,
+    slices: batches.Slices,
+    split: str,
+    found: evaluate.Evaluation,
+    path: Path,
+    beside: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> None:
-    """One row a user: raw id, history length, answers and every metric."""
+    """One row a user: raw id, history length, answers and how often these occur in training on
+    average, every metric, and every metric of the controls as `control:metric`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     users = {"valid": prepared.dataset.valid_users, "test": prepared.dataset.test_users}[split]
     rows = len(next(iter(found.per_user.values())))
+    sizes = (slices.stop - slices.end)[:rows].astype(np.int64)
+    row = np.repeat(np.arange(rows), sizes)
+    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + slices.end[row]
+    counts = prepared.dataset.train_counts[slices.items[place] - 1]
     columns = {
         "user_id": prepared.dataset.user_ids[users[:rows]],
         "history_length": (slices.end - slices.start)[:rows],
-        "answers": (slices.stop - slices.end)[:rows],
+        "answers": sizes,
+        "answer_popularity": np.bincount(row, counts, rows) / np.maximum(sizes, 1),
     }
+    columns |= {name: values.astype(np.float32) for name, values in found.per_user.items()}
+    for control, metrics in beside.items():
+        columns |= {f"{control}:{name}": values for name, values in metrics.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns | found.per_user), path)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(pa.table(columns), partial, compression="zstd")
+    partial.replace(path)
