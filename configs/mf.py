@@ -14,7 +14,7 @@ from jaxrec_diff.training.config import TrainConfig
 
 DEFAULT = Experiment(
     model=MFConfig(),
-    train=TrainConfig(batch_size=2048, learning_rate=1e-3, num_epochs=60, patience=5),
+    train=TrainConfig(batch_size=2048, learning_rate=5e-3, num_epochs=40, patience=5),
     eval=EvalConfig(metric="recall@20", ks=(10, 20, 50, 100)),
 )
 _ML_1M = replace(

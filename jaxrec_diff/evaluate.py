@@ -371,7 +371,7 @@ def control_means(
         missing = missing_users(rules, num_users, len(next(iter(values.values()))))
         out[name] = means(values, missing)
         if tuned and name in tuned:
-            out[name] |= tuned[name].setting | {f"valid {config.metric}": tuned[name].valid}
+            out[name] |= tuned[name].setting | {f"valid_{config.metric}": tuned[name].valid}
     return out
 
 

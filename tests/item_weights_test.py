@@ -132,7 +132,7 @@ def test_controls_are_tuned_on_validation_and_scored_on_the_split():
     beside = evaluate.controls(examples, valid, counts, config, HONEST, tuned=tuned, inputs=valid)
     for name in ("ease", "item_knn"):
         np.testing.assert_allclose(beside[name]["recall@5"], tuned[name].valid, rtol=1e-6)
-        assert beside[name]["valid recall@5"] == tuned[name].valid
+        assert beside[name]["valid_recall@5"] == tuned[name].valid
     assert beside["ease"]["regularisation"] == chosen
     assert set(beside) >= {"popularity", "transitions"}
 
