@@ -1,6 +1,6 @@
 """How fast does DiffuRec train and recommend on real lengths, against eager PyTorch?
 
-    python benchmarks/diffurec.py --data PATH/amazon-beauty [--workdir RUN] [--repeats 2]
+    python benchmarks/diffurec.py --data amazon-beauty/interactions.parquet [--workdir RUN]
 
 Train steps of 512 examples and recommendations to test users, with the released network (four
 blocks, width 128, 50 places, 12,101 items, 32 steps): every history padded to 50 places, cut to a
@@ -9,7 +9,7 @@ same settings, it also asks how few reverse steps leave its test NDCG@10 within 
 line a measurement and, last, the ratios. Times are the process's, so pin one thread:
 
     XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
-        taskset -c 0 python benchmarks/diffurec.py --data PATH/amazon-beauty
+        taskset -c 0 python benchmarks/diffurec.py --data amazon-beauty/interactions.parquet
 """
 
 import argparse
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import torch_diffurec
 
-from jaxrec_diff import config, evaluate, experiments, models
+from jaxrec_diff import config, evaluate, experiments, feeds, models
 from jaxrec_diff.models.base import SamplerConfig
 from jaxrec_diff.training import loop, optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
@@ -106,9 +106,8 @@ def train_rate(name: str, prepared: experiments.Prepared, repeats: int) -> float
         jax.block_until_ready(updates.run(args[0], data, *args[1:], np.int32(0), np.int32(1)))
 
     rate = real / median_seconds(run, repeats)
-    places = [] if feed.order is None else sorted({g.query.keywords["length"]
-                                                   for g in feed.groups["test"]})  # fmt: skip
-    say(question="train step", which=name, lengths=places, examples_per_second=rate)
+    lengths = feeds.bucket_lengths(prepared.dataset.train, prepared.experiment.data)
+    say(question="train step", which=name, lengths=lengths, examples_per_second=rate)
     return rate
 
 

@@ -1,6 +1,6 @@
 """Does DiffuRec learn as fast as the released code? Mean cross entropy over its first steps.
 
-    python benchmarks/diffurec_parity.py --data PATH/ml-1m [--seed 1997]
+    python benchmarks/diffurec_parity.py --data PATH/ml-1m/interactions.parquet [--seed 1997]
 
 The released code at L = 20, width 64, one block and batches of 256 has a mean cross entropy of
 15.77, 8.69 and 8.06 over its first 500, the next 500 and the next 437 steps on ML-1M. Prints a json

@@ -92,7 +92,7 @@ def train_step(model: DiffuRec, optimizer, seq: torch.Tensor, target: torch.Tens
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """DiffuRec (arXiv:2304.00686), settings of the released code where the data set is known.
 
-    bin/train --model=diffurec --data=PATH/amazon-beauty --eval.protocol=official
+    bin/train --model=diffurec --data=amazon-beauty/interactions.parquet --eval.protocol=official
 
 Published, full ranking in percent: Amazon Beauty HR@10 7.91, NDCG@10 4.75; ML-1M 26.26, 14.79.
 Re-runs of the released code give 7.83, 4.73 and, on ML-1M with another noise law, 23.75, 12.78.

@@ -1,6 +1,6 @@
 """SASRec (arXiv:1808.09781) against the whole catalogue: the yardstick of the sequence models.
 
-    bin/train --model=sasrec --data=PATH/amazon-beauty --eval.protocol=official
+    bin/train --model=sasrec --data=amazon-beauty/interactions.parquet --eval.protocol=official
 
 `--model.loss=bce` is the released loss. Figures quoted for SASRec beside diffusion models (Amazon
 Beauty, full ranking: HR@10 6.26, NDCG@10 3.23 %) are of that loss.
