@@ -83,7 +83,7 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
         given, origin = tuple(arrays), experiment.embeddings or "no backbone"
     if experiment.embeddings and not system.needs:
         raise ValueError(f"{name} starts from no arrays; leave out {experiment.embeddings}")
-    for array in system.needs:
+    for array in () if system.spared(experiment.model) else system.needs:
         if array not in given:
             raise ValueError(
                 f"{name} needs an array {array!r}, but {origin} has {', '.join(given) or 'none'}"

@@ -117,3 +117,22 @@ def test_a_model_without_phases_takes_none(capsys):
     assert cli.main(["train", "--model=dimerec", "--backbone=mf"]) == 2
     assert "takes none" in capsys.readouterr().err
     assert config.preset("dimerec", "synthetic").experiment.backbone is None
+
+
+@pytest.mark.slow
+def test_latent_diffusion_clusters_the_arrays_it_is_given(tmp_path, capsys):
+    # two groups of items, far apart
+    points = np.random.default_rng(0).normal(size=(40, 4)) + 9.0 * (np.arange(40) % 4 == 0)[:, None]
+    np.savez(tmp_path / "items.npz", items=points)
+    flags = [
+        *(flag for flag in DATA if "--model" not in flag), "--model.encoder-dims=6",
+        "--model.denoiser-dims=6", "--model.process.num-steps=3",
+    ]  # fmt: skip
+    command = ["train", "--model=ldiffrec", *flags]
+    run = f"--workdir={tmp_path / 'run'}"
+    assert cli.main([*command, run, f"--backbone={tmp_path / 'items.npz'}"]) == 0
+    assert cli.main(["evaluate", run, "--split=valid"]) == 0
+    np.savez(tmp_path / "few.npz", items=points[:7])
+    run = f"--workdir={tmp_path / 'few'}"
+    assert cli.main([*command, run, f"--backbone={tmp_path / 'few.npz'}"]) == 2
+    assert "has shape (7, 4), but there are 40 items" in capsys.readouterr().err

@@ -35,6 +35,8 @@ class System(NamedTuple):
     exports: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     """Arrays that `DataSpec.exports` must hold: "users" f32[U, D], "items" f32[I, D]."""
+    spared: Callable[[Any], bool] = lambda config: False
+    """Whether settings do without what the system `needs`."""
     several_lengths: bool = False
     """Whether `seq` may be a tuple of batches of different lengths (`batches.over_lengths`)."""
 
@@ -61,7 +63,13 @@ SYSTEMS: dict[type, System] = {
     ),
     diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE, several_lengths=True),
     diffrec.DiffRecConfig: System(diffrec.build, _DIFFREC_SCRIPT, "interactions"),
-    ldiffrec.LDiffRecConfig: System(ldiffrec.build, _DIFFREC_SCRIPT, "interactions"),
+    ldiffrec.LDiffRecConfig: System(
+        ldiffrec.build,
+        _DIFFREC_SCRIPT,
+        "interactions",
+        needs=("items",),
+        spared=lambda config: config.clusters == 1,
+    ),
     ddrm.DDRMConfig: System(
         ddrm.build,
         _MATRIX_SCRIPT,
