@@ -10,6 +10,7 @@ say the same twice, its provenance, and the curve over epochs. A path of data in
 import argparse
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def collect(workdir: Path) -> dict[str, Any]:
     data = os.environ.get("JAXREC_DATA", "")
     if data:
         results["command"] = results["command"].replace(data, "$JAXREC_DATA")
+    # where a run was kept says nothing about it
+    results["command"] = re.sub(r" --workdir[= ]\S+", "", results["command"])
     best = {
         split: max(line[f"{split}/{metric}"] for line in lines)
         for split in ("valid", "test")

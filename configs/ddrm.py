@@ -4,6 +4,10 @@
     bin/train --model=ddrm --data=PATH/ml-1m-noisy --preset=ml-1m-noisy-mf
     bin/train --model=ddrm --data=PATH/ml-1m-noisy --backbone=tables.npz
 
+tables.npz holds users f32[U, D] and items f32[I, D], by these names or by those of the released
+checkpoints, which PyTorch turns into it: np.savez("tables.npz", **{name: table.numpy() for name,
+table in torch.load(path, weights_only=True).items()}).
+
 The released settings, a preset for each backbone; every run prints its two controls, the backbone
 itself and the mean of a user's items. Two readings of the released LightGCN settings are worth
 knowing: they take the tables two steps along the graph (model.layers), where the backbone is far

@@ -335,12 +335,24 @@ def _with_exports(prepared: Prepared, workdir: Path) -> Prepared:
     return prepared._replace(exports=_read_arrays(stages.export_path(workdir, _BACKBONE)))
 
 
+# What DDRM's released MF, LightGCN and SGL call their tables.
+_RELEASED = {
+    f"{name}.weight": side
+    for side, names in (
+        ("users", ("user_emb", "embedding_user", "users_feature")),
+        ("items", ("item_emb", "embedding_item", "items_feature")),
+    )
+    for name in names
+}
+
+
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, those with a released code's names under ours."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist; it should hold arrays such as users and items")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            return {_RELEASED.get(name, name): stored[name] for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile):
         raise ValueError(f"{path} cannot be read as npz without pickled objects") from None
 
