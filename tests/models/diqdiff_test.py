@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import forward, quantize, samplers, timesteps
+from jaxrec_diff import batches, forward, quantize, samplers, timesteps
 from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff.config import preset
+from jaxrec_diff.data import DataConfig, load
 from jaxrec_diff.models import diqdiff
 from jaxrec_diff.models.base import DataSpec, SamplerConfig
 from jaxrec_diff.models.diqdiff import DiQDiffConfig, Quantiser, latest_last
@@ -328,3 +330,24 @@ def test_frozen_codes_are_the_noiseless_choice_from_the_codebook():
 def test_bad_settings_are_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         DiQDiffConfig(**settings)
+
+
+# First batch of the released code: total loss and contrast.
+ANCHORS = {"amazon-beauty": (45.54, 0.140), "ml-1m": (55.00, 0.0053)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ANCHORS)
+def test_first_batch_of_real_data_costs_what_the_released_code_says(real_data, name):
+    experiment = preset("diqdiff", name).experiment
+    dataset = load(str(real_data / name / "interactions.parquet"), DataConfig(max_len=50))
+    spec = DataSpec(dataset.num_users, dataset.num_items, 50)
+    model = diqdiff.build(experiment.model, spec)
+    index = np.random.default_rng(0).choice(len(dataset.train.start), 1024, replace=False)
+    example = batches.sequences(dataset.train, jnp.asarray(index, jnp.int32), max_len=50)
+    params, state = jax.jit(model.init)(jax.random.key(0), example)
+    _, aux = jax.jit(model.loss)(params, state, jax.random.key(1), example)
+    total, contrast = ANCHORS[name]
+    # sums of a random network: other weights move them by a few in a hundred
+    np.testing.assert_allclose(aux.metrics["loss"], total, rtol=0.08)
+    np.testing.assert_allclose(aux.metrics["contrast"], contrast, rtol=0.5)
