@@ -64,6 +64,9 @@ class DiffRec2Config:
     """Dropout inside the Transformer."""
     embedding_dropout_rate: float = 0.3
     """Dropout of the history's embeddings."""
+    position_scale: float = 1.0
+    """Deviation of the initial positions. Attention finds the latest item by its position alone:
+    it reads in the noised place, not in that item's."""
     mask_mode: MaskMode = "key"
     """What padding means to attention; key: it is not looked at."""
     schedule: Literal["linear_scaled", "linear", "cosine", "sqrt", "trunc_lin"] = "linear_scaled"
@@ -125,6 +128,7 @@ class DiffRec2Config:
         validation.at_least("model.num-blocks", self.num_blocks, 1)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         validation.within("model.embedding-dropout-rate", self.embedding_dropout_rate, 0, 0.999)
+        validation.at_least("model.position-scale", self.position_scale, 0)
         validation.within("model.beta-item", self.beta_item, 0, 1)
         validation.at_least("model.mse-weight", self.mse_weight, 0)
         validation.at_least("model.rec-weight", self.rec_weight, 0)
@@ -150,7 +154,9 @@ class DiffRec2Net(nn.Module):
         scale = 1.0 if config.out_norm else 0.02
         normal = nn.initializers.normal
         self.items = self.param("items", normal(scale), (self.num_items + 2, width))
-        self.positions = self.param("positions", normal(0.02), (self.max_len + 1, width))
+        self.positions = self.param(
+            "positions", normal(config.position_scale), (self.max_len + 1, width)
+        )
         self.transformer = Transformer(
             width=width,
             num_blocks=config.num_blocks,
