@@ -47,7 +47,9 @@ def tops(prepared, params, state, key, batch_size: int) -> np.ndarray:
         head = model.head(params, state)
         return ranking.top(points, head.table, head.bias, k=10, pool=model.pool).items
 
-    count = min(_ROWS, len(prepared.dataset.test.start)) // batch_size * batch_size
+    count = min(_ROWS, len(prepared.dataset.test.start))
+    batch_size = min(batch_size, count)
+    count = count // batch_size * batch_size
     index = jnp.arange(count, dtype=jnp.int32).reshape(-1, batch_size)
     return np.concatenate([np.asarray(ask(part)) for part in index])
 
@@ -125,7 +127,9 @@ def main() -> None:
         "codebook of 64 users": {"eval_codes": "official", "batch_size": 64},
     }
     if options.only != "diqdiff":
-        for training in ({}, {"ce_weight": 1.0}, {"history_blind": True, "ce_weight": 1.0}):
+        paper: dict[str, Any] = {}
+        guided = {"ce_weight": 1.0}
+        for training in (paper, guided, guided | {"history_blind": True}):
             compare("diffrec2", chain, training, options, flags)
     if options.only != "diffrec2":
         for training in ({"svq": "official"}, {"svq": "paper"}):
