@@ -15,7 +15,7 @@ from typing import Any
 from jaxrec_diff.terminal import quiet_start, refuse, split_flags
 
 # Word on the command line -> module of `commands`, loaded when it is asked for.
-COMMANDS = {name: name for name in ("recommend", "compare")}
+COMMANDS = {name: name for name in ("recommend", "compare", "report")}
 
 TRAIN_USAGE = """\
 usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
@@ -114,6 +114,7 @@ def _train(argv: list[str]) -> int:
         print(str(error), file=sys.stderr)
         return 128 + error.signum
     _show(results)
+    _report(prepared, workdir)
     print(f"everything is in {workdir}")
     return 0
 
@@ -184,6 +185,26 @@ def _evaluate(argv: list[str]) -> int:
         print(f"per-user values are in {bare['per-user']}")
     print(f"results are in {output}")
     return 0
+
+
+def _report(prepared: Any, workdir: Path) -> None:
+    """Writes report.html, unless JAXREC_REPORT is 0; a run is finished without it."""
+    from jaxrec_diff import figures
+
+    if (workdir / "report.html").exists() or os.environ.get("JAXREC_REPORT") == "0":
+        return
+    later = f"bin/report --workdir={workdir}"
+    if not figures.available():
+        print(f"{later} makes a page of it all")
+        return
+    from jaxrec_diff import run_report
+
+    try:
+        run_report.write(workdir, prepared)
+    except Exception as error:  # whatever it is, the results are safe
+        if os.environ.get("JAXREC_TRACEBACK"):
+            raise
+        print(f"no report: {type(error).__name__}: {error}; try {later}", file=sys.stderr)
 
 
 def _card(prepared: Any) -> str:

@@ -194,6 +194,15 @@ def reevaluate(
     return runs, _controls(prepared, split, rules, _tuned(prepared))
 
 
+def evaluate_split(prepared: Prepared, params: Any, state: Any, split: str) -> evaluate.Evaluation:
+    """One draw of a model under the settings of `prepared`, which may differ from a run's."""
+    rules = evaluate.rules_of(
+        prepared.experiment.eval, models.system(prepared.experiment.model).official
+    )
+    run = _evaluator(prepared, build(prepared), split, rules)
+    return evaluate.over_seeds(run, params, state, prepared.experiment.seed, 1)[0]
+
+
 def optimum_of(prepared: Prepared, slices: batches.Slices) -> dict[str, float]:
     """The best reachable figures, where the law of the data is known; else {}.
 
@@ -500,7 +509,7 @@ def _tuned(prepared: Prepared) -> dict[str, evaluate.Tuned]:
         rows = batches.Slices(train.items, train.start, train.stop, train.stop)
     return evaluate.tune_controls(
         rows,
-        _scored_by(prepared, "valid"),
+        scored_by(prepared, "valid"),
         dataset.valid,
         dataset.train_counts,
         experiment.eval,
@@ -527,11 +536,11 @@ def _controls_per_user(prepared: Prepared, split: str, rules, tuned: dict[str, e
         prepared.experiment.eval,
         rules,
         tuned,
-        _scored_by(prepared, split),
+        scored_by(prepared, split),
     )
 
 
-def _scored_by(prepared: Prepared, split: str) -> batches.Slices:
+def scored_by(prepared: Prepared, split: str) -> batches.Slices:
     """What a row of a split may be scored by: what the model itself sees of it."""
     dataset = prepared.dataset
     slices, users = {
@@ -539,7 +548,8 @@ def _scored_by(prepared: Prepared, split: str) -> batches.Slices:
         "test": (dataset.test, dataset.test_users),
     }[split]
     profiles = dataset.profiles
-    if profiles is None or models.feed(prepared.experiment.model) == "sequences":
+    of_rows = models.feed(prepared.experiment.model) in ("interactions", "pairs", "user_pairs")
+    if profiles is None or not of_rows:
         return slices
     start, end = profiles.start[users], profiles.end[users]
     return batches.Slices(profiles.items, start, end, end)

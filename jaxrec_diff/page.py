@@ -18,9 +18,11 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .3rem .65rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; white-space: normal; min-width: 9rem; }
+td.text, th.text { text-align: left; } td.text { white-space: normal; min-width: 9rem; }
+td small { color: var(--soft); font-weight: 400; }
 tr.best td { font-weight: 600; background: var(--wash); }
 figure { margin: .75rem 0; } figure svg { max-width: 100%; height: auto; display: block; }
+.side { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; }
 figcaption { color: var(--soft); font-size: .875rem; }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: .75rem;
   overflow-x: auto; font-size: .8rem; }
@@ -51,17 +53,15 @@ def document(title: str, sections: Sequence[tuple[str, str]], lead: str = "") ->
     )
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, best: int | None = None, text: int = 1
-) -> str:
-    """A table of plain texts; `best` is a row to set off, the first `text` columns are words."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, best: int | None = None) -> str:
+    """A table of plain texts; `best` is a row to set off; a second line of a cell is small."""
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
     for number, row in enumerate(rows):
-        cells = "".join(
-            f'<td class="text">{escape(cell)}</td>'
-            if 0 < place < text
-            else f"<td>{escape(cell)}</td>"
-            for place, cell in enumerate(row)
-        )
+        cells = "".join(f"<td>{_cell(cell)}</td>" for cell in row)
         lines.append(f'<tr class="best">{cells}</tr>' if number == best else f"<tr>{cells}</tr>")
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def _cell(text: str) -> str:
+    first, newline, rest = text.partition("\n")
+    return escape(first) + (f"<br><small>{escape(rest)}</small>" if newline else "")

@@ -283,22 +283,27 @@ def known_users(dataset: Dataset) -> Slices:
 
 def of_users(recommender: Recommender, users: np.ndarray, size: int = 8192) -> Iterator[Histories]:
     """The whole histories of users by number."""
-    import pyarrow as pa
-
-    dataset = recommender.dataset
-    whole = known_users(dataset)
+    whole = known_users(recommender.dataset)
     for begin in range(0, len(users), size):
         part = users[begin : begin + size]
-        lengths = (whole.end - whole.start)[part].astype(np.int64)
-        offsets = np.append(0, np.cumsum(lengths))
-        at = np.arange(offsets[-1]) + np.repeat(whole.start[part] - offsets[:-1], lengths)
-        yield Histories(
-            pa.array(dataset.user_ids[part]),
-            whole.items[at].astype(np.int32),
-            offsets,
-            part.astype(np.int32),
-            np.zeros(len(part), np.int32),
-        )
+        rows = Slices(whole.items, *(column[part] for column in whole[1:]))
+        yield of_rows(recommender, rows, part)
+
+
+def of_rows(recommender: Recommender, rows: Slices, users: np.ndarray) -> Histories:
+    """The histories of some rows, asked by known users: what each had done by then."""
+    import pyarrow as pa
+
+    lengths = (rows.end - rows.start).astype(np.int64)
+    offsets = np.append(0, np.cumsum(lengths))
+    at = np.arange(offsets[-1]) + np.repeat(rows.start - offsets[:-1], lengths)
+    return Histories(
+        pa.array(recommender.dataset.user_ids[users]),
+        rows.items[at].astype(np.int32),
+        offsets,
+        users.astype(np.int32),
+        np.zeros(len(users), np.int32),
+    )
 
 
 def encode(

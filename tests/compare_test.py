@@ -93,6 +93,20 @@ def test_the_same_run_twice_is_refused():
         compare.board([run("a", 0, values), run("a", 0, values)])
 
 
+def test_a_run_keeps_how_often_answers_were_trained_on(clicks_run, clicks):
+    rows = [line.split(",") for line in clicks.read_text().splitlines()[1:]]
+    histories: dict[str, list] = {}
+    for user, item, _, _ in sorted(rows, key=lambda row: row[2]):
+        histories.setdefault(user, []).append(item)
+    trained = [item for items in histories.values() for item in items[:-2]]
+    table = pq.read_table(clicks_run / "per_user.parquet").to_pylist()
+    assert len(table) == len(histories)
+    for row in table:
+        items = histories[row["user_id"]]
+        assert row["answer_popularity"] == trained.count(items[-1])
+        assert (row["history_length"], row["answers"]) == (len(items) - 1, 1)
+
+
 def test_the_command_reads_what_training_left(clicks_run, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(clicks_run, other, ignore=shutil.ignore_patterns("checkpoints"))
@@ -107,9 +121,6 @@ def test_the_command_reads_what_training_left(clicks_run, tmp_path, capsys):
     for metric in ("hr@10", "ndcg@20"):
         want = results["controls"]["popularity"][metric]
         assert stored[f"popularity:{metric}"].mean() == pytest.approx(want, abs=1e-6)
-    # the mean training count of a user's answers, from the files alone
-    with np.load(other / "vocab.npz") as vocabulary:
-        assert set(stored["user_id"]) <= set(vocabulary["user_ids"])
     pq.write_table(
         pa.table(stored | {"ndcg@10": 1 - stored["ndcg@10"]}), other / "per_user.parquet"
     )

@@ -9,6 +9,9 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     flags = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 
+# Tests of the report write it themselves; every other training would only take longer.
+os.environ.setdefault("JAXREC_REPORT", "0")
+
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 

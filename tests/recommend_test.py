@@ -26,7 +26,12 @@ def untrained(name: str) -> experiments.Restored:
     known = config.flag_names(wanted)
     wanted = config.parse(wanted, [f"--{k}={v}" for k, v in SMALL.items() if k in known])
     prepared = experiments.prepare(name, wanted, "synthetic")
+    counts = prepared.dataset.train_counts.copy()
+    counts[[2, 17]] = 0  # as if nobody had trained on them
+    prepared = prepared._replace(dataset=prepared.dataset._replace(train_counts=counts))
     needs = models.system(wanted.model).needs
+    if wanted.backbone is not None:
+        needs = models.system(wanted.backbone.model).exports
     if needs:
         sizes = {"users": prepared.dataset.num_users, "items": prepared.dataset.num_items}
         rng = np.random.default_rng(3)
@@ -50,7 +55,7 @@ def test_lists_are_those_of_the_model(name):
     prepared, model, params, state = restored
     dataset, feed = prepared.dataset, experiments.feed_of(prepared)
     rows = dataset.test
-    if models.feed(prepared.experiment.model) != "sequences":
+    if models.feed(prepared.experiment.model) in ("interactions", "pairs", "user_pairs"):
         rows = dataset.profiles._replace(
             **{k: getattr(dataset.profiles, k)[dataset.test_users] for k in ("start", "end")}
         )

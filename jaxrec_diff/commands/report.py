@@ -1,0 +1,26 @@
+"""`bin/report`: the page of a finished run."""
+
+from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workdir
+
+USAGE = """\
+usage: bin/report --workdir=DIR
+
+Writes DIR/report.html, one file that needs no network: curves, metrics beside controls with
+intervals, quality against reverse steps, strata, walks of the reverse process, example
+users, the data card, settings and the command. bin/train writes it too where matplotlib is.
+"""
+
+
+def run(argv: list[str]) -> int:
+    flags = split_flags(argv, ("workdir",))
+    if flags.help:
+        print(USAGE)
+        return 0
+    if flags.dotted:
+        return refuse(f"unknown flag {flags.dotted[0]}; see bin/report --help")
+    workdir = trained_workdir(flags)
+    quiet_start()
+    from jaxrec_diff import run_report
+
+    print(f"the report is {run_report.write(workdir)}")
+    return 0
