@@ -106,7 +106,8 @@ def fit(
       Stopped: after `stop_asked`.
     """
     check(config, num_examples, mesh)
-    per_epoch = num_examples // config.batch_size
+    left = config.epoch_sampler == "whole" and num_examples % config.batch_size > 0
+    per_epoch = num_examples // config.batch_size + left
     total = per_epoch * config.num_epochs
     root = jax.random.key(seed)
     k_init, k_order, k_noise = (jax.random.fold_in(root, i) for i in range(3))
@@ -121,7 +122,9 @@ def fit(
 
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
     updates = wrap(update, examples, mesh)
-    shuffle = {"perm": order.permutation, "iid": order.iid}[config.epoch_sampler]
+    shuffle = {"perm": order.permutation, "whole": order.whole, "iid": order.iid}[
+        config.epoch_sampler
+    ]
     order_of = order_of or (lambda key: shuffle(key, num_examples, config.batch_size))
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(k_order, epoch)))
 

@@ -12,6 +12,14 @@ def permutation(key: jax.Array, num_examples: int, batch_size: int) -> jax.Array
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
+def whole(key: jax.Array, num_examples: int, batch_size: int) -> jax.Array:
+    """i32[steps, B]: a fresh permutation of everything; the last batch is filled up with -1."""
+    steps = -(-num_examples // batch_size)
+    order = jax.random.permutation(key, num_examples).astype(jnp.int32)
+    padding = steps * batch_size - num_examples
+    return jnp.pad(order, (0, padding), constant_values=-1).reshape(steps, batch_size)
+
+
 def iid(key: jax.Array, num_examples: int, batch_size: int) -> jax.Array:
     """i32[steps, B]: every batch drawn by itself, its B examples distinct."""
     steps = num_examples // batch_size

@@ -109,6 +109,19 @@ def test_permutations_show_every_example_once():
     assert got.shape == (3, 4) and len(set(np.ravel(got).tolist())) == 12
 
 
+def test_whole_permutations_leave_nothing_out():
+    got = np.asarray(order.whole(jax.random.key(0), 13, 4))
+    assert got.shape == (4, 4) and sorted(got.ravel().tolist()) == [-1] * 3 + list(range(13))
+    assert (got[:3] >= 0).all()  # only the last batch is short
+    assert order.whole(jax.random.key(0), 12, 4).shape == (3, 4)
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("perm", 5), ("whole", 6)])
+def test_an_epoch_has_as_many_updates_as_batches(tmp_path, sampler, steps):
+    done = fit(tmp_path, batch_size=12, epoch_sampler=sampler, num_epochs=2)
+    assert done.steps == 2 * steps
+
+
 @pytest.mark.parametrize("num_examples", [9, 1000])
 def test_iid_batches_hold_distinct_examples_uniformly(num_examples):
     got = np.asarray(order.iid(jax.random.key(0), num_examples, 4))
