@@ -50,9 +50,9 @@ class TrainConfig:
     patience: int = 10
     """Evaluations without a better validation metric before training stops; 0 never stops."""
     epoch_sampler: Literal["perm", "whole", "iid"] = "perm"
-    """perm: a fresh permutation each epoch, in full batches; whole: with the rest as a last, smaller
-    batch; iid: every batch is drawn by itself, without replacement inside it, as some released
-    scripts do."""
+    """perm: a fresh permutation each epoch, in full batches; whole: with the rest as a last,
+    smaller batch; iid: every batch is drawn by itself, without replacement inside it, as some
+    released scripts do."""
     rules: tuple[Rule, ...] = ()
     """Exceptions by parameter path."""
 
