@@ -47,6 +47,7 @@ def collect(workdir: Path) -> dict[str, Any]:
         results["command"] = results["command"].replace(data, "$JAXREC_DATA")
     # where a run was kept says nothing about it
     results["command"] = re.sub(r" --workdir[= ]\S+", "", results["command"])
+    results["command"] = re.sub(r"(--backbone[= ])\S*/", r"\1", results["command"])
     best = {
         split: max(line[f"{split}/{metric}"] for line in lines)
         for split in ("valid", "test")
