@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import evaluate, models, sparse
-from jaxrec_diff.batches import Slices
+from jaxrec_diff import batches, evaluate, models, sparse
+from jaxrec_diff.batches import Group, Slices
 from jaxrec_diff.data import DataConfig, load
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.feeds import feed
-from jaxrec_diff.models.base import HONEST, Head, Model
+from jaxrec_diff.models.base import HONEST, Head, Model, Rules
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.training import parallel
 
@@ -127,3 +127,36 @@ def test_users_without_answers_count_where_the_script_counts_them(tmp_path):
     model = fixed(np.ones((3, 1)) * [[3.0], [2.0], [1.0]])
     assert judged(model, data, "test", rules=HONEST, ks=(2,))["recall@2"] == 1.0
     assert judged(model, data, "test", ks=(2,))["recall@2"] == 0.5
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_rows_come_back_in_order(grouped, devices):
+    # Item 1 + (3 row) % 6 is recommended to a row.
+    model = fixed(np.eye(6), lambda query: jax.nn.one_hot((3 * query.row) % 6, 6))
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 5, 11)
+    end = np.cumsum(lengths + 1) - 1
+    items = rng.integers(1, 6 + 1, end[-1] + 1).astype(np.int32)
+    slices = Slices(items, end - lengths, end, end + 1)
+
+    def query(length):
+        return lambda rows, index: batches.queries(rows, index, max_len=length)
+
+    groups = ()
+    if grouped:
+        groups = tuple(
+            Group(np.flatnonzero((lengths > a) & (lengths <= b)), query(b))
+            for a, b in ((0, 2), (2, 3), (3, 4))
+        )
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    rules = Rules(mask_seen=False, trained_only=False)
+    config = EvalConfig(ks=(1,), metric="hr@1", batch_size=2)
+    split = evaluate.put(slices, slices, query(4), mesh, rules, groups)
+    counts = np.ones(6, np.int64)
+    run = evaluate.evaluator(model, split, mesh, config, rules, counts, diagnose=False)
+    found = run({}, (), jax.random.key(0))
+    wanted = items[end] == 1 + 3 * np.arange(11) % 6
+    np.testing.assert_array_equal(found.per_user["hr@1"], wanted)
+    assert 0 < wanted.mean() < 1
+    assert found.metrics["hr@1"] == pytest.approx(wanted.mean())
