@@ -40,7 +40,8 @@ def main() -> None:
     )
     prepared = experiments.prepare("diffurec", small, options.data)
     model, feed = experiments.build(prepared), experiments.feed_of(prepared)
-    optimizer = optim.make(small.train, 1)
+    epoch = feed.num_examples // small.train.batch_size
+    optimizer = optim.make(small.train, epoch * small.train.num_epochs)
     keys = jax.random.split(jax.random.key(options.seed), 3)
     index = np.arange(2, dtype=np.int32)
     variables = jax.jit(model.init)(keys[0], feed.example(feed.train, index, index, keys[0]))
