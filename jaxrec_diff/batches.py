@@ -23,6 +23,7 @@ class Slices(NamedTuple):
     start: Any  # i32[N]
     end: Any  # i32[N]
     stop: Any  # i32[N]
+    generated: Any = None  # bool[nnz], items that nobody chose, ahead of a user's; None: all real
 
 
 class Sequences(NamedTuple):
@@ -32,6 +33,7 @@ class Sequences(NamedTuple):
     target: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
     row: jax.Array  # i32[B], place in the global batch; keys the noise
+    first: Any = None  # i32[B], place of the first item that somebody chose; None: all are
 
 
 class SequenceQuery(NamedTuple):
@@ -75,6 +77,25 @@ class Group(NamedTuple):
 
     rows: Any  # i32[n] on the host
     query: Callable[[Any, jax.Array], Any]  # (arrays of the split, index i32[B]) -> query
+
+
+class Prefixes(NamedTuple):
+    """A training batch of histories and the items that came before them."""
+
+    prefix: jax.Array  # i32[B, M], oldest first
+    seq: jax.Array  # i32[B, L], what followed
+    weight: jax.Array  # f32[B], 0 on padding rows
+    row: jax.Array  # i32[B], place in the global batch; keys the noise
+
+
+class Walks(NamedTuple):
+    """A training batch of whole training sequences."""
+
+    seq: jax.Array  # i32[B, L]
+    first: jax.Array  # i32[B], place of the first item that is not generated
+    negative: jax.Array  # i32[B, L], for every place an item that is not the user's
+    weight: jax.Array  # f32[B], 0 on padding rows
+    row: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class Answer(NamedTuple):
@@ -134,7 +155,16 @@ def sequences(
     target = jnp.where(weight > 0, jnp.asarray(slices.items)[end], 1)
     row = jnp.arange(index.shape[0], dtype=jnp.int32) if row is None else row
     seq = window(jnp.asarray(slices.items), start, end, max_len)
-    return Sequences(seq, target.astype(jnp.int32), weight, row)
+    return Sequences(
+        seq, target.astype(jnp.int32), weight, row, generated(slices, start, end, max_len)
+    )
+
+
+def generated(slices: Slices, start: jax.Array, end: jax.Array, length: int) -> jax.Array | None:
+    """How many of the items that `window` shows are generated, i32[B]; None where all are real."""
+    if slices.generated is None:
+        return None
+    return window(jnp.asarray(slices.generated), start, end, length).sum(axis=-1)
 
 
 def queries(slices: Slices, index: jax.Array, *, max_len: int) -> SequenceQuery:
@@ -155,7 +185,7 @@ def answers(slices: Slices, index: jax.Array, *, max_seen: int, max_relevant: in
 def _rows(slices: Slices, index: jax.Array):
     real = index >= 0
     safe = jnp.where(real, index, 0)
-    start, end, stop = (jnp.asarray(part)[safe] for part in slices[1:])
+    start, end, stop = (jnp.asarray(part)[safe] for part in slices[1:4])
     return (
         jnp.where(real, start, 0),
         jnp.where(real, end, 0),

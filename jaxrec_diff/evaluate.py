@@ -45,6 +45,9 @@ class EvalConfig:
     """Draws of the sampler's noise; figures are means over them."""
     track_test: bool = False
     """Log test metrics at every evaluation (never used to pick a checkpoint)."""
+    candidates: int = 0
+    """Rank each answer among so many drawn items too (100 in SASRec's protocol), and report users
+    by the length of their history; 0 does neither. One answer a user only."""
     controls: tuple[Literal["ease", "item_knn"], ...] = ()
     """Further controls at the end of a run, tuned on validation: EASE, nearest neighbours."""
 
@@ -53,6 +56,7 @@ class EvalConfig:
             raise ValueError(f"eval.ks must be positive cut-offs such as 5,10,20, got {self.ks}")
         validation.at_least("eval.batch-size", self.batch_size, 1)
         validation.at_least("eval.seeds", self.seeds, 1)
+        validation.at_least("eval.candidates", self.candidates, 0)
         known = [f"{name}@{k}" for name in metrics.NAMES for k in self.ks]
         if self.metric not in known:
             near = difflib.get_close_matches(self.metric, known, 1, 0.0)[0]
@@ -110,7 +114,7 @@ def put(
             f"a split of {len(slices.start)} rows has no full batch of {rules.multiple_of}; "
             "use the honest protocol"
         )
-    kept = Slices(slices.items, *(part[:count] for part in slices[1:]))
+    kept = Slices(slices.items, *(part[:count] for part in slices[1:4]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
     kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))
@@ -286,7 +290,7 @@ def tune_controls(
     num_items = len(train_counts)
     picked = np.arange(0, len(valid.start), -(-len(valid.start) // _TUNING_ROWS))
     inputs, valid = (
-        Slices(part.items, *(column[picked] for column in part[1:])) for part in (inputs, valid)
+        Slices(part.items, *(column[picked] for column in part[1:4])) for part in (inputs, valid)
     )
     out: dict[str, Tuned] = {}
     if not config.controls:
@@ -339,7 +343,7 @@ def controls_per_user(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Every metric of every row, f32[N] each, of what `controls` takes the means of."""
     rows = len(queries.start) // rules.multiple_of * rules.multiple_of
-    kept = Slices(queries.items, *(part[:rows] for part in queries[1:]))
+    kept = Slices(queries.items, *(part[:rows] for part in queries[1:4]))
     allowed = train_counts > 0 if rules.trained_only else None
     tops = control_lists.controls(
         train,
@@ -352,7 +356,7 @@ def controls_per_user(
     out = {name: _per_user(top, kept, config) for name, top in tops.items()}
     for name, control in (tuned or {}).items():
         scored_by = queries if inputs is None else inputs
-        scored_by = Slices(scored_by.items, *(part[:rows] for part in scored_by[1:]))
+        scored_by = Slices(scored_by.items, *(part[:rows] for part in scored_by[1:4]))
         top = _item_lists(control.score, scored_by, kept, train_counts, config, rules)
         out[name] = _per_user(top, kept, config)
     return out

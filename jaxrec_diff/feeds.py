@@ -6,6 +6,8 @@
     interactions   a user's whole training row, as ids and values
     pairs          a user, one of the user's items and an item that is not the user's
     user_pairs     the same, drawn by user: an active one is seen no oftener than any other
+    walks          a user's whole training sequence, with an item that is not the user's a place
+    prefixes       a history and the M items that came before it
 
 A training batch and a query are cut from flat arrays that stay on the device; no array of users by
 items exists.
@@ -20,7 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import batches, noise
-from jaxrec_diff.batches import Group, InteractionQuery, Interactions, Pairs, Sequences, Slices
+from jaxrec_diff.batches import (
+    Group,
+    InteractionQuery,
+    Interactions,
+    Pairs,
+    Prefixes,
+    Sequences,
+    Slices,
+    Walks,
+)
+from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.profiles import distinct, time_weights
@@ -28,7 +40,11 @@ from jaxrec_diff.training import order
 
 _MAX_BUCKETS = 4  # each is a copy of the network in the compiled update
 
-Kind = Literal["sequences", "windows", "interactions", "pairs", "user_pairs"]
+Kind = Literal["sequences", "windows", "interactions", "pairs", "user_pairs", "walks", "prefixes"]
+
+
+# Kinds whose queries are the histories of a split, validation's items among them at the test.
+OF_HISTORIES = ("sequences", "windows", "walks", "prefixes")
 
 
 class Feed(NamedTuple):
@@ -64,8 +80,27 @@ class Preferences(NamedTuple):
     offsets: Any  # i32[U + 1]
 
 
+class Walked(NamedTuple):
+    """Users by number over their training rows, and every user's distinct training items."""
+
+    profiles: Slices
+    user: Any  # i32[N], users with at least two real items
+    owned: Any  # i32[M], one user after the other, rising
+    offsets: Any  # i32[U + 1]
+
+
+def view(kind: Kind, dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set as models of a kind are trained and judged on it."""
+    return views.before(dataset, config) if kind == "prefixes" else dataset
+
+
+def shown(dataset: Dataset) -> dict[str, Slices]:
+    """The histories that queries of validation and test are cut from."""
+    return dataset.shown or {"valid": dataset.valid, "test": dataset.test}
+
+
 def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
-    """The feed of a kind.
+    """The feed of a kind, from what `view` makes of a data set.
 
     Raises:
       ValueError: if the data has no users and the kind needs them.
@@ -77,7 +112,18 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
             f"{dataset.name} holds histories without users; this model needs a table of users and "
             "items"
         )
-    cut = {"interactions": _interactions, "pairs": _pairs, "user_pairs": _user_pairs}[kind]
+    if dataset.shown is not None and kind not in OF_HISTORIES:
+        raise ValueError(
+            f"{dataset.name} has generated items ahead of its sequences, which mean nothing to a "
+            "model of a table; train it on the interactions without them"
+        )
+    cut = {
+        "interactions": _interactions,
+        "pairs": _pairs,
+        "user_pairs": _user_pairs,
+        "walks": _walks,
+        "prefixes": _prefixes,
+    }[kind]
     return cut(dataset, dataset.profiles, config)
 
 
@@ -93,7 +139,7 @@ def _sequences(dataset: Dataset, config: DataConfig) -> Feed:
         dataset.train,
         len(dataset.train.start),
         example,
-        {"valid": dataset.valid, "test": dataset.test},
+        shown(dataset),
         query,
     )
 
@@ -133,7 +179,8 @@ def by_length(
             )
             for length, a, b in zip(lengths, edges[:-1], edges[1:], strict=True)
         ]
-        rest = (jnp.concatenate(column) for column in list(zip(*parts, strict=True))[1:])
+        columns = list(zip(*parts, strict=True))[1:]
+        rest: Any = (None if c[0] is None else jnp.concatenate(c) for c in columns)
         return Sequences(tuple(part.seq for part in parts), *rest)
 
     def grouped(slices):
@@ -148,7 +195,7 @@ def by_length(
         train=train,
         example=example,
         order=lambda key: order.stratified(key, sizes, batch_size, devices),
-        groups={"valid": grouped(dataset.valid), "test": grouped(dataset.test)},
+        groups={split: grouped(rows) for split, rows in shown(dataset).items()},
     )
 
 
@@ -162,7 +209,8 @@ def _of_kind(kind: Kind, dataset: Dataset, config: DataConfig) -> Dataset:
     last = np.zeros(user.max() + 1, train.end.dtype)
     np.maximum.at(last, user, train.end)
     kept = np.flatnonzero((last[user] - train.end) % config.max_len == 0)
-    return dataset._replace(train=Slices(train.items, *(part[kept] for part in train[1:])))
+    kept_parts = {name: getattr(train, name)[kept] for name in ("start", "end", "stop")}
+    return dataset._replace(train=train._replace(**kept_parts))
 
 
 def bucket_lengths(slices: Slices, config: DataConfig) -> tuple[int, ...]:
@@ -201,6 +249,60 @@ def _bucket(slices: Slices, lengths: tuple[int, ...]) -> np.ndarray:
     return np.searchsorted(lengths, np.minimum(slices.end - slices.start, lengths[-1]))
 
 
+def _prefixes(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    del profiles  # `view` has cut the rows
+
+    def example(train, index, row, key):
+        del key
+        real = index >= 0
+        safe = jnp.where(real, index, 0)
+        items = jnp.asarray(train.items)
+        start, end = (jnp.asarray(part)[safe] for part in (train.start, train.end))
+        # a row has M answers, right behind its history
+        prefix = items[end[:, None] + jnp.arange(config.prefix_len)]
+        seq = batches.window(items, start, end, config.max_len)
+        return Prefixes(prefix, seq, real.astype(jnp.float32), row)
+
+    def query(rows, index):
+        return batches.queries(rows, index, max_len=config.max_len)
+
+    return Feed(dataset.train, len(dataset.train.start), example, shown(dataset), query)
+
+
+def _walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    # A generated item may be drawn as a negative: the user's are those of the raw history.
+    raw = _real(profiles)
+    owned, offsets = _owned(raw, dataset.num_items)
+    user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
+    train = Walked(profiles, user, owned, offsets)
+
+    def example(train, index, row, key):
+        real = index >= 0
+        user = jnp.asarray(train.user)[jnp.maximum(index, 0)]
+        start, end = (jnp.asarray(part)[user] for part in train.profiles[1:3])
+        seq = batches.window(jnp.asarray(train.profiles.items), start, end, config.max_len)
+        offsets = jnp.asarray(train.offsets)
+        first = batches.generated(train.profiles, start, end, config.max_len)
+        first = jnp.zeros_like(user) if first is None else first
+        places = jnp.arange(config.max_len)
+        negative = jax.vmap(
+            lambda place: unowned(
+                jax.random.fold_in(key, place), row, train.owned, offsets[user],
+                offsets[user + 1], dataset.num_items,
+            ),
+            out_axes=1,
+        )(places)  # fmt: skip
+        # a user who has everything prefers nothing
+        weight = (real & (negative[:, 0] <= dataset.num_items)).astype(jnp.float32)
+        negative = jnp.minimum(negative, dataset.num_items)
+        return Walks(seq, first, negative, weight, row)
+
+    def query(rows, index):
+        return batches.queries(rows, index, max_len=config.max_len)
+
+    return Feed(train, len(user), example, shown(dataset), query)
+
+
 def _interactions(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
     train = _rows(profiles, config)
     width = _width(train.profiles)
@@ -226,13 +328,8 @@ def _pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
     user = np.repeat(np.arange(len(sizes)), sizes)
     shift = np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
     item = profiles.items[np.arange(sizes.sum()) + shift]
-    distinct = np.unique(user * (dataset.num_items + 1) + item)
-    owner, owned = np.divmod(distinct, dataset.num_items + 1)
-    offsets = np.searchsorted(owner, np.arange(len(sizes) + 1))
-    train = Preferences(
-        user.astype(np.int32), item.astype(np.int32), owned.astype(np.int32),
-        offsets.astype(np.int32),
-    )  # fmt: skip
+    owned, offsets = _owned(profiles, dataset.num_items)
+    train = Preferences(user.astype(np.int32), item.astype(np.int32), owned, offsets)
 
     def example(train, index, row, key):
         safe = jnp.maximum(index, 0)
@@ -277,6 +374,26 @@ def _below(key: jax.Array, row: jax.Array, count: jax.Array) -> jax.Array:
     """i32[B], each row's own draw from [0, count)."""
     draw = jax.vmap(lambda key, count: jax.random.randint(key, (), 0, count, jnp.int32))
     return draw(noise.row_keys(key, row), count)
+
+
+def _real(profiles: Slices) -> Slices:
+    """The rows without the generated items ahead of them."""
+    if profiles.generated is None:
+        return profiles
+    before = np.append(0, np.cumsum(profiles.generated))
+    ahead = before[profiles.end] - before[profiles.start]
+    return Slices(profiles.items, (profiles.start + ahead).astype(np.int32), *profiles[2:4])
+
+
+def _owned(profiles: Slices, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every user's distinct items in rising order, flat i32[M], and where each user's begin."""
+    sizes = (profiles.end - profiles.start).astype(np.int64)
+    user = np.repeat(np.arange(len(sizes)), sizes)
+    shift = np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
+    item = profiles.items[np.arange(sizes.sum()) + shift]
+    owner, owned = np.divmod(np.unique(user * (num_items + 1) + item), num_items + 1)
+    offsets = np.searchsorted(owner, np.arange(len(sizes) + 1))
+    return owned.astype(np.int32), offsets.astype(np.int32)
 
 
 def unowned(

@@ -159,7 +159,7 @@ def lists(
 
 
 def _sets(slices: Slices, rows: slice, num_items: int) -> Rows:
-    start, end, stop = (part[rows] for part in slices[1:])
+    start, end, stop = (part[rows] for part in slices[1:4])
     return graph.item_sets(Slices(slices.items, start, end, stop), num_items)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxrec_diff.data import filters, sources, splits, synthetic
+from jaxrec_diff.data import filters, sources, splits, synthetic, views
 from jaxrec_diff.data.card import card, render
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.dataset import Dataset, Sequences
@@ -52,6 +52,12 @@ def _filtered(config: DataConfig) -> bool:
 def _from_table(source: str, form: str, columns: Columns, config: DataConfig) -> Dataset:
     columns = filters.take(columns, _time_order(columns))
     order = "file order" if columns.times is None else "ordered by timestamp"
+    ahead = None
+    if columns.generated is not None and columns.generated.any():
+        ahead = filters.take(columns, columns.generated)
+        columns = filters.take(columns, ~columns.generated)
+        if not len(columns.users):
+            raise ValueError(f"{source} holds generated items only; nobody chose any")
     columns, log = filters.apply(columns, config)
     user_ids, users = np.unique(columns.users, return_inverse=True)
     item_ids, items = np.unique(columns.items, return_inverse=True)
@@ -68,9 +74,26 @@ def _from_table(source: str, form: str, columns: Columns, config: DataConfig) ->
         np.searchsorted(users[by_user], np.arange(len(user_ids) + 1)),
     )
     cuts, words = splits.cut(sequences, config)
-    return _assemble(
+    dataset = _assemble(
         source, form, log, order, words, sequences.items, cuts, user_ids, item_ids, config
     )
+    return dataset if ahead is None else views.longer(dataset, _ahead(dataset, ahead))
+
+
+def _ahead(dataset: Dataset, columns: Columns) -> np.ndarray:
+    """Generated items by user, i32[U, M]; those of unknown users and items are left out."""
+    user = np.minimum(np.searchsorted(dataset.user_ids, columns.users), dataset.num_users - 1)
+    item = np.minimum(np.searchsorted(dataset.item_ids, columns.items), dataset.num_items - 1)
+    known = dataset.user_ids[user] == columns.users
+    known &= dataset.item_ids[item] == columns.items
+    user, item = user[known], item[known]
+    by_user = np.argsort(user, kind="stable")
+    user, item = user[by_user], item[by_user]
+    counts = np.bincount(user, minlength=dataset.num_users)
+    place = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
+    prefix = np.zeros((dataset.num_users, int(counts.max(initial=0))), np.int32)
+    prefix[user, place] = item + 1
+    return prefix
 
 
 def _from_pairs(source: str, form: str, tables: dict[str, Columns], config: DataConfig) -> Dataset:

@@ -87,6 +87,12 @@ class DataConfig:
     """Weight of a user's oldest training item in a row of interactions (T-DiffRec's w_min)."""
     time_weight_max: float = 1.0
     """Weight of the newest; those between rise in equal steps. Both 1: every item counts alike."""
+    prefix_len: int = 10
+    """Items M put ahead of a history, for models that generate what came before."""
+    prefix_rest: int = 1
+    """Items that must be left behind the first M of a sequence that such a model learns from."""
+    prefix_stride: int = 0
+    """Learn from windows that start every so many items; 0 takes the first M of a user only."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """The generated data set."""
 
@@ -107,6 +113,9 @@ class DataConfig:
         validation.at_least("data.time-weight-max", self.time_weight_max, self.time_weight_min)
         validation.at_least("data.user-core", self.user_core, 0)
         validation.at_least("data.item-core", self.item_core, 0)
+        validation.at_least("data.prefix-len", self.prefix_len, 1)
+        validation.at_least("data.prefix-rest", self.prefix_rest, 1)
+        validation.at_least("data.prefix-stride", self.prefix_stride, 0)
         if min(self.ratio) < 0 or not 0.999 < sum(self.ratio) < 1.001:
             raise ValueError(
                 f"data.ratio must be three shares that sum to 1 such as 0.8,0.1,0.1, "

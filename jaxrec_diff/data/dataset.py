@@ -25,6 +25,7 @@ class Dataset(NamedTuple):
     card: dict[str, Any]
     law: Any  # synthetic.Law if the data was generated, else None
     profiles: Slices | None = None  # row u is user u's training items; None without users
+    shown: dict[str, Slices] | None = None  # histories a model sees in place of valid's and test's
 
 
 class Sequences(NamedTuple):

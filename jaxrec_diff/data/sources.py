@@ -27,6 +27,7 @@ class Columns(NamedTuple):
     items: np.ndarray
     ratings: np.ndarray | None
     times: np.ndarray | None
+    generated: np.ndarray | None = None  # bool, rows that nobody chose
 
 
 class Histories(NamedTuple):
@@ -229,9 +230,9 @@ def _columns(table: dict[str, Any], path: Path, config: DataConfig) -> Columns:
             "name it with --data.rating"
         )
     ratings = None if rating is None else _numbers(table[rating], path, rating)
-    return Columns(
-        users, items, ratings, None if time is None else _numbers(table[time], path, time)
-    )
+    times = None if time is None else _numbers(table[time], path, time)
+    made = np.asarray(table["generated"]) == 1 if "generated" in table else None
+    return Columns(users, items, ratings, times, made)
 
 
 def _find(table: dict[str, Any], path: Path, kind: str, given: str | None) -> str | None:

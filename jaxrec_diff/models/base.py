@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from jaxrec_diff import samplers, schedules, validation
 from jaxrec_diff.batches import Slices
@@ -26,6 +27,31 @@ class DataSpec(NamedTuple):
     item_counts: np.ndarray | None = None  # i64[I], how often item j + 1 occurs in training
     profiles: Slices | None = None  # row u is user u's training items, on the host
     exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
+    prefix_len: int = 0  # M, items generated ahead of a history
+    reader: "Reader | None" = None  # how the backbone reads items it is given as points
+
+
+class Reader(NamedTuple):
+    """A trained sequence model as a function of embedded items, differentiable in them."""
+
+    params: Any  # numpy
+    read: Callable[[Any, jax.Array], jax.Array]  # params, f32[B, M, D] -> f32[B, D]
+    """Scores the item that follows M given ones by inner product with the rows of "items"."""
+
+
+_NETWORK = "network/"  # of exported parameters, by path
+
+
+def packed(params: Any) -> dict[str, np.ndarray]:
+    """A tree of parameters as named arrays, for an export; `unpacked` reads them back."""
+    flat = traverse_util.flatten_dict(jax.device_get(params), sep="/")
+    return {_NETWORK + name: np.asarray(leaf) for name, leaf in flat.items()}
+
+
+def unpacked(exports: Mapping[str, np.ndarray]) -> Any:
+    """The tree that `packed` took apart; other arrays are passed over."""
+    flat = {k.removeprefix(_NETWORK): v for k, v in exports.items() if k.startswith(_NETWORK)}
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 class Variables(NamedTuple):

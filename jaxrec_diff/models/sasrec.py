@@ -10,7 +10,7 @@ opponent of models that are trained with a full softmax.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import batches, losses, noise, validation
-from jaxrec_diff.models.base import Aux, DataSpec, Head, Model, Protocol, Variables
+from jaxrec_diff.models.base import (
+    Aux,
+    DataSpec,
+    Head,
+    Model,
+    Protocol,
+    Reader,
+    Variables,
+    packed,
+    unpacked,
+)
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Places, Transformer, places
 
@@ -102,6 +112,14 @@ class SASRecNet(nn.Module):
         )
         return out[:, 1:] if read is None else out
 
+    def read_rows(self, rows: jax.Array) -> jax.Array:
+        """f32[B, M, D] rows of items, without padding -> f32[B, D] at the last place."""
+        size, length, width = rows.shape
+        x = rows * width**0.5 + self.positions[:length]
+        where = places(jnp.ones((size, length), bool))
+        last = jnp.full(size, length - 1, jnp.int32)
+        return self.transformer(x, where, read=last, deterministic=True)
+
 
 def build(
     config: SASRecConfig,
@@ -131,7 +149,7 @@ def build(
     def loss(params, state, key, example):
         k_net, k_negative = jax.random.split(key)
 
-        def encode(seq, target, weight, keys, negative_keys):
+        def encode(seq, target, weight, first, keys, negative_keys):
             def one(seq, key):
                 return net.apply(
                     {"params": params}, seq[None], deterministic=False, rngs={"dropout": key}
@@ -140,7 +158,7 @@ def build(
             out = {
                 "point": jax.vmap(one)(seq, keys),
                 "target": next_items(seq, target),
-                "weight": (seq > 0) * weight[:, None],
+                "weight": asks(seq, first) * weight[:, None],
             }
             if config.loss == "bce":
                 out["negative"] = jax.vmap(absent, in_axes=(0, 0, 0, None))(
@@ -149,7 +167,8 @@ def build(
             return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
         keys = (noise.row_keys(k, example.row) for k in (k_net, k_negative))
-        at = batches.over_lengths(encode, example.seq, example.target, example.weight, *keys)
+        first = jnp.zeros_like(example.row) if example.first is None else example.first
+        at = batches.over_lengths(encode, example.seq, example.target, example.weight, first, *keys)
         point, target = at["point"], at["target"]
         if config.loss == "full":
             each = losses.full_softmax(point, params["items"][1:], jnp.maximum(target - 1, 0))
@@ -170,6 +189,18 @@ def build(
         return Head(params["items"][1:])
 
     return Model(init, loss, sample, head)
+
+
+def asks(seq: jax.Array, first: jax.Array) -> jax.Array:
+    """Places whose target counts: real items, behind those that were generated, bool[B, L].
+
+    A user's first item is no target, with generated items ahead of it as without.
+
+    >>> import jax.numpy as jnp
+    >>> asks(jnp.array([[8, 9, 1, 2, 0]]), jnp.array([2])).astype(int).tolist()
+    [[0, 0, 1, 1, 0]]
+    """
+    return (seq > 0) & (jnp.arange(seq.shape[1]) >= first[:, None])
 
 
 def next_items(seq: jax.Array, target: jax.Array) -> jax.Array:
@@ -202,6 +233,17 @@ def absent(key: jax.Array, seq: jax.Array, target: jax.Array, num_items: int) ->
 
 
 def export(config: SASRecConfig, spec: DataSpec, params, state) -> dict[str, np.ndarray]:
-    """{"items": f32[I, D]} the item embeddings."""
+    """ "items" f32[I, D] the item embeddings, and the whole network for `reader`."""
     del config, spec, state
-    return {"items": np.asarray(params["items"][1:])}
+    return {"items": np.asarray(params["items"][1:])} | packed(params)
+
+
+def reader(config: SASRecConfig, spec: DataSpec, exports) -> Reader:
+    """The network that `export` stored, asked about M embedded items."""
+    net = SASRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+
+    def read(params, points):
+        out: Any = net.apply({"params": params}, points, method="read_rows")
+        return out
+
+    return Reader(unpacked(exports), read)

@@ -1,0 +1,147 @@
+"""Other readings of a data set: what came before histories, longer histories, reversed time.
+
+Each is again a `Dataset` over flat arrays, so that the driver, its loop and its evaluation take it
+as it is.
+"""
+
+import numpy as np
+
+from jaxrec_diff.batches import Slices
+from jaxrec_diff.data import splits
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.dataset import Dataset
+
+_HELD_OUT = 0.05  # share of users, each of validation and test
+
+
+def before(dataset: Dataset, config: DataConfig) -> Dataset:
+    """What came before histories: the answer is the M items *ahead of* a history.
+
+    A row is a training sequence v_1 .. v_n of at least M + `prefix_rest` items; its history is
+    v_{M+1} .. v_n, its answer v_1 .. v_M. With `prefix_stride` s > 0 the same is cut from
+    v_{1+ks} .. v_n, k = 1, 2, ..., of training users. One user in twenty is held out for
+    validation and another for test, drawn by a fixed seed. Items kept from the model by the usual
+    split (validation and test items) occur nowhere.
+
+    Raises:
+      ValueError: if the data has no users, or too few are long enough.
+    """
+    profiles = _profiles(dataset)
+    length, least = config.prefix_len, config.prefix_len + config.prefix_rest
+    sizes = profiles.end - profiles.start
+    users = np.flatnonzero(sizes >= least)
+    if len(users) < 3:
+        raise ValueError(
+            f"{dataset.name} has {len(users)} users with at least {least} training items; lower "
+            "data.prefix-len"
+        )
+    users = np.random.default_rng(0).permutation(users)
+    held = max(1, int(_HELD_OUT * len(users)))
+    parts = {"valid": users[:held], "test": users[held : 2 * held], "train": users[2 * held :]}
+    rows = {}
+    for split, chosen in parts.items():
+        first = profiles.start[chosen].astype(np.int64)
+        stop = profiles.end[chosen].astype(np.int64)
+        if split == "train" and config.prefix_stride:
+            windows = 1 + (stop - first - least) // config.prefix_stride
+            shift = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
+            first = np.repeat(first, windows) + config.prefix_stride * shift
+            stop = np.repeat(stop, windows)
+        rows[split] = _rotated(profiles.items, first, stop, length)
+    return dataset._replace(
+        train=rows["train"],
+        valid=rows["valid"],
+        test=rows["test"],
+        valid_users=parts["valid"].astype(np.int32),
+        test_users=parts["test"].astype(np.int32),
+        split=f"the first {length} items of long training sequences from the rest",
+        law=None,
+    )
+
+
+def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
+    """The data set with generated items ahead of every user's sequence.
+
+    Training examples, queries and answers are those of `dataset`, row by row: generated items are
+    context, never a target, never masked as seen and never counted. Only what a model is shown
+    becomes longer. A prefix of no items gives the same arrays.
+
+    Args:
+      dataset: with users.
+      prefix: i32[U, M] item ids, 0 where a user gets fewer.
+    """
+    profiles = _profiles(dataset)
+    given = (prefix > 0).sum(axis=1).astype(np.int64)
+    # Users' sequences lie one after the other; each moves by what came before it, itself included.
+    by_place = np.argsort(profiles.start, kind="stable")
+    shift = np.empty(len(given), np.int64)
+    shift[by_place] = np.cumsum(given[by_place])
+    starts = profiles.start[by_place]
+    owner = by_place[np.searchsorted(starts, np.arange(len(profiles.items)), side="right") - 1]
+    items = np.zeros(len(profiles.items) + given.sum(), profiles.items.dtype)
+    items[np.arange(len(profiles.items)) + shift[owner]] = profiles.items
+    user, place = np.nonzero(prefix > 0)
+    rank = np.arange(len(user)) - np.repeat(np.cumsum(given) - given, given)
+    ahead = profiles.start[user] + shift[user] - given[user] + rank
+    items[ahead] = prefix[user, place]
+    generated = np.zeros(len(items), bool)
+    generated[ahead] = True
+
+    def moved(part: Slices) -> Slices:
+        of = owner[part.start]
+        return splits.slices(
+            items, part.start + shift[of] - given[of], part.end + shift[of], part.stop + shift[of]
+        )._replace(generated=generated if len(user) else None)
+
+    return dataset._replace(
+        train=moved(dataset.train),
+        profiles=moved(profiles),
+        shown={"valid": moved(dataset.valid), "test": moved(dataset.test)},
+    )
+
+
+def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
+    """Training sequences in reversed time, split leave-one-out: the last item to find is v_1."""
+    profiles = _profiles(dataset)
+    sizes = (profiles.end - profiles.start).astype(np.int64)
+    offsets = np.append(0, np.cumsum(sizes))
+    user = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(offsets[-1]) - offsets[user]
+    items = profiles.items[profiles.end[user] - 1 - place]
+    enough = sizes >= 3
+    start, stop = offsets[:-1], offsets[1:]
+    cuts = splits.Cuts(start, stop - 2 * enough, stop - enough, stop)
+    valid, valid_users = splits.queries(items, start, cuts.train_end, cuts.valid_end)
+    test, test_users = splits.queries(items, start, cuts.valid_end, stop)
+    if not len(test_users):
+        raise ValueError(f"{dataset.name} has no user with three training items to reverse")
+    return dataset._replace(
+        train=splits.examples(items, cuts, config.min_history),
+        valid=valid,
+        test=test,
+        valid_users=valid_users,
+        test_users=test_users,
+        profiles=splits.slices(items, start, cuts.train_end, cuts.train_end),
+        split="training sequences in reversed time, leave-one-out",
+        law=None,
+    )
+
+
+def _profiles(dataset: Dataset) -> Slices:
+    if dataset.profiles is None:
+        raise ValueError(
+            f"{dataset.name} holds histories without users; items can only be put ahead of a "
+            "table of users and items"
+        )
+    return dataset.profiles
+
+
+def _rotated(items: np.ndarray, first: np.ndarray, stop: np.ndarray, length: int) -> Slices:
+    """Rows [v_{M+1} .. v_n | v_1 .. v_M], so that the answer follows the history."""
+    sizes = stop - first
+    offsets = np.append(0, np.cumsum(sizes))
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(offsets[-1]) - offsets[row]
+    source = first[row] + (place + length) % sizes[row]
+    ends = offsets[1:]
+    return splits.slices(items[source], offsets[:-1], ends - length, ends)
