@@ -233,7 +233,8 @@ def _words(name: str, value: str, kind: Any) -> list[str]:
     if typing.get_origin(kind) is tuple:
         return [f"--{name}", *(part for part in re.split(r"[,\s]+", value) if part)]
     spelled = {"true": "True", "false": "False", "none": "None", "null": "None"}
-    return [f"--{name}={value if kind is str else spelled.get(value.lower(), value)}"]
+    plain = kind is str or value in typing.get_args(kind)  # "none" may be one of several words
+    return [f"--{name}={value if plain else spelled.get(value.lower(), value)}"]
 
 
 def _leaves(value: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:

@@ -29,6 +29,15 @@ def antithetic(key: jax.Array, batch_size: int, num_steps: int) -> jax.Array:
     return mirrored(drawn, batch_size, num_steps)
 
 
+def antithetic_rows(key: jax.Array, rows: jax.Array, num_steps: int) -> jax.Array:
+    """`antithetic` by row: rows 2k and 2k + 1 of the global batch get t and T - 1 - t, i32[B].
+
+    What a row gets does not depend on the batch or on the device that it is in.
+    """
+    drawn = noise.randint(key, rows // 2, 0, num_steps)
+    return jnp.where(rows % 2 == 0, drawn, num_steps - 1 - drawn)
+
+
 def mirrored(drawn: jax.Array, batch_size: int, num_steps: int) -> jax.Array:
     """The draws, then T - 1 - t of each, cut to the batch."""
     return jnp.concatenate([drawn, num_steps - 1 - drawn])[:batch_size]

@@ -21,6 +21,8 @@ def test_flags_reach_their_fields():
     flags = ["--train.batch-size=64", "--train.learning_rate", "3e-4", "--eval.ks=1,7,20"]
     got = config.parse(preset(), [*flags, "--model.hoist=false", "--model.sampler.kind=ddim"])
     assert (got.train.batch_size, got.train.learning_rate, got.eval.ks) == (64, 3e-4, (1, 7, 20))
+    unguided = config.parse(preset("diffuasr"), ["--model.guidance=none"])
+    assert unguided.model.guidance == "none"
     assert not got.model.hoist and got.model.sampler.kind == "ddim"
     assert got.model.width == preset().model.width
 

@@ -6,9 +6,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxrec_diff.models import (
+    bert4rec,
     ddrm,
     diffrec,
     diffrec2,
+    diffuasr,
     diffurec,
     dimerec,
     diqdiff,
@@ -18,9 +20,9 @@ from jaxrec_diff.models import (
     mf,
     sasrec,
 )
-from jaxrec_diff.models.base import Model, Rules
+from jaxrec_diff.models.base import Model, Reader, Rules
 
-Feed = Literal["sequences", "windows", "interactions", "pairs", "user_pairs"]
+Feed = Literal["sequences", "windows", "interactions", "pairs", "user_pairs", "walks", "prefixes"]
 
 
 class System(NamedTuple):
@@ -39,6 +41,10 @@ class System(NamedTuple):
     """Whether settings do without what the system `needs`."""
     several_lengths: bool = False
     """Whether `seq` may be a tuple of batches of different lengths (`batches.over_lengths`)."""
+    reader: Callable[..., Reader] | None = None
+    """config, DataSpec, exports -> the trained network as a function of embedded items."""
+    check: Callable[..., None] | None = None
+    """config, DataSpec, names of what a backbone will export -> ValueError where that cannot do."""
 
 
 # The released script ranks all rows, histories included, and drops the last N mod 100 rows. DimeRec
@@ -84,6 +90,19 @@ SYSTEMS: dict[type, System] = {
         sasrec.export,
         ("items",),
         several_lengths=True,
+        reader=sasrec.reader,
+    ),
+    bert4rec.Bert4RecConfig: System(
+        bert4rec.build,
+        _HISTORIES_COMPETE,
+        "walks",
+        bert4rec.export,
+        ("items",),
+        reader=bert4rec.reader,
+    ),
+    # It generates; its points are ranked for the items that came before held-out users' histories.
+    diffuasr.DiffuASRConfig: System(
+        diffuasr.build, _HISTORIES_COMPETE, "prefixes", check=diffuasr.check
     ),
     diqdiff.DiQDiffConfig: System(diqdiff.build, _HISTORIES_COMPETE),
 }

@@ -9,11 +9,13 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import models, ranking
 from jaxrec_diff.data import DataConfig, SyntheticConfig, load
-from jaxrec_diff.feeds import feed
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.feeds import feed, view
+from jaxrec_diff.models.base import DataSpec, Reader, SamplerConfig
+from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
+from jaxrec_diff.models.diffuasr import DiffuASRConfig
 from jaxrec_diff.models.diffurec import DiffuRecConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.diqdiff import DiQDiffConfig
@@ -29,6 +31,7 @@ from jaxrec_diff.training.config import TrainConfig
 ITEMS, LENGTH, ROWS = 20, 5, 16
 DATA = DataConfig(
     max_len=LENGTH,
+    prefix_len=2,
     synthetic=SyntheticConfig(
         num_users=120, num_items=ITEMS, num_interests=4, min_length=4, max_length=9
     ),
@@ -45,6 +48,9 @@ SPEC = DataSpec(
         "users": _RNG.normal(size=(DATASET.num_users, 8)).astype(np.float32),
         "items": _RNG.normal(size=(ITEMS, 8)).astype(np.float32),
     },
+    prefix_len=2,
+    # the item that follows is the mean of those before it, as far as anybody knows
+    reader=Reader({"gain": np.float32(2.0)}, lambda params, x: params["gain"] * x.mean(axis=1)),
 )
 
 # Small settings of every model; a registry entry without a row here fails the first test.
@@ -150,6 +156,27 @@ SMALL = {
         codebook_decay=0.5,
         dropout_rate=0.0,
     ),
+    "bert4rec": Bert4RecConfig(width=8, num_blocks=1, num_heads=2),
+    "diffuasr": DiffuASRConfig(
+        denoiser="mlp", mlp_hidden=16, num_steps=50, sampler=SamplerConfig(kind="ddim", steps=3)
+    ),
+    "diffuasr-classifier": DiffuASRConfig(
+        denoiser="mlp",
+        mlp_hidden=16,
+        num_steps=50,
+        guidance="classifier",
+        sampler=SamplerConfig(kind="dpmpp", steps=3),
+    ),
+    "diffuasr-official": DiffuASRConfig(
+        denoiser="mlp",
+        mlp_hidden=16,
+        num_steps=50,
+        items="trained",
+        width=8,
+        pool="sum",
+        compat="official",
+        sampler=SamplerConfig(kind="ddim", steps=3, spacing="leading"),
+    ),
 }
 KEY = jax.random.key(7)
 EVERY = pytest.mark.parametrize("name", SMALL)
@@ -160,7 +187,8 @@ def build(name, **kwargs):
 
 
 def feed_of(name, dataset=DATASET):
-    return feed(models.feed(SMALL[name]), dataset, DATA)
+    kind = models.feed(SMALL[name])
+    return feed(kind, view(kind, dataset, DATA), DATA)
 
 
 def example(name, rows=ROWS, seed=0):
