@@ -68,6 +68,8 @@ ROOMS: dict[str, set[str]] = {
         "ranking",
         "validation",
     },
+    "candidates": {"batches", "evaluate", "models.base"},
+    "augment": {"batches", "models.base", "ranking"},
     "report": {"metrics", "ranking"},
     "config": {"data", "evaluate", "training", "validation"},
 }
