@@ -18,14 +18,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrec_diff import batches, config, evaluate, feeds, item_weights, models, report
+from jaxrec_diff import (
+    augment,
+    batches,
+    candidates,
+    config,
+    evaluate,
+    feeds,
+    item_weights,
+    models,
+    report,
+)
 from jaxrec_diff.config import Experiment
-from jaxrec_diff.data import Dataset, dataset_name, load, optimum
+from jaxrec_diff.data import Dataset, dataset_name, load, optimum, views
 from jaxrec_diff.models.base import DataSpec, Model
 from jaxrec_diff.training import loop, parallel, stages
 from jaxrec_diff.training.checkpoint import abstract
 from jaxrec_diff.training.optim import make
-from jaxrec_diff.training.state import averaged, create
+from jaxrec_diff.training.state import TrainState, averaged, create
 
 Say = Callable[[str], None]
 
@@ -68,16 +78,26 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
     for control in experiment.eval.controls:
         item_weights.check(control, dataset.num_items)
     mesh = parallel.make_mesh(available[: experiment.devices or len(available)])
-    prepared = Prepared(name, source, experiment, dataset, mesh)
+    raw = Prepared(name, source, experiment, dataset, mesh)
+    prepared = _viewed(raw)
     loop.check(experiment.train, feed_of(prepared).num_examples, mesh)
     system = models.system(experiment.model)
     arrays: dict[str, np.ndarray] = {}
     if experiment.backbone is not None:
-        earlier = _earlier(prepared)
+        earlier = _earlier(raw)
         loop.check(earlier.experiment.train, feed_of(earlier).num_examples, mesh)
         build(earlier)
-        given = models.system(experiment.backbone.model).exports
+        backbone = models.system(experiment.backbone.model)
+        given = backbone.exports
         origin = f"backbone {experiment.backbone.preset}"
+        if system.check is not None:
+            reads = {"reader"} if backbone.reader is not None else set()
+            system.check(experiment.model, spec_of(prepared), frozenset(given) | reads)
+    elif generates(prepared):
+        raise ValueError(
+            f"{name} ends in a recommender trained on its longer sequences, but --backbone="
+            f"{experiment.embeddings or 'none'} is no model; --backbone=sasrec is"
+        )
     else:
         arrays = _read_arrays(Path(experiment.embeddings)) if experiment.embeddings else {}
         given, origin = tuple(arrays), experiment.embeddings or "no backbone"
@@ -91,20 +111,32 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
     prepared = prepared._replace(exports=arrays)
     if experiment.backbone is None:
         build(prepared)
-    return prepared
+    return prepared._replace(dataset=dataset)
 
 
 def spec_of(prepared: Prepared) -> DataSpec:
     """What the model of a run may know of its data."""
-    dataset = prepared.dataset
-    return DataSpec(
+    dataset, experiment = prepared.dataset, prepared.experiment
+    spec = DataSpec(
         dataset.num_users,
         dataset.num_items,
-        prepared.experiment.data.max_len,
+        experiment.data.max_len,
         dataset.train_counts,
         dataset.profiles,
         prepared.exports,
+        experiment.data.prefix_len,
     )
+    if experiment.backbone is None or not prepared.exports:
+        return spec
+    reader = models.system(experiment.backbone.model).reader
+    if reader is None:
+        return spec
+    return spec._replace(reader=reader(experiment.backbone.model, spec, prepared.exports))
+
+
+def generates(prepared: Prepared) -> bool:
+    """Whether a run's model makes items for a recommender that is trained at the end."""
+    return models.system(prepared.experiment.model).feed == "prefixes"
 
 
 def feed_of(prepared: Prepared) -> feeds.Feed:
@@ -152,11 +184,13 @@ def train(
         say(f"{workdir} is finished; its results:")
         return _read_json(finished)
     started = time.time()
-    _open_workdir(prepared, workdir)
+    open_workdir(prepared, workdir)
     phases = _stages(prepared, say, on_progress)
     fitted = stages.run(phases, dataset, _fit, workdir)
-    prepared = _with_exports(prepared, workdir)
-    results = _results(prepared, fitted, time.time() - started, workdir)
+    final = _with_exports(prepared, workdir)
+    results = _results(final, fitted, time.time() - started, workdir)
+    if generates(prepared):
+        results |= _generated(prepared, workdir)
     report.write_json(finished, results)
     return results
 
@@ -274,7 +308,10 @@ def signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
+# Share of the initial spread of item rows below which a run warns of their collapse.
+_LEAST_SPREAD = 0.5
 _BACKBONE = "backbone"  # the earlier phase's name, and its folder's
+_GENERATOR = "generator"  # of the phase that puts items ahead of sequences
 
 
 class _Fitting(NamedTuple):
@@ -315,7 +352,29 @@ def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ..
             fitted.train.state,
         )
 
-    return stages.Stage(_BACKBONE, build=first, export=export), last
+    raw = stages.Stage(_BACKBONE, build=first, export=export)
+    if not generates(prepared):
+        return raw, last
+
+    def generator(dataset, exports):
+        del dataset
+        return _Fitting(_viewed(prepared._replace(exports=exports[_BACKBONE])), say, on_progress)
+
+    def items_before(built, fitted):
+        say(f"{prepared.name}: best {_describe(fitted, built.prepared)}; now its items")
+        chosen = built.prepared._replace(dataset=prepared.dataset)
+        return {"prefix": generate(chosen, fitted.train)}
+
+    def final(dataset, exports):
+        del dataset
+        say(f"last {earlier.name} again, from scratch on the longer sequences")
+        return _Fitting(_later(prepared, exports[_GENERATOR]["prefix"]), say, on_progress)
+
+    return (
+        raw,
+        stages.Stage(_GENERATOR, build=generator, export=items_before),
+        last._replace(build=final),
+    )
 
 
 def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
@@ -337,10 +396,77 @@ def _earlier(prepared: Prepared) -> Prepared:
     return prepared._replace(name=phase.preset, experiment=experiment)
 
 
+def _later(prepared: Prepared, prefix: np.ndarray) -> Prepared:
+    """The backbone of a run as it is trained at the end, on longer sequences."""
+    earlier = _earlier(prepared)
+    longer = views.longer(prepared.dataset, prefix)
+    return earlier._replace(name=f"{earlier.name}+{prepared.name}", dataset=longer)
+
+
+def _viewed(prepared: Prepared) -> Prepared:
+    """A run on the data set as its own model reads it."""
+    kind = models.feed(prepared.experiment.model)
+    viewed = feeds.view(kind, prepared.dataset, prepared.experiment.data)
+    return prepared._replace(dataset=viewed)
+
+
+def generate(
+    prepared: Prepared, train: TrainState, histories: batches.Slices | None = None
+) -> np.ndarray:
+    """The items that a generator puts ahead of histories, i32[U, M].
+
+    Args:
+      prepared: the generator's run with its backbone's exports, on the data as it was read.
+      train: what was fitted.
+      histories: by default every user's training items.
+    """
+    chunks = augment.prefixes(
+        build(prepared),
+        averaged(train),
+        train.state,
+        _raw(prepared) if histories is None else histories,
+        seed=prepared.experiment.seed,
+        max_len=prepared.experiment.data.max_len,
+        batch_size=prepared.experiment.eval.batch_size,
+    )
+    return np.concatenate([chunk for _, chunk in chunks])
+
+
+class Generating(NamedTuple):
+    """A generator that a run has trained."""
+
+    prepared: Prepared  # with the backbone's exports, on the data as it was read
+    train: TrainState
+
+
+def generator_of(prepared: Prepared, workdir: Path) -> Generating:
+    """The trained generator of a workdir.
+
+    Raises:
+      ValueError: if the run has none, or not yet.
+    """
+    if not generates(prepared):
+        raise ValueError(f"{workdir} holds a {prepared.name}, which generates no items")
+    arrays = _read_arrays(stages.export_path(workdir, _BACKBONE))
+    viewed = _viewed(prepared._replace(exports=arrays))
+    folder = stages.export_path(workdir, _GENERATOR).parent / "checkpoints"
+    best = loop.load(folder, _abstract_state(viewed, build(viewed)))
+    return Generating(viewed._replace(dataset=prepared.dataset), best)
+
+
+def _raw(prepared: Prepared) -> batches.Slices:
+    profiles = prepared.dataset.profiles
+    assert profiles is not None  # the view of a generator has looked
+    return profiles
+
+
 def _with_exports(prepared: Prepared, workdir: Path) -> Prepared:
-    """The run with what its backbone left in the workdir."""
+    """The run with what its earlier phases left in the workdir."""
     if prepared.experiment.backbone is None:
         return prepared
+    if generates(prepared):
+        arrays = _read_arrays(stages.export_path(workdir, _GENERATOR))
+        return _later(prepared, arrays["prefix"])
     return prepared._replace(exports=_read_arrays(stages.export_path(workdir, _BACKBONE)))
 
 
@@ -388,7 +514,10 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
         score = found[experiment.eval.metric]
         return score if rules.decimals is None else round(score, rules.decimals), metrics
 
+    shrunk = False
+
     def notice(progress: loop.Progress) -> None:
+        nonlocal shrunk
         if progress.kind == "resume":
             report.truncate_after(log, progress.step)
             fitting.say(f"resumed {folder} at step {progress.step}")
@@ -400,6 +529,13 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
             line = {"step": progress.step, "epoch": progress.epoch, "time": time.time()}
             rate = {"examples_per_second": progress.examples_per_second}
             report.append_line(log, line | rate | progress.metrics)
+            left = progress.metrics.get("spread_left", 1.0)
+            if left < _LEAST_SPREAD and not shrunk:
+                shrunk = True
+                fitting.say(
+                    f"warning: trained item rows have shrunk to {left:.0%} of their initial "
+                    "spread, which lowers the loss without learning; freeze them"
+                )
         fitting.on_progress(progress)
 
     with signals() as caught:
@@ -423,19 +559,18 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
             raise Interrupted(caught[0], folder) from None
 
 
-def _evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose: bool = False):
+def _split(prepared: Prepared, split: str, rules) -> evaluate.Split:
     dataset, feed = prepared.dataset, feed_of(prepared)
     slices = {"valid": dataset.valid, "test": dataset.test}[split]
+    rows, groups = feed.splits[split], feed.groups.get(split, ())
+    return evaluate.put(slices, rows, feed.query, prepared.mesh, rules, groups)
+
+
+def _evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose: bool = False):
+    dataset = prepared.dataset
     return evaluate.evaluator(
         model,
-        evaluate.put(
-            slices,
-            feed.splits[split],
-            feed.query,
-            prepared.mesh,
-            rules,
-            feed.groups.get(split, ()),
-        ),
+        _split(prepared, split, rules),
         prepared.mesh,
         prepared.experiment.eval,
         rules,
@@ -451,6 +586,7 @@ def _results(
     experiment, dataset = prepared.experiment, prepared.dataset
     params, state = averaged(fitted.train), fitted.train.state
     protocols: dict[str, dict[str, Any]] = {}
+    groups: dict[str, Any] = {}
     tuned = _tuned(prepared)
     for protocol in ("honest", "official"):
         chosen = replace(experiment, eval=replace(experiment.eval, protocol=protocol))
@@ -463,6 +599,7 @@ def _results(
         found = evaluate.mean_over_seeds(runs)
         beside = _controls_per_user(run_as, "test", rules, tuned)
         if protocol == experiment.eval.protocol:
+            groups = _groups(run_as, params, state, found)
             path = per_user_path(workdir)
             write_per_user(prepared, dataset.test, "test", found, path, beside)
         protocols[protocol] = {
@@ -496,8 +633,73 @@ def _results(
         "train_seconds": fitted.train_seconds,
         "wall_seconds": wall_seconds,
         "protocols": protocols,
+        "groups": groups,
         "data_hash": dataset.card["hash"],
     } | provenance(prepared)
+
+
+def _groups(
+    prepared: Prepared, params: Any, state: Any, found: evaluate.Evaluation
+) -> dict[str, Any]:
+    """Figures by the length of the history, among all items and among drawn ones, or {}."""
+    experiment, dataset = prepared.experiment, prepared.dataset
+    count, test = experiment.eval.candidates, dataset.test
+    if count == 0 or len(found.per_user) == 0 or (test.stop - test.end != 1).any():
+        return {}
+    rows = len(next(iter(found.per_user.values())))
+    lengths = (test.end - test.start)[:rows]
+    kept = {k: v for k, v in found.per_user.items() if k.split("@")[0] in ("hr", "ndcg")}
+    run = candidates.evaluator(
+        build(prepared),
+        _split(prepared, "test", evaluate.HONEST),
+        candidates.draw(test, dataset.num_items, count),
+        ks=experiment.eval.ks,
+        batch_size=experiment.eval.batch_size,
+    )
+    key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
+    drawn = run(params, state, key)
+    return {
+        "full": candidates.by_length(kept, lengths),
+        f"among_{count + 1}": candidates.by_length(drawn, test.end - test.start),
+    }
+
+
+def _generated(prepared: Prepared, workdir: Path) -> dict[str, Any]:
+    """What a generator's run adds to its results: the recommender without the generated items, and
+    what those are like."""
+    dataset = prepared.dataset
+    earlier = _earlier(prepared)
+    model = build(earlier)
+    folder = stages.export_path(workdir, _BACKBONE).parent / "checkpoints"
+    best = loop.load(folder, _abstract_state(earlier, model))
+    params, state = averaged(best), best.state
+    rules = evaluate.rules_of(
+        earlier.experiment.eval, models.system(earlier.experiment.model).official
+    )
+    run = _evaluator(earlier, model, "test", rules)
+    key = jax.random.fold_in(jax.random.key(earlier.experiment.seed), 3)
+    found = run(params, state, key)
+    prefix = _read_arrays(stages.export_path(workdir, _GENERATOR))["prefix"]
+    made = augment.quality(prefix, _raw(prepared), dataset.train_counts)
+    return {
+        "without": {
+            "model": earlier.name,
+            "metrics": found.metrics,
+            "groups": _groups(earlier, params, state, found),
+        },
+        "generated": made | _held_out(prepared, workdir),
+    }
+
+
+def _held_out(prepared: Prepared, workdir: Path) -> dict[str, float]:
+    """Recall of the items that really came first for long users kept from the generator."""
+    generator = generator_of(prepared, workdir)
+    rest = _viewed(prepared).dataset.test
+    histories = batches.Slices(rest.items, rest.start, rest.end, rest.end)
+    items = generate(generator.prepared, generator.train, histories)
+    true = rest.items[rest.end[:, None] + np.arange(items.shape[1])]
+    found = augment.quality(items, histories, prepared.dataset.train_counts, true)
+    return {k: v for k, v in found.items() if k.startswith("recall")}
 
 
 def _tuned(prepared: Prepared) -> dict[str, evaluate.Tuned]:
@@ -568,7 +770,8 @@ def _abstract_state(prepared: Prepared, model: Model):
     return abstract(jax.eval_shape(initial), replicated)
 
 
-def _open_workdir(prepared: Prepared, workdir: Path) -> None:
+def open_workdir(prepared: Prepared, workdir: Path) -> None:
+    """Makes the folder of a run, with its settings, data card and vocabulary."""
     if (workdir / "config.json").exists():
         return
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,176 @@
+"""What generated items are worth to a recommender that is trained on them.
+
+    python benchmarks/augmentation.py --data=$JAXREC_DATA/amazon-beauty/interactions.parquet \\
+        --out=runs/augmentation --seeds=3 --name=beauty-augmentation
+    python benchmarks/augmentation.py --data=synthetic --out=runs/aug --seeds=1 --name=try \\
+        --train.num-epochs=20 --backbone.train.num-epochs=10
+
+Trains {sasrec, bert4rec} on {none, random, random_seq, asrep, diffuasr_cg, diffuasr_cf} and writes
+`benchmarks/results/NAME.json`: HR and NDCG of all, short, medium and long users, among all items
+and among 101 with fixed negatives, means and deviations over seeds, and the items' quality. Every
+copy of the data is judged on the same users and the same candidates. Dotted flags are those of
+`bin/train --model=diffuasr`. A part that is finished is not run again.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrec_diff import augment, config, experiments, models
+from jaxrec_diff.data import dataset_name, views
+
+RESULTS = Path(__file__).parent / "results"
+BACKBONES = ("sasrec", "bert4rec")
+METHODS = ("none", "random", "random_seq", "asrep", "diffuasr_cg", "diffuasr_cf")
+GUIDANCE = {"diffuasr_cg": "classifier", "diffuasr_cf": "classifier_free"}
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def settings(backbone: str, source: str, seed: int, flags: list[str]) -> config.Experiment:
+    """DiffuASR's settings on a backbone that is judged in both protocols."""
+    dataset = dataset_name(source)
+    made = config.preset("diffuasr", dataset).experiment
+    made = config.parse(config.with_backbone(made, backbone, dataset), flags)
+    phase = replace(made.backbone, eval=replace(made.backbone.eval, candidates=100))
+    return replace(made, backbone=phase, seed=seed)
+
+
+def raw_run(made: config.Experiment, backbone: str, source: str) -> experiments.Prepared:
+    """The backbone of the settings as a run of its own."""
+    phase = made.backbone
+    alone = replace(made, model=phase.model, train=phase.train, eval=phase.eval, backbone=None)
+    return experiments.prepare(backbone, alone, source)
+
+
+def prefix_of(method: str, raw: experiments.Prepared, folder: Path) -> np.ndarray:
+    """Items of a control, i32[U, M]."""
+    data, seed = raw.dataset, raw.experiment.seed
+    length = raw.experiment.data.prefix_len
+    if method == "random":
+        return augment.uniform(data.profiles, data.num_items, length, seed)
+    if method == "random_seq":
+        return augment.resampled(data.profiles, length, seed)
+    turned = raw._replace(name="backwards", dataset=views.backwards(data, raw.experiment.data))
+    turned = turned._replace(
+        experiment=replace(turned.experiment, eval=replace(turned.experiment.eval, candidates=0))
+    )
+    experiments.train(turned, folder / "backwards", say=say)
+    trained = experiments.restore(turned, folder / "backwards")
+    return augment.recommended(
+        trained.model, trained.params, trained.state, data.profiles, length,
+        max_len=raw.experiment.data.max_len, batch_size=raw.experiment.eval.batch_size,
+    )  # fmt: skip
+
+
+def share(raw: experiments.Prepared, folder: Path) -> None:
+    """Leaves in the raw run what a generator starts from: all of a seed's start from the same."""
+    experiments.train(raw, folder, say=say)
+    trained = experiments.restore(raw, folder)
+    settings = raw.experiment.model
+    export = models.system(settings).export
+    arrays = export(settings, experiments.spec_of(raw), trained.params, trained.state)
+    np.savez(folder / "export.npz", **arrays)
+
+
+def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags: list[str]):
+    """The results of one cell."""
+    made = settings(backbone, source, seed, flags)
+    raw = raw_run(made, backbone, source)
+    home = folder / f"{backbone}-seed{seed}"
+    if method == "none":
+        return experiments.train(raw, home / "none", say=say)
+    if method in GUIDANCE:
+        model = replace(made.model, guidance=GUIDANCE[method])
+        prepared = experiments.prepare("diffuasr", replace(made, model=model), source)
+        own = home / method / "stages" / "backbone"
+        if not own.exists():
+            experiments.open_workdir(prepared, home / method)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            share(raw, home / "none")
+            own.symlink_to((home / "none").resolve(), target_is_directory=True)
+        return experiments.train(prepared, home / method, say=say)
+    prefix = prefix_of(method, raw, home)
+    longer = raw._replace(name=f"{backbone}+{method}", dataset=views.longer(raw.dataset, prefix))
+    results = experiments.train(longer, home / method, say=say)
+    profiles, counts = raw.dataset.profiles, raw.dataset.train_counts
+    return results | {"generated": augment.quality(prefix, profiles, counts)}
+
+
+def summed(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and deviation of every figure over seeds."""
+    first = cells[0]
+    out = {}
+    for protocol, groups in first["groups"].items():
+        out[protocol] = {}
+        for group in groups:
+            figures = [cell["groups"][protocol][group] for cell in cells]
+            out[protocol][group] = {
+                name: [
+                    float(np.mean([f[name] for f in figures])),
+                    float(np.std([f[name] for f in figures], ddof=1)) if len(figures) > 1 else None,
+                ]
+                for name in figures[0]
+            }
+    generated = [cell["generated"] for cell in cells if "generated" in cell]
+    if generated:
+        out["generated"] = {k: float(np.mean([g[k] for g in generated])) for k in generated[0]}
+    return out
+
+
+def table(found: dict[str, Any], protocol: str, metric: str) -> str:
+    lines = [f"{metric}, {protocol}", " " * 24 + "".join(f"{g:>10}" for g in
+             ("all", "short", "medium", "long"))]  # fmt: skip
+    for name, cell in found.items():
+        groups = cell[protocol]
+        cells = "".join(
+            f"{groups[g][metric][0]:10.4f}" if g in groups else f"{'-':>10}"
+            for g in ("all", "short", "medium", "long")
+        )
+        lines.append(f"{name:<24}{cells}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--out", type=Path, default=Path("runs/augmentation"))
+    parser.add_argument("--name", required=True, help="of the results file")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES, choices=BACKBONES)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    options, flags = parser.parse_known_args()
+    started, found, last = time.time(), {}, None
+    for backbone in options.backbones:
+        for method in options.methods:
+            cells = []
+            for seed in range(options.seeds):
+                say(f"== {backbone} {method} seed {seed}")
+                last = run(backbone, method, options.data, seed, options.out, flags)
+                cells.append(last)
+            found[f"{backbone} {method}"] = summed(cells)
+    kept = ("device", "platform", "versions", "commit", "data_hash", "dataset")
+    results = {
+        "command": " ".join(["python", *sys.argv]),
+        "seeds": options.seeds,
+        "wall_seconds": time.time() - started,
+    } | {name: last[name] for name in kept}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{options.name}.json"
+    path.write_text(json.dumps(results | {"cells": found}, indent=1) + "\n")
+    for protocol in ("full", "among_101"):
+        for metric in ("hr@10", "ndcg@10"):
+            say(table(found, protocol, metric))
+    say(f"figures are in {path}")
+
+
+if __name__ == "__main__":
+    main()

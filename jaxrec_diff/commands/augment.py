@@ -1,0 +1,166 @@
+"""`bin/augment`: all sequences with generated items ahead of them, as a file of interactions."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxrec_diff.terminal import counter, quiet_start, refuse, split_flags, trained_workdir, whole
+
+USAGE = """\
+usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
+                   [--batch-size=1024] [--force] [--quiet] [--section.field=VALUE ...]
+
+  bin/augment --workdir=runs/diffuasr-amazon-beauty --output=longer.parquet
+  bin/train --model=sasrec --data=longer.parquet
+
+--output     .parquet, .csv or .tsv: a row an interaction with user_id, item_id, timestamp
+             (the place in the sequence, negative ahead of it) and generated (1 or 0), which
+             the loaders read: generated items are shown to a model and are never a target
+--data       other interactions with the same items
+--max-items  only users with at most so many training items get any
+--force      replaces the file
+
+Generated items see training items only. A run that was stopped goes on where it was.
+"""
+_BARE = ("workdir", "output", "data", "batch-size", "max-items")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+def run(argv: list[str]) -> int:
+    flags = split_flags(argv, _BARE, ("force", "quiet"))
+    if flags.help:
+        print(USAGE)
+        return 0
+    workdir = trained_workdir(flags)
+    if "output" not in flags.bare:
+        return refuse("name a file for the sequences: --output=FILE.parquet, .csv or .tsv")
+    output, force = Path(flags.bare["output"]), "force" in flags.switches
+    if output.suffix.lower() not in (".parquet", *_SEPARATORS):
+        return refuse(f"--output={output} must end in .parquet, .csv or .tsv")
+    if output.exists() and not force:
+        return refuse(f"{output} exists; --force replaces it")
+    quiet_start()
+    import numpy as np
+
+    from jaxrec_diff import augment, config, experiments
+    from jaxrec_diff.training.state import averaged
+
+    name, source, experiment = experiments.read_config(workdir)
+    experiment = config.parse(experiment, flags.dotted)
+    prepared = experiments.prepare(name, experiment, flags.bare.get("data", source))
+    experiments.check_vocabulary(prepared, workdir)
+    made, train = experiments.generator_of(prepared, workdir)
+    profiles = prepared.dataset.profiles
+    assert profiles is not None  # a generator was trained on users
+    asked = profiles
+    if "max-items" in flags.bare:
+        few = profiles.end - profiles.start <= whole(flags, "max-items", 1)
+        asked = profiles._replace(end=np.where(few, profiles.end, profiles.start))
+    size = whole(flags, "batch-size", experiment.eval.batch_size)
+
+    parts = output.with_name(output.name + ".parts")
+    settings = config.to_json(experiment)
+    settings["eval"] = {}  # changes no item
+    recipe = {
+        "workdir": str(workdir.resolve()),
+        "settings": settings,
+        "data": prepared.dataset.card["hash"],
+        "max_items": flags.bare.get("max-items", ""),
+    }
+    done = _resume(parts, recipe, force)
+    started, total = time.monotonic(), len(profiles.start)
+    with counter("users", total, quiet="quiet" in flags.switches) as tell:
+        chunks = augment.prefixes(
+            experiments.build(made),
+            averaged(train),
+            train.state,
+            asked,
+            seed=experiment.seed,
+            max_len=experiment.data.max_len,
+            batch_size=size,
+            first=done,
+        )
+        for first, items in chunks:
+            partial = parts / "part.partial.npy"
+            np.save(partial, items)
+            partial.replace(parts / f"{first:012d}.npy")  # whole or not at all
+            tell(first + len(items))
+    seconds = time.monotonic() - started
+    count = _write(output, parts, prepared.dataset)
+    shutil.rmtree(parts)
+    print(
+        f"{count:,} generated items ahead of {total:,} users' sequences in {output}, "
+        f"{(total - done) / max(seconds, 1e-9):,.0f} users/s"
+    )
+    return 0
+
+
+def _resume(parts: Path, recipe: dict[str, Any], force: bool) -> int:
+    """The user to go on with, from what an earlier run left."""
+    import numpy as np
+
+    known = parts / "recipe.json"
+    if parts.exists():
+        same = known.exists() and json.loads(known.read_text()) == json.loads(json.dumps(recipe))
+        if same:
+            done = sorted(parts.glob("[0-9]*.npy"))
+            return int(done[-1].stem) + len(np.load(done[-1], mmap_mode="r")) if done else 0
+        if not force:
+            raise ValueError(
+                f"{parts} was begun with other settings; --force starts again, or remove it"
+            )
+        shutil.rmtree(parts)
+    parts.mkdir(parents=True)
+    known.write_text(json.dumps(recipe))
+    return 0
+
+
+def _write(output: Path, parts: Path, dataset: Any) -> int:
+    """Streams the parts and the sequences into one file; returns how many items are generated."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    profiles = dataset.profiles
+    by_place = np.argsort(profiles.start, kind="stable")
+    stops = np.empty_like(profiles.start)  # where a user's whole sequence ends
+    stops[by_place] = np.append(profiles.start[by_place][1:], len(profiles.items))
+    partial, file, total = output.with_name(output.name + ".partial"), None, 0
+    try:
+        for path in sorted(parts.glob("[0-9]*.npy")):
+            first, items = int(path.stem), np.load(path)
+            users = np.arange(first, first + len(items))
+            sizes = stops[users].astype(np.int64) - profiles.start[users]
+            given = (items > 0).sum(axis=1)
+            # first generated items, the last of which is place -1, then places 1, 2, ...
+            owner = np.repeat(np.arange(len(users)), given + sizes)
+            begin = np.cumsum(given + sizes) - given - sizes
+            place = np.arange(len(owner)) - begin[owner] - given[owner]
+            made = place < 0
+            flat = np.empty(len(owner), np.int64)
+            flat[made] = items[items > 0]
+            flat[~made] = profiles.items[profiles.start[users][owner[~made]] + place[~made]]
+            table = pa.table(
+                {
+                    "user_id": dataset.user_ids[users[owner]],
+                    "item_id": dataset.item_ids[flat - 1],
+                    "timestamp": np.where(made, place, place + 1),
+                    "generated": made.astype(np.int8),
+                }
+            )
+            if file is None and output.suffix.lower() == ".parquet":
+                file = pq.ParquetWriter(partial, table.schema)
+            elif file is None:
+                separator = _SEPARATORS[output.suffix.lower()]
+                options = csv.WriteOptions(delimiter=separator)
+                file = csv.CSVWriter(partial, table.schema, write_options=options)
+            file.write_table(table)
+            total += int(made.sum())
+    finally:
+        if file is not None:
+            file.close()
+    partial.replace(output)
+    return total

@@ -1,0 +1,252 @@
+"""From a recommender over generated items to the recommender again, and what the items are like."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff import augment, config, experiments
+from jaxrec_diff.batches import Slices
+from jaxrec_diff.cli import main
+from jaxrec_diff.data import load, views
+from jaxrec_diff.models.base import Head, Model, Variables
+
+DATA = [
+    "--data.synthetic.num-users=150", "--data.synthetic.num-items=40",
+    "--data.synthetic.num-interests=4", "--data.synthetic.min-length=4",
+    "--data.synthetic.max-length=12", "--data.max-len=8", "--data.buckets=8", "--data.prefix-len=2",
+]  # fmt: skip
+SMALL = [
+    "--model.denoiser=mlp", "--model.mlp-hidden=16", "--model.num-steps=50",
+    "--model.sampler.steps=3", "--train.batch-size=32", "--train.num-epochs=2",
+    "--train.eval-every=1", "--backbone.model.width=8", "--backbone.model.num-blocks=1",
+    "--backbone.train.batch-size=32", "--backbone.train.num-epochs=2",
+    "--backbone.eval.candidates=20", "--devices=1",
+]  # fmt: skip
+
+PROFILES = Slices(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 3, 5], [3, 5, 5])),
+                  np.array([3, 5, 5]))  # fmt: skip
+
+
+def constant_model(length=2):
+    """Points near the row of (user number + place + 1) % 5 + 1, so that every item is known."""
+    table = jnp.eye(5)
+
+    def sample(params, state, key, query):
+        wanted = (query.row[:, None] + jnp.arange(length)) % 5
+        noise = 0.01 * jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (5,)))(
+            query.row
+        )
+        return table[wanted] + noise[:, None, :]
+
+    return Model(
+        init=lambda key, example: Variables((), ()),
+        loss=None,
+        sample=sample,
+        head=lambda params, state: Head(table),
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_items_are_nearest_rows_whatever_the_batch(batch_size):
+    chunks = list(
+        augment.prefixes(
+            constant_model(), (), (), PROFILES, seed=0, max_len=4, batch_size=batch_size
+        )
+    )
+    items = np.concatenate([chunk for _, chunk in chunks])
+    assert items.tolist() == [[1, 2], [2, 3], [0, 0]]  # the last user has nothing to go by
+    assert [first for first, _ in chunks] == list(range(0, 3, min(batch_size, 3)))
+
+
+def test_controls_draw_from_the_catalogue_and_from_the_history():
+    drawn = augment.uniform(PROFILES, 7, 400, seed=0)
+    assert set(drawn[0]) == set(range(1, 8)) and not drawn[2].any()
+    own = augment.resampled(PROFILES, 400, seed=0)
+    assert [set(row) for row in own.tolist()] == [{3, 4, 5}, {1, 2}, {0}]
+    np.testing.assert_allclose(np.bincount(own[0])[3:], 400 / 3, rtol=0.2)
+
+
+def test_reversed_recommender_is_continued_item_by_item():
+    # its next item is one more than the mean of the last two: seen backwards, a plain recursion
+    table = jnp.eye(60)
+
+    def sample(params, state, key, query):
+        count = (query.seq > 0).sum(axis=1)
+        rows = jnp.arange(len(count))
+        last = query.seq[rows, jnp.maximum(count - 1, 0)]
+        return table[(2 * last + jnp.where(count > 3, query.seq[:, 0], 1)) % 60]
+
+    model = Model(None, None, sample, lambda params, state: Head(table))
+    profiles = Slices(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 5, 6], [5, 6, 6])),
+                      np.array([5, 6, 6]))  # fmt: skip
+    found = augment.recommended(model, (), (), profiles, 3, max_len=4, batch_size=2)
+    expected = []
+    for row in ([3, 4, 5, 1, 2], [3]):
+        seen = row[:4][::-1]
+        for _ in range(3):
+            nxt = (2 * seen[-1] + (seen[0] if len(seen) > 3 else 1)) % 60 + 1
+            seen = (seen + [nxt])[-4:]
+        expected.append(seen[-3:][::-1])
+    assert found.tolist() == [*expected, [0, 0, 0]]
+
+
+def test_quality_of_items_by_hand():
+    prefix = np.array([[3, 3], [4, 1], [0, 0]], np.int32)
+    counts = np.array([1, 1, 2, 1, 1])
+    true = np.array([[3, 9], [4, 1], [0, 0]])[:2]
+    found = augment.quality(prefix[:2], Slices(*(p for p in PROFILES)), counts, true)
+    assert found["distinct_in_row"] == 0.75
+    assert found["coverage"] == 3 / 5
+    assert found["in_history"] == 3 / 4
+    assert found["recall"] == 0.75
+    popular = (0.5 + 0.5) / 2  # items 3 and 1
+    assert found["recall_popular"] == popular
+    p, q = np.array([2, 1, 3, 2, 1]) / 9, np.array([2, 2, 3, 2, 2]) / 11
+    np.testing.assert_allclose(found["popularity_kl"], np.sum(p * np.log(p / q)))
+
+
+def cut(part):
+    return (part.end - part.start).tolist()
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("augment") / "run"
+    words = ["train", "--model=diffuasr", f"--workdir={folder}", *DATA, *SMALL]
+    assert main(words) == 0
+    return folder
+
+
+def test_one_command_ends_in_the_recommender_on_longer_sequences(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["model"] == "sasrec+diffuasr"
+    with np.load(workdir / "stages" / "generator" / "export.npz") as stored:
+        prefix = stored["prefix"]
+    assert prefix.shape == (150, 2) and 1 <= prefix.min() and prefix.max() <= 40
+    name, source, experiment = experiments.read_config(workdir)
+    prepared = experiments.prepare(name, experiment, source)
+    found, _ = experiments.reevaluate(prepared, workdir, "test")
+    assert found[0].metrics == pytest.approx(results["metrics"], abs=1e-6)
+
+
+def test_frozen_rows_are_the_trained_backbones(workdir):
+    with np.load(workdir / "stages" / "backbone" / "export.npz") as stored:
+        items = stored["items"]
+    name, source, experiment = experiments.read_config(workdir)
+    prepared = experiments.prepare(name, experiment, source)
+    generator = experiments.generator_of(prepared, workdir)
+    state = generator.train.state
+    rows = np.asarray(state["items"])[1:]
+    np.testing.assert_allclose(np.corrcoef(rows[:, 0], items[:, 0])[0, 1], 1.0, rtol=1e-5)
+
+
+def test_results_have_both_protocols_by_length_and_the_items_quality(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    for found in (results["groups"], results["without"]["groups"]):
+        assert set(found) == {"full", "among_21"}
+        for group in found.values():
+            assert group["all"]["users"] == sum(
+                part["users"] for name, part in group.items() if name != "all"
+            )
+            assert 0 <= group["all"]["ndcg@10"] <= group["all"]["hr@10"] <= 1
+    # among 21 an answer is ranked at least as high as among 40
+    assert (
+        results["groups"]["among_21"]["all"]["hr@10"] >= results["groups"]["full"]["all"]["hr@10"]
+    )
+    assert results["groups"]["full"]["all"]["hr@10"] == pytest.approx(results["metrics"]["hr@10"])
+    assert {"recall", "recall_popular", "popularity_kl", "in_history"} < set(results["generated"])
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_sequences_are_written_and_read_as_they_were_trained_on(workdir, tmp_path, ending):
+    output = tmp_path / f"longer.{ending}"
+    words = ["augment", f"--workdir={workdir}", f"--output={output}", "--quiet"]
+    assert main([*words, "--batch-size=40"]) == 0
+    assert not (tmp_path / f"longer.{ending}.parts").exists()
+    whole = output.read_bytes()
+    assert main(words) == 2 and output.read_bytes() == whole  # nothing is overwritten
+    name, source, experiment = experiments.read_config(workdir)
+    prepared = experiments.prepare(name, experiment, source)
+    with np.load(workdir / "stages" / "generator" / "export.npz") as stored:
+        trained_on = views.longer(prepared.dataset, stored["prefix"])
+    # the synthetic catalogue numbers items that occur in no sequence, a file cannot
+    read = load(str(output), experiment.data)
+    assert read.num_users == trained_on.num_users
+    for part, other in ((read.train, trained_on.train), (read.profiles, trained_on.profiles),
+                        (read.shown["test"], trained_on.shown["test"])):  # fmt: skip
+        for bound in ("start", "end", "stop", "generated"):
+            np.testing.assert_array_equal(getattr(part, bound), getattr(other, bound))
+        raw = read.item_ids[part.items - 1]
+        np.testing.assert_array_equal(raw, prepared.dataset.item_ids[other.items - 1])
+    # what is seen and ranked is raw
+    assert cut(read.test) == cut(prepared.dataset.test)
+
+
+def test_a_stopped_augmentation_goes_on_and_other_settings_are_refused(
+    workdir, tmp_path, monkeypatch, capsys
+):
+    once, again = tmp_path / "once.csv", tmp_path / "again.csv"
+    words = ["augment", f"--workdir={workdir}", "--quiet", "--batch-size=40"]
+    assert main([*words, f"--output={once}"]) == 0
+    whole = augment.prefixes
+
+    def cut_short(*args, **kwargs):
+        for number, chunk in enumerate(whole(*args, **kwargs)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield chunk
+
+    monkeypatch.setattr(augment, "prefixes", cut_short)
+    assert main([*words, f"--output={again}"]) == 130
+    assert not again.exists()
+    asked = []
+    monkeypatch.setattr(
+        augment, "prefixes", lambda *a, **k: asked.append(k["first"]) or whole(*a, **k)
+    )
+    other = [*words, f"--output={again}", "--model.guidance-weight=3"]
+    assert main(other) == 2
+    assert "begun with other settings" in capsys.readouterr().err
+    assert main([*words, f"--output={again}"]) == 0
+    assert asked == [80] and again.read_bytes() == once.read_bytes()
+
+
+def test_few_items_alone_get_more(workdir, tmp_path):
+    output = tmp_path / "short.parquet"
+    words = ["augment", f"--workdir={workdir}", f"--output={output}", "--quiet", "--max-items=4"]
+    assert main(words) == 0
+    name, source, experiment = experiments.read_config(workdir)
+    profiles = experiments.prepare(name, experiment, source).dataset.profiles
+    read = load(str(output), experiment.data)
+    ahead = np.add.reduceat(read.profiles.generated, read.profiles.start)
+    few = profiles.end - profiles.start <= 4
+    assert few.any() and not few.all()
+    np.testing.assert_array_equal(ahead > 0, few)
+
+
+def test_shrinking_rows_are_warned_of(tmp_path, capsys):
+    # decay takes the part of a loss that falls with its rows: .97^100 is less than a tenth
+    words = [
+        "train", "--model=diffuasr", f"--workdir={tmp_path / 'run'}", *DATA,
+        *(word for word in SMALL if "num-epochs" not in word and "eval-every" not in word),
+        "--model.items=trained", "--model.width=8", "--model.guidance=none",
+        "--train.num-epochs=200", "--train.eval-every=100", "--train.learning-rate=0.03",
+        "--train.optimizer=adamw", "--train.weight-decay=1", "--backbone.train.num-epochs=1",
+    ]  # fmt: skip
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count("item rows have shrunk") == 1
+
+
+def test_what_cannot_be_started_from_is_refused(tmp_path):
+    made = config.preset("diffuasr", "synthetic").experiment
+    np.savez(tmp_path / "items.npz", items=np.zeros((600, 4), np.float32))
+    given = config.with_backbone(made, str(tmp_path / "items.npz"), "synthetic")
+    with pytest.raises(ValueError, match="--backbone=sasrec is"):
+        experiments.prepare("diffuasr", given, "synthetic")
+    asked = config.parse(made, ["--model.guidance=classifier"])
+    blind = config.with_backbone(asked, "mf", "synthetic")
+    with pytest.raises(ValueError, match="classifier_free"):
+        experiments.prepare("diffuasr", blind, "synthetic")
