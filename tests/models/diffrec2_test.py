@@ -268,22 +268,24 @@ def test_each_loss_trains_its_own_parameters():
 
 
 def test_loss_is_the_mean_of_its_parts_in_a_plain_loop():
-    # no dropout, beta_0 = 0, one step: everything random is the noise of x_t, read back from it
-    settings = {"dropout_rate": 0.0, "embedding_dropout_rate": 0.0, "beta_item": 0.0}
+    # no dropout, one step n = 1: random are only the noise of x_t and that of h0
+    settings = {"dropout_rate": 0.0, "embedding_dropout_rate": 0.0, "beta_item": 0.25}
     config = DiffRec2Config(
         **TINY, schedule="linear", num_steps=1, beta_start=1.0, beta_stop=1.0, **settings
     )
     model, batch = diffrec2.build(config, SPEC), example(6)
     params, state = model.init(jax.random.key(0), batch)
     _, aux = jax.jit(model.loss)(params, state, jax.random.key(5), batch)
-    # beta = 1: x_t is noise alone, drawn with the third key
-    xt = noise.normal(jax.random.split(jax.random.key(5), 4)[2], batch.row, (D,))
+    # beta = 1: x_t is noise alone
+    k_item, k_eps = jax.random.split(jax.random.key(5), 4)[1:3]
+    xt, apart_from_item = (noise.normal(k, batch.row, (D,)) for k in (k_eps, k_item))
     apart, rec = [], []
     for i in range(6):
         out = estimate(xt[i : i + 1], 0, seq=batch.seq[i : i + 1], config=config, params=params)
         clean = np.asarray(params["items"][batch.target[i]], np.float64)
         apart.append(np.mean((np.asarray(out[0], np.float64) - clean) ** 2))
-        scores = np.asarray(params["head"], np.float64) @ clean + np.asarray(params["bias"])
+        h0 = clean + 0.5 * np.asarray(apart_from_item[i])  # at n = 1 only the head sees it
+        scores = np.asarray(params["head"], np.float64) @ h0 + np.asarray(params["bias"])
         rec.append(np.log(np.exp(scores).sum()) - scores[int(batch.target[i]) - 1])
     np.testing.assert_allclose(aux.metrics["mse"], np.mean(apart), rtol=1e-4)
     np.testing.assert_allclose(aux.metrics["rec"], np.mean(rec), rtol=1e-4)
@@ -411,3 +413,21 @@ def test_several_lengths_change_no_estimate(mask_mode):
     for name, value in loss(params, state, jax.random.key(1), whole)[1].metrics.items():
         cut = loss(params, state, jax.random.key(1), parts)[1].metrics[name]
         np.testing.assert_allclose(cut, value, rtol=1e-5)
+
+
+def test_importance_weights_reach_the_loss():
+    config = DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3)
+    model, batch = diffrec2.build(config, SPEC), example(8)
+    params, _ = model.init(jax.random.key(0), batch)
+    before = timesteps.History(
+        jnp.repeat(jnp.array([[1.0], [2], [3], [4]]), 10, 1), jnp.full(4, 10)
+    )
+    key = jax.random.key(2)
+    value, aux = jax.jit(model.loss)(params, before, key, batch)
+    t, weight = timesteps.importance(jax.random.split(key, 4)[0], batch.row, before)
+    # the state keeps the unweighted errors, newest last, in the order of the batch
+    newest = {n: list(aux.state.losses[n][10 - int((t == n).sum()) :]) for n in range(4)}
+    squared = np.array([newest[int(n)].pop(0) for n in t])
+    np.testing.assert_allclose(aux.metrics["mse"], np.mean(weight * squared), rtol=1e-5)
+    assert abs(np.mean(squared) - aux.metrics["mse"]) > 1e-3
+    np.testing.assert_allclose(value, aux.metrics["mse"] + aux.metrics["rec"], rtol=1e-6)

@@ -254,6 +254,11 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
         members = history[labels == code]
         want = members.mean(axis=0) if len(members) else np.asarray(state.codebook[code])
         np.testing.assert_allclose(aux.state.codebook[code], want, rtol=1e-4, atol=1e-5)
+    # rows of weight 0 are nobody's members
+    filled = jax.tree.map(lambda x: jnp.concatenate([x, x[:3]]), batch)
+    filled = filled._replace(weight=filled.weight.at[12:].set(0.0), row=jnp.arange(15))
+    kept = jax.jit(model.loss)(params, state, jax.random.key(1), filled)[1].state.codebook
+    np.testing.assert_allclose(kept, aux.state.codebook, rtol=1e-4, atol=1e-5)
 
 
 def test_squared_error_is_summed_over_coordinates(monkeypatch):
