@@ -15,7 +15,7 @@ from typing import Any
 from jaxrec_diff.terminal import quiet_start, refuse, split_flags
 
 # Word on the command line -> module of `commands`, loaded when it is asked for.
-COMMANDS = {name: name for name in ("recommend", "compare", "report", "augment")}
+COMMANDS = {name: name for name in ("recommend", "compare", "report", "export", "augment")}
 
 TRAIN_USAGE = """\
 usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]

@@ -10,6 +10,8 @@ A row fills its places from the left; id 0 ends it, items are 1..I. No item stan
 [[100.5], [10.0]]
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -82,13 +84,22 @@ def _over_filled(items: jax.Array, visit, carry):
     def turn(state):
         first, carry = state
         index = first + jnp.arange(_PLACES)
-        row = jnp.searchsorted(stop, index, side="right")
+        row = _place_of(stop, index)
         inside = row < items.shape[0]
         row = jnp.where(inside, row, 0)
         place = jnp.where(inside, index - (stop[row] - size[row]), items.shape[1])
         return first + _PLACES, visit(carry, row, place)
 
     return jax.lax.while_loop(lambda state: state[0] < stop[-1], turn, (0, carry))[1]
+
+
+def _place_of(stop: jax.Array, index: jax.Array) -> jax.Array:
+    """i32[Q] how many of the rising `stop` i32[B] are at most each `index` i32[Q]."""
+    rows: Any = stop.shape[0]
+    if isinstance(rows, int):
+        return jnp.searchsorted(stop, index, side="right")
+    # an exported program is for any number of rows, and a search needs to know it
+    return jnp.sum(stop <= index[:, None], axis=1, dtype=jnp.int32)
 
 
 def _weights(items, value, row, place):

@@ -60,3 +60,51 @@ def clicks_run(clicks) -> Path:
     command = ["train", "--model=dimerec", f"--data={clicks}", f"--workdir={workdir}", *flags]
     assert cli.main(command) == 0
     return workdir
+
+
+@pytest.fixture
+def untrained():
+    """A function of a preset's name: the model with its initial arrays, on a small data set."""
+    return _untrained
+
+
+_SMALL = {
+    "devices": "1", "data.max-len": "6", "data.synthetic.num-users": "50",
+    "data.synthetic.num-items": "30", "data.synthetic.num-interests": "4",
+    "data.synthetic.max-length": "9", "train.batch-size": "16", "model.width": "8",
+    "model.num-steps": "24", "eval.batch-size": "64",
+    "backbone.train.batch-size": "16",
+}  # fmt: skip
+
+
+def _untrained(name: str):
+    """A preset's model with its initial arrays, and random ones in place of a backbone's."""
+    import jax
+    import numpy as np
+
+    from jaxrec_diff import config, experiments, models
+
+    wanted = config.preset(name, "synthetic").experiment
+    known = config.flag_names(wanted)
+    wanted = config.parse(wanted, [f"--{k}={v}" for k, v in _SMALL.items() if k in known])
+    prepared = experiments.prepare(name, wanted, "synthetic")
+    counts = prepared.dataset.train_counts.copy()
+    counts[[2, 17]] = 0  # as if nobody had trained on them
+    prepared = prepared._replace(dataset=prepared.dataset._replace(train_counts=counts))
+    needs = models.system(wanted.model).needs
+    if wanted.backbone is not None:
+        needs = models.system(wanted.backbone.model).exports
+    if needs:
+        sizes = {"users": prepared.dataset.num_users, "items": prepared.dataset.num_items}
+        rng = np.random.default_rng(3)
+        arrays = {
+            array: rng.normal(size=(sizes[array.split("_")[-1]], 64)).astype(np.float32)
+            for array in needs
+        }
+        prepared = prepared._replace(exports=arrays)
+    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
+    index = np.arange(2, dtype=np.int32)
+    variables = model.init(
+        jax.random.key(1), feed.example(feed.train, index, index, jax.random.key(2))
+    )
+    return experiments.Restored(prepared, model, *variables)

@@ -83,6 +83,7 @@ ROOMS["compare"] = {"experiments", "page"}
 ROOMS["figures"] = set()
 ROOMS["tracing"] = set()
 ROOMS["run_report"] = set(ROOMS)
+ROOMS["serving"] = set(ROOMS)
 ROOMS["commands"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 ROOMS["__init__"] = MATHS

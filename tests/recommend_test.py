@@ -11,45 +11,9 @@ import pytest
 from jaxrec_diff import cli, config, exchange, experiments, models, recommend
 from jaxrec_diff.data import DataConfig
 
-SMALL = {
-    "devices": "1", "data.max-len": "6", "data.synthetic.num-users": "50",
-    "data.synthetic.num-items": "30", "data.synthetic.num-interests": "4",
-    "data.synthetic.max-length": "9", "train.batch-size": "16", "model.width": "8",
-    "model.num-steps": "24", "eval.batch-size": "64",
-    "backbone.train.batch-size": "16",
-}  # fmt: skip
-
-
-def untrained(name: str) -> experiments.Restored:
-    """A preset's model with its initial arrays, and random ones in place of a backbone's."""
-    wanted = config.preset(name, "synthetic").experiment
-    known = config.flag_names(wanted)
-    wanted = config.parse(wanted, [f"--{k}={v}" for k, v in SMALL.items() if k in known])
-    prepared = experiments.prepare(name, wanted, "synthetic")
-    counts = prepared.dataset.train_counts.copy()
-    counts[[2, 17]] = 0  # as if nobody had trained on them
-    prepared = prepared._replace(dataset=prepared.dataset._replace(train_counts=counts))
-    needs = models.system(wanted.model).needs
-    if wanted.backbone is not None:
-        needs = models.system(wanted.backbone.model).exports
-    if needs:
-        sizes = {"users": prepared.dataset.num_users, "items": prepared.dataset.num_items}
-        rng = np.random.default_rng(3)
-        arrays = {
-            array: rng.normal(size=(sizes[array.split("_")[-1]], 64)).astype(np.float32)
-            for array in needs
-        }
-        prepared = prepared._replace(exports=arrays)
-    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
-    index = np.arange(2, dtype=np.int32)
-    variables = model.init(
-        jax.random.key(1), feed.example(feed.train, index, index, jax.random.key(2))
-    )
-    return experiments.Restored(prepared, model, *variables)
-
 
 @pytest.mark.parametrize("name", config.preset_names())
-def test_lists_are_those_of_the_model(name):
+def test_lists_are_those_of_the_model(name, untrained):
     """Raw histories, batches of 16 and the stand-in users give what the test split gives."""
     restored = untrained(name)
     prepared, model, params, state = restored
@@ -107,7 +71,7 @@ def test_known_users_are_asked_with_all_they_did(clicks_run, clicks):
     )
 
 
-def test_a_new_history_is_served_through_the_most_similar_user():
+def test_a_new_history_is_served_through_the_most_similar_user(untrained):
     asked = recommend.of(untrained("mf"), k=5)
     profiles = asked.dataset.profiles
     sets = [set(profiles.items[a:b].tolist()) for a, b in zip(*profiles[1:3], strict=True)]

@@ -1,0 +1,58 @@
+"""`bin/export`: a model as a program that serves without this package."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workdir, whole
+
+USAGE = """\
+usage: bin/export --workdir=DIR --output=FOLDER [--k=20] [--include-seen] [--data=SOURCE]
+                  [--sampler=KIND] [--sampler-steps=N] [--section.field=VALUE ...]
+
+  bin/export --workdir=runs/dimerec-clicks --output=serving/dimerec --k=50
+
+Writes one StableHLO program (history -> top k; cpu, cuda and tpu; any number of rows),
+the weights, the vocabulary and a README with the five lines that serve it.
+"""
+_BARE = ("workdir", "output", "k", "data", "sampler", "sampler-steps")
+
+
+def run(argv: list[str]) -> int:
+    flags = split_flags(argv, _BARE, ("include-seen",))
+    if flags.help:
+        print(USAGE)
+        return 0
+    workdir = trained_workdir(flags)
+    if "output" not in flags.bare:
+        return refuse("name a folder for the program: --output=FOLDER")
+    output = Path(flags.bare["output"])
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        return refuse(f"{output} is not empty; name a new folder")
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError:
+        return refuse("the export needs flatbuffers: pip install 'jaxrec-diff[export]'")
+    quiet_start()
+    from jaxrec_diff import config, experiments, serving
+
+    name, source, experiment = experiments.read_config(workdir)
+    dotted = list(flags.dotted)
+    for flag, field in (
+        ("sampler", "model.sampler.kind"),
+        ("sampler-steps", "model.sampler.steps"),
+    ):
+        if flag in flags.bare:
+            dotted.append(f"--{field}={flags.bare[flag]}")
+    experiment = config.parse(experiment, dotted)
+    experiment = replace(experiment, eval=replace(experiment.eval, protocol="honest"))
+    prepared = experiments.prepare(name, experiment, flags.bare.get("data", source))
+    experiments.check_vocabulary(prepared, workdir)
+    sizes = serving.export(
+        experiments.restore(prepared, workdir),
+        output,
+        k=whole(flags, "k", 20),
+        include_seen="include-seen" in flags.switches,
+    )
+    for file, size in sizes.items():
+        print(f"{size:>12,} bytes  {output / file}")
+    return 0
