@@ -9,7 +9,8 @@ Trains {sasrec, bert4rec} on {none, random, random_seq, asrep, diffuasr_cg, diff
 `benchmarks/results/NAME.json`: HR and NDCG of all, short, medium and long users, among all items
 and among 101 with fixed negatives, means and deviations over seeds, and the items' quality. Every
 copy of the data is judged on the same users and the same candidates. Dotted flags are those of
-`bin/train --model=diffuasr`. A part that is finished is not run again.
+`bin/train --model=diffuasr`. A part that is finished is not run again. `--methods diffuasr_cf
+diffuasr_cg diffuasr_unguided diffuasr_mlp` is the ablation of guidance and of SU-Net.
 """
 
 import argparse
@@ -28,7 +29,13 @@ from jaxrec_diff.data import dataset_name, views
 RESULTS = Path(__file__).parent / "results"
 BACKBONES = ("sasrec", "bert4rec")
 METHODS = ("none", "random", "random_seq", "asrep", "diffuasr_cg", "diffuasr_cf")
-GUIDANCE = {"diffuasr_cg": "classifier", "diffuasr_cf": "classifier_free"}
+GENERATORS: dict[str, dict[str, Any]] = {
+    "diffuasr_cg": {"guidance": "classifier"},
+    "diffuasr_cf": {"guidance": "classifier_free"},
+    # ablations: no guidance, and a plain network of SU-Net's cost
+    "diffuasr_unguided": {"guidance": "none"},
+    "diffuasr_mlp": {"guidance": "classifier_free", "denoiser": "mlp"},
+}
 
 
 def say(text: str) -> None:
@@ -88,8 +95,8 @@ def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags:
     home = folder / f"{backbone}-seed{seed}"
     if method == "none":
         return experiments.train(raw, home / "none", say=say)
-    if method in GUIDANCE:
-        model = replace(made.model, guidance=GUIDANCE[method])
+    if method in GENERATORS:
+        model = replace(made.model, **GENERATORS[method])
         prepared = experiments.prepare("diffuasr", replace(made, model=model), source)
         own = home / method / "stages" / "backbone"
         if not own.exists():
@@ -146,7 +153,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the results file")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--backbones", nargs="+", default=BACKBONES, choices=BACKBONES)
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices={*METHODS, *GENERATORS})
     options, flags = parser.parse_known_args()
     started, found, last = time.time(), {}, None
     for backbone in options.backbones:
