@@ -4,8 +4,8 @@
 
 Published test Recall@20 / NDCG@20: ml-1m-clean .1787 / .1148, yelp-clean .0960 / .0478,
 amazon-book-clean .1010 / .0547, ml-1m-noisy .1236 / .0703, yelp-noisy .0853 / .0414,
-amazon-book-noisy .0822 / .0419. Here, ml-1m-clean: .1706 / .1090, the mean of seeds 1 to 3. The released loop also trains on the last, smaller batch of an
-epoch: --train.epoch-sampler=whole.
+amazon-book-noisy .0822 / .0419. Here, ml-1m-clean: .1706 / .1090, the mean of seeds 1 to 3. The
+released loop also trains on the last, smaller batch of an epoch: --train.epoch-sampler=whole.
 """
 
 from dataclasses import replace

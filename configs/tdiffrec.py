@@ -3,7 +3,8 @@
     bin/train --model=tdiffrec --data=PATH/ml-1m-clean
 
 Published test Recall@20 / NDCG@20: yelp-clean .0987 / .0494, amazon-book-clean .1139 / .0661. The
-paper has no MovieLens; an independent retraining reports .1881 / .1249 on ml-1m-clean; here .1988 / .1307 (seed 1).
+paper has no MovieLens; an independent retraining reports .1881 / .1249 on ml-1m-clean; here .1988 /
+.1307 (seed 1).
 """
 
 from dataclasses import replace
