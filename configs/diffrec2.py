@@ -1,6 +1,6 @@
 """DiffRec2 (arXiv:2304.04541).
 
-    bin/train --model=diffrec2 --data=PATH/amazon-beauty
+    bin/train --model=diffrec2 --data=PATH/amazon-beauty/interactions.parquet
 
 No code was released and the paper's tables were not at hand, so no figure is repeated here and
 all settings of the Amazon and MovieLens files are ours. A history of 49 and the noised place make

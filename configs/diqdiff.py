@@ -1,6 +1,6 @@
 """DiQDiff (arXiv:2501.17670), settings of the released README where the data set is known.
 
-    bin/train --model=diqdiff --data=PATH/amazon-beauty
+    bin/train --model=diqdiff --data=PATH/amazon-beauty/interactions.parquet
 
 Re-runs of the released code, full ranking, test split in percent, HR@10 / NDCG@10: Amazon Beauty
 7.41 / 4.50, Toys 6.96 / 4.57, ML-1M 24.84 / 13.78, Steam 11.48 / 6.02. Epochs are 211, 247, 183
