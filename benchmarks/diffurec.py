@@ -1,12 +1,12 @@
 """How fast does DiffuRec train and recommend on real lengths, against eager PyTorch?
 
-    python benchmarks/diffurec.py --data amazon-beauty/interactions.parquet [--workdir RUN]
+    python benchmarks/diffurec.py --data amazon-beauty/interactions.parquet
 
 Train steps of 512 examples and recommendations to test users, with the released network (four
 blocks, width 128, 50 places, 12,101 items, 32 steps): every history padded to 50 places, cut to a
-few lengths, and the eager port of the padded network. With `--workdir`, a finished run of the
-same settings, it also asks how few reverse steps leave its test NDCG@10 within 1 %. Prints a json
-line a measurement and, last, the ratios. Times are the process's, so pin one thread:
+few lengths, and the eager port of the padded network. How few reverse steps serve is asked by
+`diffurec_steps.py`. Prints a json line a measurement and, last, the ratios. Times are the
+process's, so pin one thread:
 
     XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
         taskset -c 0 python benchmarks/diffurec.py --data amazon-beauty/interactions.parquet
@@ -21,7 +21,6 @@ import sys
 import time
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -30,7 +29,7 @@ import torch_diffurec
 
 from jaxrec_diff import config, evaluate, experiments, feeds, models
 from jaxrec_diff.models.base import SamplerConfig
-from jaxrec_diff.training import loop, optim, parallel, state, step
+from jaxrec_diff.training import optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
 FEW = (1, 2, 4)  # reverse steps beside all
@@ -194,36 +193,9 @@ def agreement(prepared, params, model, seq) -> None:
     say(question="agreement", largest_difference=float(np.abs(found - theirs).max()))
 
 
-def fewest_steps(prepared: dict[str, experiments.Prepared], workdir: Path) -> None:
-    """Test NDCG@10 of a trained run under all and under few reverse steps."""
-    _, source, stored = config.read_config(workdir)
-    trained = experiments.prepare("diffurec", replace(stored, devices=1), source)
-    like = experiments._abstract_state(trained, experiments.build(trained))
-    best = loop.load(workdir / "checkpoints", like)
-    found = {}
-    for name, one in prepared.items():
-        if not name.startswith("cut"):
-            continue
-        chosen = replace(stored, devices=1, model=replace(
-            stored.model, sampler=one.experiment.model.sampler, lambda_draw="mean"
-        ), eval=replace(stored.eval, protocol="official"))  # fmt: skip
-        metrics = ranker(one._replace(experiment=chosen))(
-            best.params, best.state, jax.random.key(0)
-        ).metrics
-        found[name] = metrics["ndcg@10"]
-        say(
-            question="quality",
-            which=name,
-            **{n: metrics[n] for n in ("ndcg@10", "hr@10", "hr@20")},
-        )
-    full = found["cut, 32 steps"]
-    say(question="quality against 32 steps", **{n: v / full for n, v in found.items()})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
-    parser.add_argument("--workdir", type=Path)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -250,8 +222,6 @@ def main() -> None:
         rate = rank_rate(name, on(chosen), variables, options.repeats)
         ratios[f"recommend, {name}"] = rate / torch_recommended
     say(question="ratio to torch", **ratios)
-    if options.workdir:
-        fewest_steps({name: on(chosen) for name, chosen in RANKED.items()}, options.workdir)
 
 
 if __name__ == "__main__":
