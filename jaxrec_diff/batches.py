@@ -132,6 +132,11 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
 
 
+def pick(slices: Slices, rows: Any) -> Slices:
+    """Some of the rows, by index or as a range."""
+    return slices._replace(start=slices.start[rows], end=slices.end[rows], stop=slices.stop[rows])
+
+
 def window(items: jax.Array, start: jax.Array, end: jax.Array, length: int) -> jax.Array:
     """The last `length` items of `items[start:end]`, right-padded with 0: i32[B, length].
 

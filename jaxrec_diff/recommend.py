@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff import config, experiments, feeds, models, ranking
+from jaxrec_diff import batches, config, experiments, feeds, models, ranking
 from jaxrec_diff.batches import Slices
 from jaxrec_diff.data import Dataset
 
@@ -272,7 +272,10 @@ def known_users(dataset: Dataset) -> Slices:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("start", "stop")
         )
         return Slices(dataset.train.items, start, stop, stop)
-    start, stop = dataset.profiles.start, dataset.profiles.end.copy()
+    start, stop = dataset.profiles.start.copy(), dataset.profiles.end.copy()
+    if dataset.profiles.generated is not None:  # what nobody chose stands ahead, and is left out
+        made = np.append(0, np.cumsum(dataset.profiles.generated)).astype(start.dtype)
+        start += made[stop] - made[start]
     for part, users in (
         (dataset.valid, dataset.valid_users),
         (dataset.test, dataset.test_users),
@@ -286,8 +289,7 @@ def of_users(recommender: Recommender, users: np.ndarray, size: int = 8192) -> I
     whole = known_users(recommender.dataset)
     for begin in range(0, len(users), size):
         part = users[begin : begin + size]
-        rows = Slices(whole.items, *(column[part] for column in whole[1:]))
-        yield of_rows(recommender, rows, part)
+        yield of_rows(recommender, batches.pick(whole, part), part)
 
 
 def of_rows(recommender: Recommender, rows: Slices, users: np.ndarray) -> Histories:
@@ -493,6 +495,7 @@ def _asked(dataset: Dataset, histories: Histories, size: int, width: int) -> Dat
         valid_users=everyone,
         test_users=everyone,
         profiles=None if dataset.profiles is None else rows,
+        shown=None,
     )
 
 

@@ -8,13 +8,14 @@ import json
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import (
+    batches,
     compare,
     experiments,
     figures,
@@ -22,7 +23,6 @@ from jaxrec_diff import (
     recommend,
     tracing,
 )
-from jaxrec_diff.batches import Slices
 from jaxrec_diff.data import render
 
 _RESAMPLES = 1000
@@ -33,14 +33,6 @@ _DRAWN = 6
 _EXAMPLES = 6
 _SHOWN_HISTORY = 8
 _LIST = 10
-
-
-class Sample(NamedTuple):
-    """Some rows of the test split, and what the model is asked for them."""
-
-    rows: Slices  # histories and answers
-    asked: Slices  # what the model sees
-    users: np.ndarray
 
 
 def write(workdir: Path, prepared: experiments.Prepared | None = None) -> Path:
@@ -164,8 +156,10 @@ def _steps(restored: experiments.Restored, metric: str) -> str:
     grid = np.unique(np.geomspace(1, total, _STEP_POINTS).round().astype(int))
     rows = min(_STEP_USERS, len(dataset.test.start))
     part = dataset._replace(
-        test=Slices(dataset.test.items, *(column[:rows] for column in dataset.test[1:])),
+        test=batches.pick(dataset.test, slice(rows)),
         test_users=dataset.test_users[:rows],
+        shown=dataset.shown
+        and dataset.shown | {"test": batches.pick(dataset.shown["test"], slice(rows))},
     )
     values = []
     for count in grid:
@@ -292,10 +286,9 @@ def _ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> 
 def _examples(restored: experiments.Restored) -> str:
     dataset = restored.prepared.dataset
     place = np.linspace(0, len(dataset.test.start) - 1, _EXAMPLES).astype(int)
-    rows = Slices(dataset.test.items, *(column[place] for column in dataset.test[1:]))
+    rows = batches.pick(dataset.test, place)
     users = dataset.test_users[place]
-    asked = experiments.scored_by(restored.prepared, "test")
-    asked = Slices(asked.items, *(column[place] for column in asked[1:]))
+    asked = batches.pick(experiments.scored_by(restored.prepared, "test"), place)
     recommender = recommend.of(restored, k=_LIST, batch_size=_EXAMPLES)
     (lists,) = recommend.ask(recommender, [recommend.of_rows(recommender, asked, users)])
 

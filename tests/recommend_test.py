@@ -71,6 +71,16 @@ def test_known_users_are_asked_with_all_they_did(clicks_run, clicks):
     )
 
 
+def test_items_that_nobody_chose_are_no_history(clicks_run):
+    dataset = recommend.load(clicks_run).dataset
+    made = np.zeros(len(dataset.profiles.items), bool)
+    made[dataset.profiles.start[3] : dataset.profiles.start[3] + 2] = True
+    marked = dataset._replace(profiles=dataset.profiles._replace(generated=made))
+    before, after = recommend.known_users(dataset), recommend.known_users(marked)
+    assert (after.start - before.start).nonzero()[0].tolist() == [3]
+    assert after.start[3] == before.start[3] + 2 and (after.stop == before.stop).all()
+
+
 def test_a_new_history_is_served_through_the_most_similar_user(untrained):
     asked = recommend.of(untrained("mf"), k=5)
     profiles = asked.dataset.profiles
