@@ -15,7 +15,9 @@ from typing import Any
 from jaxrec_diff.terminal import quiet_start, refuse, split_flags
 
 # Word on the command line -> module of `commands`, loaded when it is asked for.
-COMMANDS = {name: name for name in ("recommend", "compare", "report", "export", "augment")}
+COMMANDS = {
+    name: name for name in ("recommend", "compare", "report", "export", "augment", "convert")
+}
 
 TRAIN_USAGE = """\
 usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
@@ -27,7 +29,7 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
 
 --model    {models}
 --data     synthetic (default), a csv, tsv, dat, inter, parquet or npz file of interactions,
-           or a folder with train, valid and test tables
+           a folder with train, valid and test tables, or tfds:DIR, a prepared TFDS directory
 --workdir  where everything goes; the same command again continues there
            (default: runs/MODEL-DATA)
 --preset   take the settings published for this data set

@@ -1,8 +1,10 @@
 """Data: sources -> filters -> splits -> flat arrays and a card. numpy and arrow only."""
 
+from pathlib import Path
+
 import numpy as np
 
-from jaxrec_diff.data import filters, sources, splits, synthetic, views
+from jaxrec_diff.data import filters, sources, splits, synthetic, tfds, views
 from jaxrec_diff.data.card import card, render
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.dataset import Dataset, Sequences
@@ -37,6 +39,11 @@ def load(source: str, config: DataConfig) -> Dataset:
         dataset = _from_table(source, "generated", columns, config)
         untouched = dataset.num_items == config.synthetic.num_items and not _filtered(config)
         return dataset._replace(law=law if untouched else None)
+    if source.startswith(tfds.PREFIX):
+        columns = tfds.read(Path(source.removeprefix(tfds.PREFIX)))
+        if config.min_rating is not None and columns.ratings is None:
+            raise ValueError(f"data.min-rating needs ratings and {source} has none")
+        return _from_table(source, "tfds", columns, config)
     read = sources.read(source, config)
     if read.kind == "histories":
         return _from_histories(source, read.format, read.tables)

@@ -51,6 +51,8 @@ def dataset_name(source: str) -> str:
     >>> dataset_name("data/ml-100k/ml-100k.inter"), dataset_name("amazon-beauty/ratings.csv")
     ('ml-100k', 'amazon-beauty')
     """
+    if source.startswith("tfds:"):  # DIR/NAME/VERSION
+        return Path(source).parent.name
     path = Path(source)
     if path.suffix.lower() not in _SUFFIXES:
         return path.name or path.resolve().name
@@ -67,11 +69,21 @@ def read(source: str, config: DataConfig) -> Source:
     """
     path = Path(source)
     if not path.exists():
-        raise ValueError(f"{source} does not exist{_nearest(path)}")
+        raise ValueError(f"{source} does not exist{_movielens(path) or _nearest(path)}")
     if path.is_dir():
         return _folder(path, config)
     table = read_table(path)
     return Source("table", _format(path), {"all": _columns(table, path, config)})
+
+
+def _movielens(path: Path) -> str:
+    """Where to get what the path seems to mean."""
+    if not any(part.lower().startswith(("ml-", "movielens")) for part in path.parts):
+        return ""
+    return (
+        "; MovieLens is at grouplens.org/datasets/movielens: unzip it and name its u.data, "
+        "ratings.dat or ratings.csv"
+    )
 
 
 def _nearest(path: Path) -> str:
