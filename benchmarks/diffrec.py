@@ -108,11 +108,11 @@ class Ours:
     def epoch(self, order: np.ndarray) -> float:
         """Updates on i32[steps, B] users; the mean loss."""
         count = len(order)
-        self.train, sums = self.updates.run(
+        self.train, reports = self.updates.run(
             self.train, self.data, self.key, self.updates.place(order.astype(np.int32)),
             np.int32(0), np.int32(count),
         )  # fmt: skip
-        return float(sums.metrics["loss"]) / count
+        return float(reports.metrics["loss"].sum()) / count
 
     def evaluator(self, split: str, batch_size: int = 1024):
         part = {"valid": self.dataset.valid, "test": self.dataset.test}[split]

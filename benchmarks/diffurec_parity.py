@@ -57,8 +57,10 @@ def main() -> None:
     )
     found, first, start = {}, 0, time.process_time()
     for last in STRETCHES:
-        train, sums = updates.run(train, data, key, order, np.int32(first), np.int32(last - first))
-        found[last] = float(sums.metrics["loss"]) / (last - first)
+        train, reports = updates.run(
+            train, data, key, order, np.int32(first), np.int32(last - first)
+        )
+        found[last] = float(reports.metrics["loss"].sum()) / (last - first)
         first = last
     seconds = time.process_time() - start
     print(

@@ -158,17 +158,17 @@ def fit(
             epoch, first = divmod(at, per_epoch)
             placed_order = updates.place(epoch_order(epoch))
             while first < per_epoch:
-                count = min(size, per_epoch - first)
+                count = min(size, per_epoch - first, parallel.MOST_UPDATES)
                 start = time.perf_counter()
-                train, sums = updates.run(
+                train, reports = updates.run(
                     train, placed, key, placed_order, np.int32(first), np.int32(count)
                 )
-                bad_step = int(sums.bad_step)  # waits for the device
+                bad_step = int(reports.bad_step)  # waits for the device
                 seconds = time.perf_counter() - start
                 if bad_step >= 0:
                     checkpoints.wait_until_finished()
                     raise NonFiniteLoss(bad_step, checkpoints.latest_step())
-                counters = _add(counters, sums.metrics, count, seconds)
+                counters = _add(counters, reports.metrics, count, seconds)
                 at, first = at + count, first + count
                 rate = count * config.batch_size / seconds
                 on_progress(Progress("train", at, total, at / per_epoch, rate, _means(counters)))
@@ -234,7 +234,12 @@ def _exhausted(config: TrainConfig, counters: _Counters) -> bool:
 
 
 def _add(counters: _Counters, metrics: Any, count: int, seconds: float) -> _Counters:
-    sums = {k: counters.sums.get(k, 0.0) + float(v) for k, v in metrics.items()}
+    # One after the other in float64, so that where a dispatch ends, or a killed run goes on, leaves
+    # no trace in the means.
+    sums = {
+        name: float(np.cumsum([counters.sums.get(name, 0.0), *np.asarray(values)[:count]])[-1])
+        for name, values in metrics.items()
+    }
     return counters._replace(
         sums=sums, updates=counters.updates + count, seconds=counters.seconds + seconds
     )

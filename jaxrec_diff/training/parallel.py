@@ -20,17 +20,21 @@ Parallel = Literal["jit", "pmap"]
 AXIS = "data"
 
 
-class Sums(NamedTuple):
-    """What a dispatch reports."""
+MOST_UPDATES = 1024
+"""Updates a dispatch can report."""
 
-    metrics: dict[str, jax.Array]  # sums over its updates
+
+class Reports(NamedTuple):
+    """What a dispatch says of its updates."""
+
+    metrics: dict[str, jax.Array]  # f32[MOST_UPDATES] each, one a row from the first, then zeros
     bad_step: jax.Array  # i32[], first update whose loss was not finite, or -1
 
 
 class Updates(NamedTuple):
     """A compiled run of updates and how its arguments are laid out."""
 
-    run: Callable[..., tuple[TrainState, Sums]]  # train, data, key, order, first, count
+    run: Callable[..., tuple[TrainState, Reports]]  # train, data, key, order, first, count
     place: Callable[[Any], Any]  # host or device arrays -> the layout that `run` takes
     fetch: Callable[[Any], Any]  # the layout of `run` -> single arrays
 
@@ -97,8 +101,8 @@ def pmap_updates(
     )
 
     def run(train, data, key, order, first, count):
-        train, sums = mapped(train, data, key, order, first, count)
-        return train, jax.tree.map(lambda leaf: leaf[0], sums)
+        train, reports = mapped(train, data, key, order, first, count)
+        return train, jax.tree.map(lambda leaf: leaf[0], reports)
 
     return Updates(run, place, lambda tree: jax.tree.map(lambda leaf: leaf[0], tree))
 
@@ -111,12 +115,13 @@ def _run(update, select, train: TrainState, data, key, order, first, count):
         return select(data, index, jax.random.fold_in(jax.random.fold_in(key, train.step), 1))
 
     def body(i, carry):
-        train, sums = carry
+        train, reports = carry
         after, metrics = update(train, key, cut(train, order[first + i]))
-        bad = (sums.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
-        bad_step = jnp.where(bad, after.step, sums.bad_step)
-        return after, Sums(jax.tree.map(jnp.add, sums.metrics, metrics), bad_step)
+        bad = (reports.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
+        bad_step = jnp.where(bad, after.step, reports.bad_step)
+        kept = jax.tree.map(lambda row, value: row.at[i].set(value), reports.metrics, metrics)
+        return after, Reports(kept, bad_step)
 
     shapes = jax.eval_shape(lambda: update(train, key, cut(train, order[0]))[1])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return jax.lax.fori_loop(0, count, body, (train, Sums(zeros, jnp.int32(-1))))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((MOST_UPDATES, *leaf.shape), leaf.dtype), shapes)
+    return jax.lax.fori_loop(0, count, body, (train, Reports(zeros, jnp.int32(-1))))

@@ -315,9 +315,9 @@ def _updates(name, mode, devices, count=6):
     train = state.create(build(name).init(jax.random.key(0), example(name)), optimizer)
     order = np.arange(96, dtype=np.int32).reshape(6, 16)
     placed = [updates.place(x) for x in (train, fed.train, jax.random.key(2), order)]
-    train, sums = updates.run(*placed, np.int32(0), np.int32(count))
-    assert int(sums.bad_step) == -1
-    return updates.fetch(train).params, float(sums.metrics["loss"])
+    train, reports = updates.run(*placed, np.int32(0), np.int32(count))
+    assert int(reports.bad_step) == -1
+    return updates.fetch(train).params, float(reports.metrics["loss"].sum())
 
 
 _SLOW = ("sgl", "ddrm", "diffurec-key", "diffrec2", "diqdiff", "diqdiff-paper")

@@ -142,3 +142,14 @@ def test_counters_survive_json():
         json.dumps(loop._Counters(sums={"loss": 1.5})._replace(best_score=0.5)._asdict())
     )
     assert loop._Counters(**meta).sums == {"loss": 1.5}
+
+
+def test_where_a_dispatch_ends_leaves_no_trace_in_the_log(tmp_path, monkeypatch):
+    logs = []
+    for seconds in (0.0, 100.0):  # one update a dispatch, and as many as there are
+        monkeypatch.setattr(loop, "_DISPATCH_SECONDS", seconds)
+        events = []
+        fit(tmp_path / str(seconds), events=events, batch_size=2)
+        assert (sum(e.kind == "train" for e in events) == 6 * 32) == (seconds == 0.0)
+        logs.append([e.metrics["loss"] for e in events if e.kind == "epoch"])
+    assert logs[0] == logs[1]
