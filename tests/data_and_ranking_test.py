@@ -336,6 +336,17 @@ def test_bad_files_get_one_sentence(tmp_path, name, text, said):
     assert "\n" not in str(caught.value)
 
 
+def test_the_split_hash_is_of_the_numbers_alone(tmp_path):
+    data = load(str(write(tmp_path, "csv")), DataConfig(min_history=0))
+    total = hashlib.sha256()
+    for part in (data.train, data.valid, data.test):
+        for array in (part.items, part.start, part.end, part.stop):
+            total.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    for ids in (b"x\ny\nz", b"u1\nu2"):
+        total.update(f"|u1({len(ids)},)".encode() + ids)
+    assert data.card["hash"] == total.hexdigest()
+
+
 def test_a_filter_that_empties_the_data_is_named(tmp_path):
     with pytest.raises(ValueError, match="min-rating=9 removed all 6.*largest rating is 5"):
         load(str(write(tmp_path, "csv")), DataConfig(min_rating=9))

@@ -60,7 +60,9 @@ def card(
             split: _never_trained(splits[split], train_counts) for split in ("valid", "test")
         },
         "answers_in_history": {split: _repeated(splits[split]) for split in ("valid", "test")},
-        "hash": digest([array for part in splits.values() for array in part] + ids),
+        "hash": digest(
+            [array for part in splits.values() for array in part if array is not None] + ids
+        ),
     }
 
 
