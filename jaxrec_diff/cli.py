@@ -5,14 +5,15 @@ that stopped being a number, 130 and 143 after SIGINT and SIGTERM with the state
 """
 
 import importlib
+import json
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.terminal import quiet_start, refuse, split_flags
+from jaxrec_diff.terminal import Flags, quiet_start, refuse, split_flags
 
 # Word on the command line -> module of `commands`, loaded when it is asked for.
 COMMANDS = {
@@ -21,7 +22,7 @@ COMMANDS = {
 
 TRAIN_USAGE = """\
 usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
-                 [--backbone=NAME|FILE.npz] [--section.field=VALUE ...]
+                 [--backbone=NAME|FILE.npz] [--quiet] [--json] [--section.field=VALUE ...]
 
   bin/train --model=dimerec                             the embedded synthetic data
   bin/train --model=dreamrec --data=clicks.csv          your own interactions
@@ -71,7 +72,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    flags = split_flags(argv, ("model", "data", "workdir", "preset", "backbone"))
+    names = ("model", "data", "workdir", "preset", "backbone")
+    flags = split_flags(argv, names, ("quiet", "json"))
+    if flags.help or not flags.switches:
+        return _train_as(argv, flags)
+    # --json leaves stdout to one object, --quiet leaves only errors
+    with open(os.devnull, "w") as nowhere:
+        with redirect_stdout(nowhere if "quiet" in flags.switches else sys.stderr):
+            code = _train_as(argv, flags)
+    if code == 0 and "json" in flags.switches:
+        print(json.dumps(json.loads((_workdir(flags) / "results.json").read_text())))
+    return code
+
+
+def _workdir(flags: Flags) -> Path:
+    from jaxrec_diff.data import dataset_name
+
+    dataset = dataset_name(flags.bare.get("data", "synthetic"))
+    return Path(flags.bare.get("workdir", f"runs/{flags.bare['model']}-{dataset}"))
+
+
+def _train_as(argv: list[str], flags: Flags) -> int:
     from jaxrec_diff import config  # heavy imports start here
 
     models = ", ".join(config.preset_names())
@@ -99,7 +120,7 @@ def _train(argv: list[str]) -> int:
 
     prepared = experiments.prepare(name, experiment, source)
     prepared = prepared._replace(command=" ".join(["bin/train", *argv]))
-    workdir = Path(flags.bare.get("workdir", f"runs/{name}-{dataset}"))
+    workdir = _workdir(flags)
     experiments.check_workdir(prepared, workdir)
     print(f"{name} on {dataset}: {preset.origin}")
     print(_card(prepared))

@@ -55,6 +55,19 @@ def test_a_finished_run_is_reported_not_repeated(workdir, capsys):
     assert (workdir / "results.json").read_bytes() == before
 
 
+def test_json_is_all_that_stdout_holds(workdir, capsys):
+    flags = ["train", "--model=dimerec", f"--workdir={workdir}", *SMALL, "--train.num-epochs=2"]
+    for more, quiet in (["--json"], False), (["--json", "--quiet"], True), (["--quiet"], True):
+        assert cli.main([*flags, *more]) == 0
+        said = capsys.readouterr()
+        if "--json" in more:
+            results = json.loads((workdir / "results.json").read_text())
+            assert json.loads(said.out) == results
+        else:
+            assert said.out == ""
+        assert ("is finished" in said.err) != quiet
+
+
 def test_other_settings_are_refused(workdir, capsys):
     flags = [*SMALL, "--train.learning-rate=0.5"]
     assert cli.main(["train", "--model=dimerec", f"--workdir={workdir}", *flags]) == 2
