@@ -6,14 +6,16 @@ from pathlib import Path
 from jaxrec_diff.terminal import refuse, split_flags
 
 USAGE = """\
-usage: bin/convert --data=SOURCE --output=TARGET [--version=1.0.0] [--data.user=COLUMN ...]
+usage: bin/convert --data=SOURCE --output=TARGET [--version=1.0.0]
+                   [--data.user=COLUMN ...]
 
-  bin/convert --data=clicks.csv --output=tfds:datasets/clicks      -> datasets/clicks/1.0.0
+  bin/convert --data=clicks.csv --output=tfds:datasets/clicks
   bin/convert --data=tfds:datasets/clicks/1.0.0 --output=clicks.parquet
 
-A TFDS directory has a record a user, in array_record files: bin/train --data=tfds:DIR reads
-it, and so does any program with tensorflow-datasets, without TensorFlow. A table (.parquet
-or .csv) has the columns user_id, item_id, and rating and timestamp where there are some.
+The first makes datasets/clicks/1.0.0, a record a user in array_record files;
+bin/train --data=tfds:DIR reads it, and so does any program with
+tensorflow-datasets, without TensorFlow. A table (.parquet or .csv) has the
+columns user_id, item_id, and rating and timestamp where there are some.
 """
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workdir, whole
 
 USAGE = """\
-usage: bin/export --workdir=DIR --output=FOLDER [--k=20] [--include-seen] [--data=SOURCE]
-                  [--sampler=KIND] [--sampler-steps=N] [--section.field=VALUE ...]
+usage: bin/export --workdir=DIR --output=FOLDER [--k=20] [--include-seen]
+                  [--data=SOURCE] [--sampler=KIND] [--sampler-steps=N] [--section.field=VALUE ...]
 
   bin/export --workdir=runs/dimerec-clicks --output=serving/dimerec --k=50
 

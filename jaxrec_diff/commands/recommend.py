@@ -19,7 +19,8 @@ from jaxrec_diff.terminal import (
 )
 
 USAGE = """\
-usage: bin/recommend --workdir=DIR [--users=FILE | --histories=FILE | --history="ID,ID,..."]
+usage: bin/recommend --workdir=DIR
+                     [--users=FILE | --histories=FILE | --history="ID,ID,..."]
                      [--output=FILE] [--k=20] [--seeds=S] [--sampler=KIND]
                      [--sampler-steps=N] [--include-seen] [--section.field=VALUE ...]
 

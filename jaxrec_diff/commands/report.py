@@ -5,9 +5,10 @@ from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workd
 USAGE = """\
 usage: bin/report --workdir=DIR
 
-Writes DIR/report.html, one file that needs no network: curves, metrics beside controls with
-intervals, quality against reverse steps, strata, walks of the reverse process, example
-users, the data card, settings and the command. bin/train writes it too where matplotlib is.
+Writes DIR/report.html, one file that needs no network: curves, metrics beside
+controls with intervals, quality against reverse steps, strata, walks of the
+reverse process, example users, the data card, settings and the command.
+bin/train writes it too where matplotlib is.
 """
 
 
