@@ -20,7 +20,12 @@ from jaxrec_diff.training.config import Rule, TrainConfig
 _RELEASED = Experiment(
     model=LDiffRecConfig(),
     train=TrainConfig(
-        optimizer="adamw", batch_size=400, learning_rate=5e-4, eval_every=5, patience=20
+        optimizer="adamw",
+        epoch_sampler="whole",
+        batch_size=400,
+        learning_rate=5e-4,
+        eval_every=5,
+        patience=20,
     ),
     eval=EvalConfig(metric="recall@20", ks=(10, 20, 50, 100)),
     seed=1,

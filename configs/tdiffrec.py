@@ -19,7 +19,12 @@ from jaxrec_diff.training.config import TrainConfig
 _RELEASED = Experiment(
     model=DiffRecConfig(),
     train=TrainConfig(
-        optimizer="adamw", batch_size=400, learning_rate=1e-5, eval_every=5, patience=3
+        optimizer="adamw",
+        epoch_sampler="whole",
+        batch_size=400,
+        learning_rate=1e-5,
+        eval_every=5,
+        patience=3,
     ),
     eval=EvalConfig(metric="recall@20", ks=(10, 20, 50, 100)),
     seed=1,
