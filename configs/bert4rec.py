@@ -29,5 +29,5 @@ PUBLISHED = {"amazon-beauty": _RELEASED, "ml-1m": _RELEASED}
 
 
 def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise what does well on `synthetic`."""
+    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
     return PUBLISHED.get(dataset, DEFAULT)

@@ -81,7 +81,7 @@ PUBLISHED = {
 
 
 def config(dataset: str) -> Experiment:
-    """Released settings where the data set is known, otherwise what does well on `synthetic`."""
+    """Released settings where the data set is known, otherwise smaller ones, not tuned."""
     if dataset in PUBLISHED:
         return PUBLISHED[dataset]
     # it soon fits single items and then leaves the means that ranking starts from; less dropout

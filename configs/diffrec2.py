@@ -41,6 +41,6 @@ DEFAULT = replace(
 
 
 def config(dataset: str) -> Experiment:
-    """Settings for the large files where the data set is one of them, otherwise what does well on
-    `synthetic`."""
+    """Settings for the large files where the data set is one of them, otherwise smaller ones, not
+    tuned."""
     return _OURS.get(dataset, DEFAULT)

@@ -49,7 +49,7 @@ def _experiment(dataset: str, **changes) -> Experiment:
 
 
 def config(dataset: str) -> Experiment:
-    """Settings for the data set where it is known, otherwise what does well on `synthetic`."""
+    """Settings for the data set where it is known, otherwise smaller ones, not tuned."""
     if dataset == "official":
         made = _experiment("amazon-beauty")
         return replace(

@@ -36,5 +36,5 @@ DEFAULT = Experiment(
 
 
 def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise what does well on `synthetic`."""
+    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
     return PUBLISHED.get(dataset, DEFAULT)

@@ -64,5 +64,5 @@ DEFAULT = replace(_released(1e-3, 5e-4, 0.03, 5, 0.01, 5e-3, 1e-2), seed=0)
 
 
 def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise what does well on `synthetic`."""
+    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
     return replace(PUBLISHED.get(dataset, DEFAULT), backbone=phase("lightgcn", dataset))

@@ -65,6 +65,6 @@ DEFAULT = replace(_weighted(0.5, 1e-3, 5e-4, 5, 0.01, 5e-3, 1e-2), seed=0)
 
 
 def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise what does well on `synthetic`."""
+    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
     chosen = (PUBLISHED | _MOVIELENS).get(dataset, DEFAULT)
     return replace(chosen, backbone=phase("lightgcn", dataset))

@@ -40,5 +40,5 @@ DEFAULT = replace(
 
 
 def config(dataset: str) -> Experiment:
-    """Usual settings where the data set is known, otherwise what does well on `synthetic`."""
+    """Usual settings where the data set is known, otherwise smaller ones, not tuned."""
     return PUBLISHED.get(dataset, DEFAULT)

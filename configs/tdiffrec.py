@@ -66,5 +66,5 @@ DEFAULT = replace(
 
 
 def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise what does well on `synthetic`."""
+    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
     return (PUBLISHED | _MOVIELENS).get(dataset, DEFAULT)
