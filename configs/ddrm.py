@@ -8,10 +8,11 @@ tables.npz holds users f32[U, D] and items f32[I, D], by these names or by those
 checkpoints, which PyTorch turns into it: np.savez("tables.npz", **{name: table.numpy() for name,
 table in torch.load(path, weights_only=True).items()}).
 
-The released settings, a preset for each backbone; every run prints its two controls, the backbone
-itself and the mean of a user's items. Two readings of the released LightGCN settings are worth
-knowing: they take the tables two steps along the graph (model.layers), where the backbone is far
-from its best, and walk down more steps than they train (model.extra-steps).
+The released settings, a preset for each backbone, but checkpoints are picked on Recall@20, not @10.
+Every run prints its two controls, the backbone itself and the mean of a user's items. Two readings
+of the released LightGCN settings are worth knowing: they take the tables two steps along the graph
+(model.layers), where the backbone is far from its best, and walk down more steps than they train
+(model.extra-steps).
 """
 
 from dataclasses import replace

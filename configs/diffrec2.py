@@ -2,10 +2,9 @@
 
     bin/train --model=diffrec2 --data=PATH/amazon-beauty/interactions.parquet
 
-No code was released and the paper's tables were not at hand, so no figure is repeated here and
-all settings of the Amazon and MovieLens files are ours. A history of 49 and the noised place make
-50. Every run reports both ways to recommend: the figures of `--model.inference`, and the other way
-under `diagnostics` ("full" or "efficient").
+No code was released, and all settings of the Amazon and MovieLens files are ours. A history of 49
+and the noised place make 50. Every run reports both ways to recommend: the figures of
+`--model.inference`, and the other way under `diagnostics` ("full" or "efficient").
 
 `--model.history-blind=true` is the variant whose reverse steps do not pay for the history again.
 """
@@ -27,7 +26,7 @@ _FULL_SIZE = Experiment(
     ),
     eval=EvalConfig(metric="ndcg@10", protocol="official"),
 )  # fmt: skip
-_OURS = {name: _FULL_SIZE for name in ("amazon-beauty", "toys", "ml-1m", "steam")}
+OURS = {name: _FULL_SIZE for name in ("amazon-beauty", "toys", "ml-1m", "steam")}
 
 PUBLISHED: dict[str, Experiment] = {}
 
@@ -43,4 +42,4 @@ DEFAULT = replace(
 def config(dataset: str) -> Experiment:
     """Settings for the large files where the data set is one of them, otherwise smaller ones, not
     tuned."""
-    return _OURS.get(dataset, DEFAULT)
+    return OURS.get(dataset, DEFAULT)

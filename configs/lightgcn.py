@@ -39,11 +39,10 @@ PUBLISHED = {
     "gowalla": _PAPER,
     "yelp2018": _PAPER,
     "amazon-book": _PAPER,
-    "ml-1m-clean": _ML_1M,
-    "ml-1m-noisy": _ML_1M,
 }
+OURS = {"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M}
 
 
 def config(dataset: str) -> Experiment:
     """Settings for the data set where it is known, otherwise what does well on `synthetic`."""
-    return PUBLISHED.get(dataset, DEFAULT)
+    return (PUBLISHED | OURS).get(dataset, DEFAULT)

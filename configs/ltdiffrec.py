@@ -57,7 +57,7 @@ PUBLISHED = {
     "yelp-clean": _weighted(0.5, 5e-4, 5e-5, 5, 0.01, 5e-3, 1e-2, batch_size=200),
 }
 # Not published: L-DiffRec's settings for these data sets, and the weights for Amazon-book.
-_MOVIELENS = {
+OURS = {
     "ml-1m-clean": _weighted(0.1, 1e-3, 5e-4, 40, 5e-3, 5e-3, 2e-2),
     "ml-1m-noisy": _weighted(0.1, 1e-3, 5e-4, 100, 5e-3, 5e-3, 2e-2),
 }
@@ -66,5 +66,5 @@ DEFAULT = replace(_weighted(0.5, 1e-3, 5e-4, 5, 0.01, 5e-3, 1e-2), seed=0)
 
 def config(dataset: str) -> Experiment:
     """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    chosen = (PUBLISHED | _MOVIELENS).get(dataset, DEFAULT)
+    chosen = (PUBLISHED | OURS).get(dataset, DEFAULT)
     return replace(chosen, backbone=phase("lightgcn", dataset))

@@ -23,9 +23,10 @@ _ML_1M = replace(
         batch_size=2048, learning_rate=1e-3, num_epochs=200, eval_every=2, patience=10
     ),
 )
-PUBLISHED = {"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M}
+PUBLISHED: dict[str, Experiment] = {}
+OURS = {"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M}
 
 
 def config(dataset: str) -> Experiment:
     """Settings for the data set where it is known, otherwise what does well on `synthetic`."""
-    return PUBLISHED.get(dataset, DEFAULT)
+    return OURS.get(dataset, DEFAULT)

@@ -20,7 +20,8 @@ _BEAUTY = Experiment(
     train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=200, patience=10),
     eval=EvalConfig(metric="ndcg@10", ks=(5, 10, 20)),
 )
-PUBLISHED = {
+PUBLISHED: dict[str, Experiment] = {}
+OURS = {
     "amazon-beauty": _BEAUTY,
     "ml-1m": replace(
         _BEAUTY,
@@ -41,4 +42,4 @@ DEFAULT = replace(
 
 def config(dataset: str) -> Experiment:
     """Usual settings where the data set is known, otherwise smaller ones, not tuned."""
-    return PUBLISHED.get(dataset, DEFAULT)
+    return OURS.get(dataset, DEFAULT)

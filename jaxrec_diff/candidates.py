@@ -8,7 +8,7 @@ Rendle 2020, doi:10.1145/3394486.3403226); they are here to be compared with pub
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,20 +49,27 @@ def draw(rows: Slices, num_items: int, count: int, seed: int = 0) -> np.ndarray:
     return out
 
 
-def ranks(points: jax.Array, head: Head, answer: jax.Array, negatives: jax.Array) -> jax.Array:
+def ranks(
+    points: jax.Array,
+    head: Head,
+    answer: jax.Array,
+    negatives: jax.Array,
+    pool: Literal["best", "mixture"] = "best",
+) -> jax.Array:
     """i32[B]: candidates that score at least as much as the answer, itself included.
 
     Args:
-      points: f32[B, D], or f32[B, P, D] of which an item scores the best.
+      points: f32[B, D], or f32[B, P, D].
       head: the catalogue.
       answer: i32[B] item ids.
       negatives: i32[B, C] item ids.
+      pool: what an item scores under P points, as in `ranking.top`.
     """
     ids = jnp.concatenate([answer[:, None], negatives], axis=1) - 1
     rows = head.table[ids]
     points = points[:, None] if points.ndim == 2 else points
     scores = jnp.einsum("bpd,bcd->bpc", points, rows, precision=jax.lax.Precision.HIGHEST)
-    scores = scores.max(axis=1)
+    scores = scores.max(axis=1) if pool == "best" else jax.nn.logsumexp(scores, axis=1)
     if head.bias is not None:
         scores = scores + head.bias[ids]
     # what is no number is beaten by everything
@@ -90,7 +97,7 @@ def evaluator(
         points = model.sample(params, state, key, query)
         safe = jnp.maximum(index, 0)
         answer = jnp.asarray(slices.items)[jnp.asarray(slices.end)[safe]]
-        return ranks(points, model.head(params, state), answer, drawn[safe])
+        return ranks(points, model.head(params, state), answer, drawn[safe], model.pool)
 
     def run(params, state, key):
         found = np.zeros(split.num_rows, np.int64)

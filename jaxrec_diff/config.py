@@ -62,7 +62,6 @@ class Experiment(Generic[ModelConfig, Backbone]):
 RUN_CONTROL = (
     "train.num_epochs",
     "train.patience",
-    "eval.batch_size",
     "eval.track_test",
     "eval.controls",
     "eval.seeds",
@@ -103,12 +102,12 @@ def preset(name: str, dataset: str) -> Preset:
     if name not in names:
         raise ValueError(f"unknown model {name!r}; {_suggest(name, names)}")
     module = _load(preset_folder() / f"{name}.py")
-    known = dataset in module.PUBLISHED
-    origin = (
-        f"published settings for {dataset}"
-        if known
-        else f"default settings ({dataset} has no published ones)"
-    )
+    if dataset in module.PUBLISHED:
+        origin = f"published settings for {dataset}"
+    elif dataset in getattr(module, "OURS", {}):
+        origin = f"settings chosen here for {dataset}"
+    else:
+        origin = f"default settings ({dataset} has no published ones)"
     return Preset(module.config(dataset), origin)
 
 

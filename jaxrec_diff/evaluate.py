@@ -38,7 +38,7 @@ class EvalConfig:
     ks: tuple[int, ...] = (5, 10, 20, 50)
     """Cut-offs."""
     batch_size: int = 1024
-    """Rows ranked at once; changes no number."""
+    """Rows ranked at once; changes no number, but DiQDiff's under the official codes."""
     mask_seen: bool | None = None
     """Overrides the protocol: whether items of the history are candidates."""
     seeds: int = 1

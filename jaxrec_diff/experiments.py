@@ -77,6 +77,7 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
         )
     for control in experiment.eval.controls:
         item_weights.check(control, dataset.num_items)
+    _check_candidates(experiment.eval.candidates, dataset)
     mesh = parallel.make_mesh(available[: experiment.devices or len(available)])
     raw = Prepared(name, source, experiment, dataset, mesh)
     prepared = _viewed(raw)
@@ -112,6 +113,17 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
     if experiment.backbone is None:
         build(prepared)
     return prepared._replace(dataset=dataset)
+
+
+def _check_candidates(count: int, dataset: Dataset) -> None:
+    if count == 0:
+        return
+    if (dataset.test.stop - dataset.test.end != 1).any():
+        raise ValueError(
+            f"eval.candidates={count} ranks one answer a row, but {dataset.name} has rows with "
+            "several; take 0"
+        )
+    candidates.draw(dataset.test, dataset.num_items, count)
 
 
 def spec_of(prepared: Prepared) -> DataSpec:
@@ -487,9 +499,16 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} does not exist; it should hold arrays such as users and items")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {_RELEASED.get(name, name): stored[name] for name in stored.files}
+            arrays = {_RELEASED.get(name, name): stored[name] for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile):
         raise ValueError(f"{path} cannot be read as npz without pickled objects") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise ValueError(
+                f"{path} holds {name!r} of type {array.dtype} with values that are no finite "
+                "numbers; only numbers can be used"
+            )
+    return arrays
 
 
 def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
@@ -644,7 +663,7 @@ def _groups(
     """Figures by the length of the history, among all items and among drawn ones, or {}."""
     experiment, dataset = prepared.experiment, prepared.dataset
     count, test = experiment.eval.candidates, dataset.test
-    if count == 0 or len(found.per_user) == 0 or (test.stop - test.end != 1).any():
+    if count == 0:
         return {}
     rows = len(next(iter(found.per_user.values())))
     lengths = (test.end - test.start)[:rows]
@@ -705,7 +724,7 @@ def _held_out(prepared: Prepared, workdir: Path) -> dict[str, float]:
 def _tuned(prepared: Prepared) -> dict[str, evaluate.Tuned]:
     """The controls that have settings, tuned under the run's protocol."""
     experiment, dataset = prepared.experiment, prepared.dataset
-    rows = dataset.profiles
+    rows = None if dataset.profiles is None else feeds.chosen(dataset.profiles)
     if rows is None:  # histories without users: every row teaches, its answer too
         train = dataset.train
         rows = batches.Slices(train.items, train.start, train.stop, train.stop)

@@ -164,6 +164,7 @@ def by_length(
     sizes = tuple(np.bincount(bucket, minlength=len(lengths)).tolist())
     slots = [c // devices for c in order.capacities(sizes, batch_size, devices)]
     edges = np.append(0, np.cumsum(slots))
+    base = np.append(0, np.cumsum(order.capacities(sizes, batch_size, 1)))
 
     def cut(rows, index, length):
         return batches.queries(rows, index, max_len=length)
@@ -172,13 +173,19 @@ def by_length(
         del key
         if index.shape[0] % edges[-1]:  # not a batch of `order`: a few rows to initialise from
             return batches.sequences(train, index, max_len=config.max_len, row=row)
-        index, row = index.reshape(-1, edges[-1]), row.reshape(-1, edges[-1])
-        parts = [
-            batches.sequences(
-                train, index[:, a:b].reshape(-1), max_len=length, row=row[:, a:b].reshape(-1)
+        index = index.reshape(-1, edges[-1])
+        device, slot = jnp.divmod(row.reshape(-1, edges[-1]), edges[-1])
+        parts = []
+        for k, length in enumerate(lengths):
+            own = slice(edges[k], edges[k + 1])
+            # Examples are dealt to devices like cards; their rows are those of an undealt pack, so
+            # that noise does not depend on the number of devices.
+            place = base[k] + (slot[:, own] - edges[k]) * devices + device[:, own]
+            parts.append(
+                batches.sequences(
+                    train, index[:, own].reshape(-1), max_len=length, row=place.reshape(-1)
+                )
             )
-            for length, a, b in zip(lengths, edges[:-1], edges[1:], strict=True)
-        ]
         columns = list(zip(*parts, strict=True))[1:]
         rest: Any = (None if c[0] is None else jnp.concatenate(c) for c in columns)
         return Sequences(tuple(part.seq for part in parts), *rest)
@@ -271,7 +278,7 @@ def _prefixes(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
 
 def _walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
     # A generated item may be drawn as a negative: the user's are those of the raw history.
-    raw = _real(profiles)
+    raw = chosen(profiles)
     owned, offsets = _owned(raw, dataset.num_items)
     user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
     train = Walked(profiles, user, owned, offsets)
@@ -376,7 +383,7 @@ def _below(key: jax.Array, row: jax.Array, count: jax.Array) -> jax.Array:
     return draw(noise.row_keys(key, row), count)
 
 
-def _real(profiles: Slices) -> Slices:
+def chosen(profiles: Slices) -> Slices:
     """The rows without the generated items ahead of them."""
     if profiles.generated is None:
         return profiles

@@ -57,7 +57,7 @@ def test_examples_queries_and_answers(compile_it):
             assert not np.any(example.seq[place]) and not np.any(query.seq[place])
             assert not np.any(answer.seen[place]) and not np.any(answer.relevant[place])
             continue
-        start, end, stop = (int(part[row]) for part in data[1:])
+        start, end, stop = (int(part[row]) for part in data[1:4])
         history = last(data.items, start, end, 5)
         assert example.seq[place].tolist() == history
         assert query.seq[place].tolist() == history

@@ -336,6 +336,17 @@ def test_bad_files_get_one_sentence(tmp_path, name, text, said):
     assert "\n" not in str(caught.value)
 
 
+def test_the_card_counts_answers_that_were_never_trained(tmp_path):
+    (tmp_path / "few.csv").write_text("user_id,item_id\n1,a\n1,b\n1,c\n2,a\n2,c\n2,b\n")
+    card = load(str(tmp_path / "few.csv"), DataConfig(min_history=0)).card
+    # only a is trained on; nobody's answer is a
+    assert card["items_never_trained"] == 2
+    assert card["answers_never_trained"] == {"valid": 1.0, "test": 1.0}
+    (tmp_path / "more.csv").write_text("user_id,item_id\n1,a\n1,b\n1,c\n2,b\n2,c\n2,a\n")
+    card = load(str(tmp_path / "more.csv"), DataConfig(min_history=0)).card
+    assert card["answers_never_trained"] == {"valid": 0.5, "test": 0.5}
+
+
 def test_the_split_hash_is_of_the_numbers_alone(tmp_path):
     data = load(str(write(tmp_path, "csv")), DataConfig(min_history=0))
     total = hashlib.sha256()

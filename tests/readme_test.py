@@ -17,5 +17,5 @@ def test_examples_run():
 
 def test_every_preset_is_in_the_table():
     names = {path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.py")}
-    listed = set(re.findall(r"^\| `([a-z_]+)` \|", README, re.MULTILINE))
+    listed = set(re.findall(r"^\| `([a-z0-9_]+)` \|", README, re.MULTILINE))
     assert names == listed

@@ -263,7 +263,8 @@ def vectors(config: DDRMConfig, spec: DataSpec) -> State:
     Raises:
       ValueError: if arrays do not fit the data or one another.
     """
-    first = "ego_" if config.layers is not None and "ego_users" in spec.exports else ""
+    ego = {"ego_users", "ego_items"} <= set(spec.exports)
+    first = "ego_" if config.layers is not None and ego else ""
     users, items = (spec.exports[first + side] for side in ("users", "items"))
     for name, array, rows in (("users", users, spec.num_users), ("items", items, spec.num_items)):
         if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():

@@ -52,7 +52,7 @@ from jaxrec_diff.nets.transformer import MaskMode, Memory, Places, Projection, T
 
 @dataclass(frozen=True, kw_only=True)
 class DiffRec2Config:
-    """Settings of DiffRec2. The paper's text that we had gives no values: the defaults are ours."""
+    """Settings of DiffRec2. The defaults are ours: no code was released."""
 
     width: int = 128
     """Size d of embeddings and of the network."""

@@ -111,7 +111,7 @@ class State(NamedTuple):
     """What is not trained."""
 
     history: timesteps.History
-    cluster: jax.Array  # i32[I] of each item: k-means is never run again on a checkpoint
+    cluster: jax.Array  # i32[I] of each item, as k-means found them before training
     updates: jax.Array  # i32[] made, for the divergence's weight
     examples: jax.Array  # i32[] rows seen, for the diffusion's
 

@@ -1,5 +1,6 @@
 """Settings of the train loop."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,17 @@ class Rule:
     """Factor on the learning rate; 0 freezes."""
     weight_decay: float | None = None
     """Replaces the weight decay."""
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(
+                f"train.rules pattern {self.pattern!r} is no regular expression: {error}"
+            ) from None
+        validation.at_least("train.rules learning-rate", self.learning_rate, 0)
+        if self.weight_decay is not None:
+            validation.at_least("train.rules weight-decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +72,16 @@ class TrainConfig:
         validation.at_least("train.batch-size", self.batch_size, 1)
         validation.above("train.learning-rate", self.learning_rate, 0, 1e-3)
         validation.at_least("train.weight-decay", self.weight_decay, 0)
+        if self.weight_decay > 0 and self.optimizer != "adamw":
+            raise ValueError(
+                f"train.weight-decay={self.weight_decay:g} needs --train.optimizer=adamw, got "
+                f"{self.optimizer}"
+            )
         validation.at_least("train.clip-norm", self.clip_norm, 0)
         validation.at_least("train.warmup-steps", self.warmup_steps, 0)
         validation.at_least("train.decay-epochs", self.decay_epochs, 1)
         validation.above("train.decay-factor", self.decay_factor, 0, 0.1)
-        validation.within("train.ema-decay", self.ema_decay, 0, 1)
+        validation.within("train.ema-decay", self.ema_decay, 0, 0.999999)
         validation.at_least("train.num-epochs", self.num_epochs, 1)
         validation.at_least("train.eval-every", self.eval_every, 1)
         validation.at_least("train.patience", self.patience, 0)

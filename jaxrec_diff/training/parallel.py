@@ -18,6 +18,7 @@ from jaxrec_diff.training.state import TrainState
 
 Parallel = Literal["jit", "pmap"]
 AXIS = "data"
+_CUT = 2**31 - 1  # no step
 
 
 MOST_UPDATES = 1024
@@ -111,8 +112,9 @@ def _run(update, select, train: TrainState, data, key, order, first, count):
     """`count` updates from row `first` of `order`; their number is an argument, not a shape."""
 
     def cut(train, index):
-        # a stream of its own: what is drawn here is not what the loss draws in the same step
-        return select(data, index, jax.random.fold_in(jax.random.fold_in(key, train.step), 1))
+        # A stream of its own, told apart before the step: a split of a step's key, as losses make
+        # them, has the keys that folding small numbers into it has.
+        return select(data, index, jax.random.fold_in(jax.random.fold_in(key, _CUT), train.step))
 
     def body(i, carry):
         train, reports = carry

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import models, ranking
 from jaxrec_diff.data import DataConfig, SyntheticConfig, load
-from jaxrec_diff.feeds import feed, view
+from jaxrec_diff.feeds import by_length, feed, view
 from jaxrec_diff.models.base import DataSpec, Reader, SamplerConfig
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.models.ddrm import DDRMConfig
@@ -299,12 +299,16 @@ def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
     np.testing.assert_allclose(loss(params), loss(other), rtol=1e-6)
 
 
-def _updates(name, mode, devices, count=6):
+def _updates(name, mode, devices, count=6, lengths=False):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     model = build(name, axis_name=parallel.AXIS if mode == "pmap" else None)
     # not Adam: it turns rounding in gradients that are zero in theory into whole steps
     optimizer = optim.make(TrainConfig(optimizer="sgd", learning_rate=0.1), 100)
     fed = feed_of(name)
+    order = np.arange(96, dtype=np.int32).reshape(6, 16)
+    if lengths:
+        fed = by_length(models.feed(SMALL[name]), DATASET, DATA, 16, devices)
+        order = fed.order(jax.random.key(5))
 
     def update(train, key, batch):
         axis = parallel.AXIS if mode == "pmap" else None
@@ -313,11 +317,11 @@ def _updates(name, mode, devices, count=6):
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
     updates = wrap(update, fed.example, mesh)
     train = state.create(build(name).init(jax.random.key(0), example(name)), optimizer)
-    order = np.arange(96, dtype=np.int32).reshape(6, 16)
     placed = [updates.place(x) for x in (train, fed.train, jax.random.key(2), order)]
     train, reports = updates.run(*placed, np.int32(0), np.int32(count))
     assert int(reports.bad_step) == -1
-    return updates.fetch(train).params, float(reports.metrics["loss"].sum())
+    train = updates.fetch(train)
+    return train.params, train.state, float(reports.metrics["loss"].sum())
 
 
 _SLOW = ("sgl", "ddrm", "diffurec-key", "diffrec2", "diqdiff", "diqdiff-paper")
@@ -337,6 +341,13 @@ def test_one_two_and_eight_devices_and_pmap_agree(name):
     reference = _updates(name, "jit", 1)
     for mode, devices in (("jit", 2), ("jit", 8), ("pmap", 1), ("pmap", 8)):
         close(_updates(name, mode, devices), reference, rtol=2e-3, atol=2e-4)
+
+
+def test_batches_of_several_lengths_agree_on_any_number_of_devices():
+    reference = _updates("sasrec", "jit", 1, lengths=True)
+    for mode, devices in (("jit", 2), ("pmap", 8)):
+        found = _updates("sasrec", mode, devices, lengths=True)
+        close(found, reference, rtol=2e-3, atol=2e-4)
 
 
 def test_sharded_points_are_the_points_of_one_device():

@@ -1,5 +1,7 @@
 """Step embeddings against printed values."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,3 +19,12 @@ def test_interleaved_step_embedding():
     ]  # fmt: skip
     # float32 sine of an angle of 1000 keeps five digits
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-7)
+
+
+def test_the_two_sinusoids_of_step_three():
+    # exp(-ln(1e4) k / 3) and exp(-ln(1e4) k / 4), worked with math alone
+    for variant, spread, order in (("sin_cos", 3, (math.sin, math.cos)),
+                                   ("cos_sin", 4, (math.cos, math.sin))):  # fmt: skip
+        angles = [3 * 1e4 ** (-k / spread) for k in range(4)]
+        want = [f(angle) for f in order for angle in angles]
+        np.testing.assert_allclose(sinusoidal(jnp.array(3), 8, variant=variant), want, rtol=1e-5)

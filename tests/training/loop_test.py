@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.models.base import Aux, Head, Model, Variables
-from jaxrec_diff.training import loop, order, parallel
+from jaxrec_diff.training import loop, optim, order, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
 DATA = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -153,3 +153,15 @@ def test_where_a_dispatch_ends_leaves_no_trace_in_the_log(tmp_path, monkeypatch)
         assert (sum(e.kind == "train" for e in events) == 6 * 32) == (seconds == 0.0)
         logs.append([e.metrics["loss"] for e in events if e.kind == "epoch"])
     assert logs[0] == logs[1]
+
+
+def test_every_update_draws_its_own_noise():
+    config = TrainConfig(optimizer="sgd", learning_rate=1e-9)
+    optimizer = optim.make(config, 2)
+    model = toy()
+    train = state.create(model.init(jax.random.key(0), DATA[:8]), optimizer)
+    losses = []
+    for _ in range(2):
+        train, found = step.update(model, optimizer, train, jax.random.key(1), DATA[:8])
+        losses.append(float(found["loss"]))
+    assert abs(losses[0] - losses[1]) > 1e-4
