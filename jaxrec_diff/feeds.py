@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import batches, noise
+from jaxrec_diff import batches, graph, noise
 from jaxrec_diff.batches import (
     Group,
     InteractionQuery,
@@ -394,13 +394,8 @@ def chosen(profiles: Slices) -> Slices:
 
 def _owned(profiles: Slices, num_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Every user's distinct items in rising order, flat i32[M], and where each user's begin."""
-    sizes = (profiles.end - profiles.start).astype(np.int64)
-    user = np.repeat(np.arange(len(sizes)), sizes)
-    shift = np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
-    item = profiles.items[np.arange(sizes.sum()) + shift]
-    owner, owned = np.divmod(np.unique(user * (num_items + 1) + item), num_items + 1)
-    offsets = np.searchsorted(owner, np.arange(len(sizes) + 1))
-    return owned.astype(np.int32), offsets.astype(np.int32)
+    sets = graph.item_sets(profiles, num_items)
+    return sets.members + 1, sets.start
 
 
 def unowned(

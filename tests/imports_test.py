@@ -57,7 +57,7 @@ ROOMS: dict[str, set[str]] = {
     "training.order": set(),
     "training": {"models.base", "training.order", "validation"},
     "data": {"batches", "validation"},
-    "feeds": {"batches", "data", "noise", "training.order"},
+    "feeds": {"batches", "data", "graph", "noise", "training.order"},
     "evaluate": {
         "batches",
         "controls",
