@@ -307,16 +307,13 @@ def _progress(experiment: Any):
 def _show(results: dict[str, Any]) -> None:
     from jaxrec_diff import report
 
-    selected = (
-        f", checkpoint of step {results['best_step']} by {results['selected_by']}"
-        if ("best_step" in results)
-        else ""
-    )
     print()
     print(
         f"{results['model']} on {results['dataset']}, {results['split']} split, "
-        f"{results['num_users']} rows, {results['protocol']} protocol{selected}"
+        f"{results['num_users']:,} rows, {results['protocol']} protocol"
     )
+    if "best_step" in results:
+        print(f"checkpoint of step {results['best_step']:,}, chosen by {results['selected_by']}")
     print(report.table(results))
     for line in report.diagnostics_lines(results["diagnostics"]):
         print(line)

@@ -73,7 +73,8 @@ def read_users(path: Path, config: DataConfig) -> Any:
             ids = ids[1:]
         return pa.array(ids, pa.string())
     table = sources.read_table(path)
-    return pa.array(table[sources.column(table, path, "user", config.user)])
+    users = table[sources.column(table, path, "user", config.user)]
+    return pa.array(np.ma.getdata(users)[~sources.lacks(users)])
 
 
 def count_rows(path: Path) -> int | None:

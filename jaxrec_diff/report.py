@@ -78,9 +78,9 @@ def table(results: dict[str, Any]) -> str:
 def diagnostics_lines(diagnostics: dict[str, Any]) -> list[str]:
     """What the lists are made of, in words."""
     lines = [
-        f"distinct items in all top-20 lists: {diagnostics['distinct_items']} "
-        f"(coverage {diagnostics['coverage@20']:.1%}, gini {diagnostics['gini@20']:.3f}), "
-        f"trained on {diagnostics['average_popularity@20']:,.0f} times on average"
+        f"distinct items in all top-20 lists: {diagnostics['distinct_items']:,} "
+        f"(coverage {diagnostics['coverage@20']:.1%}, gini {diagnostics['gini@20']:.3f})",
+        f"trained on {diagnostics['average_popularity@20']:,.0f} times on average",
     ]
     if diagnostics["untrained_items"]:
         lines.append(

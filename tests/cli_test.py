@@ -91,6 +91,35 @@ def test_evaluation_with_another_sampler(workdir, tmp_path, capsys):
     assert "deviation over 2 draws" in capsys.readouterr().out
 
 
+def test_a_csv_with_holes_from_training_to_lists(tmp_path, capsys):
+    """Ids of text, times in several zones, holes, repeated rows and a column of no use."""
+    rng = np.random.default_rng(1)
+    lines = []
+    for user in range(50):
+        item = rng.integers(20)
+        for place in range(7):
+            zone = ("Z", "+02:00", "-05:00")[place % 3]
+            lines.append(f"u-Zoë {user},SKU-{item:02d},2026-01-0{place + 1}T12:00:00{zone},9.5")
+            item = (item + rng.integers(1, 3)) % 20
+    lines += lines[:5] + [",SKU-01,2026-01-01T12:00:00Z,", "u-Zoë 3,SKU-02,NA,1", "u-Zoë 4,,,"]
+    source = tmp_path / "clicks.csv"
+    source.write_text("user,sku,event_time,price\n" + "\n".join(lines) + "\n")
+    workdir, flags = tmp_path / "run", ["--devices=1", "--train.batch-size=16", "--model.width=8"]
+    command = ["train", "--model=mf", f"--data={source}", f"--workdir={workdir}", *flags]
+    assert cli.main([*command, "--train.num-epochs=1"]) == 0
+    said = capsys.readouterr().out
+    assert "left out 3 of 358 rows: no user in 1, no sku in 1, no event_time in 2" in said
+    assert max(map(len, said.splitlines()[:-1])) <= 80
+    card = json.loads((workdir / "data_card.json").read_text())
+    assert card["missing"]["all"]["left_out"] == 3 and card["filters"][0]["interactions"] == 355
+    assert cli.main(["evaluate", f"--workdir={workdir}"]) == 0
+    history = "SKU-03, SKU-04,no such"
+    assert cli.main(["recommend", f"--workdir={workdir}", f"--history={history}", "--k=3"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("SKU-") == 3 and "SKU-03" not in said.out
+    assert "skipped 1 unknown id" in said.err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

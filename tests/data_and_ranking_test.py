@@ -1,5 +1,6 @@
 """Data, ranking, metrics and controls against plain loops, and the published counts."""
 
+import datetime as dt
 import hashlib
 import itertools
 import math
@@ -16,7 +17,7 @@ import pytrec_eval
 from jaxrec_diff import batches, evaluate, metrics, ranking
 from jaxrec_diff import controls as control_lists
 from jaxrec_diff.batches import Slices
-from jaxrec_diff.data import DataConfig, SyntheticConfig, filters, load, splits, synthetic
+from jaxrec_diff.data import DataConfig, SyntheticConfig, filters, load, render, splits, synthetic
 from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.data.sources import Columns
 from jaxrec_diff.ranking import Top
@@ -322,7 +323,9 @@ def test_every_format_reads_alike(tmp_path, form):
         ("head.csv", "user_id,item_id\n", "no rows"),
         ("junk.parquet", "junk", "not a readable parquet"),
         ("short.csv", "user_id,item_id\n1,a\n", "leaves no"),
-        ("nan.csv", "user_id,item_id,timestamp\n1,1,nan\n1,2,3\n", "timestamp nan in row 1"),
+        ("nan.csv", "user_id,item_id,timestamp\n1,1,nan\n1,2,nan\n1,3,4\n", "66.7% of its 3 rows"),
+        ("void.csv", "user_id,item_id,timestamp\n1,1,\n1,2,\n", "'timestamp' of .* no value"),
+        ("inf.csv", "user_id,item_id,timestamp\n1,1,inf\n1,2,3\n", "timestamp inf in row 1"),
         ("frac.csv", "user_id,item_id\n1,1.5\n1,2\n", "no whole number 1.5 in row 1"),
         ("minus.csv", "user_id,item_id\n1,1\n1,-2\n", "negative item id -2 in row 2"),
         ("odd.xyz", "1", "ending"),
@@ -334,6 +337,79 @@ def test_bad_files_get_one_sentence(tmp_path, name, text, said):
     with pytest.raises(ValueError, match=said) as caught:
         load(str(tmp_path / name), DataConfig())
     assert "\n" not in str(caught.value)
+
+
+def test_rows_that_lack_a_value_are_left_out_and_counted(tmp_path):
+    """A file with holes gives what the file of its whole rows gives, bit by bit."""
+    rng = np.random.default_rng(3)
+    whole, holed, lacking = [], [], {"user": 0, "sku": 0, "event_time": 0}
+    for user in range(40):
+        for place in range(6):
+            zone = ("Z", "+02:00", "-05:30")[rng.integers(3)]
+            when = f"2026-03-01T{rng.integers(10, 24)}:{rng.integers(10, 60)}:05{zone}"
+            row = [f"u-Zoë {user}" if user % 2 else "", f"SKU-{rng.integers(9)}", when]
+            row[0] = row[0] or f"u{user}"
+            price = str(place) if rng.random() < 0.5 else ""
+            gone = rng.random(3) < (0.1, 0.05, 0.02)
+            holed.append([*("" if g else v for g, v in zip(gone, row, strict=True)), price])
+            if gone[1]:
+                holed[-1][1] = ("", "NA", "null", '"  "')[lacking["sku"] % 4]
+            for name, one in zip(lacking, gone, strict=True):
+                lacking[name] += int(one)
+            if not gone.any():
+                whole.append([*row, price])
+    for name, rows in (("whole", whole), ("holed", holed)):
+        lines = ["user,sku,event_time,price", *(",".join(row) for row in rows)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    want, got = (load(str(tmp_path / f"{name}.csv"), DataConfig()) for name in ("whole", "holed"))
+    assert got.card["hash"] == want.card["hash"] and want.card["missing"] == {}
+    assert all(lacking.values())
+    assert got.card["missing"] == {
+        "all": {"rows": 240, "left_out": 240 - len(whole), "by_column": lacking}
+    }
+    said = render(got.card)
+    assert f"left out {240 - len(whole)} of 240 rows: no user in {lacking['user']}" in said
+    assert max(map(len, said.splitlines())) <= 80
+    with pytest.raises(ValueError, match=f"'sku' in {lacking['sku']}"):
+        load(str(tmp_path / "holed.csv"), DataConfig(max_missing=0))
+    # the order is that of time, whatever the zone
+    order = {}
+    for user, item, when, _ in whole:
+        order.setdefault(user, []).append((dt.datetime.fromisoformat(when), item))
+    for number, user in enumerate(got.user_ids):
+        mine = [item for _, item in sorted(order[user], key=lambda pair: pair[0])]
+        start = got.profiles.start[number]
+        items = got.item_ids[got.profiles.items[start : start + len(mine)] - 1]
+        assert items.tolist() == mine
+
+
+def test_a_missing_value_costs_long_ids_no_digit(tmp_path):
+    ids = [2**62 + 1, 2**62 + 2, 2**62 + 3]
+    lines = [f"1,{ids[0]}", f"1,{ids[1]}", "1,", f"1,{ids[2]}", f",{ids[2]}"]
+    (tmp_path / "long.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
+    pq.write_table(
+        pa.table({"user_id": [1, 1, 1, 1, None], "item_id": [*ids[:2], None, ids[2], ids[2]]}),
+        tmp_path / "long.parquet",
+    )
+    for form in ("csv", "parquet"):
+        data = load(str(tmp_path / f"long.{form}"), DataConfig(min_history=0))
+        assert data.item_ids.tolist() == ids and data.user_ids.tolist() == [1]
+
+
+def test_a_missing_rating_matters_where_ratings_do(tmp_path):
+    rows = ["1,1,5", "1,2,", "1,3,4", "1,4,1", "1,5,3", "2,1,5"]
+    (tmp_path / "rated.csv").write_text("user_id,item_id,rating\n" + "\n".join(rows) + "\n")
+    path = str(tmp_path / "rated.csv")
+    assert load(path, DataConfig(min_history=0)).card["filters"][0]["interactions"] == 6
+    card = load(path, DataConfig(min_history=0, min_rating=3)).card
+    assert [entry["interactions"] for entry in card["filters"]] == [5, 4]
+    assert card["missing"]["all"]["by_column"] == {"rating": 1}
+
+
+def test_the_card_says_which_column_might_have_been_the_time(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,when\n1,1,5\n1,2,4\n1,3,1\n")
+    card = load(str(tmp_path / "a.csv"), DataConfig(min_history=0)).card
+    assert card["time_order"] == "file order (data.timestamp can name a column: when)"
 
 
 def test_the_card_counts_answers_that_were_never_trained(tmp_path):

@@ -30,6 +30,7 @@ def run(argv: list[str]) -> int:
     source, output = flags.bare["data"], flags.bare["output"]
     from jaxrec_diff import config
     from jaxrec_diff.data import sources, tfds
+    from jaxrec_diff.data.card import left_out
 
     # any model's experiment: only its data settings are looked at
     settings = config.parse(config.preset("mf", "synthetic").experiment, flags.dotted).data
@@ -40,6 +41,8 @@ def run(argv: list[str]) -> int:
         if read.kind != "table":
             return refuse(f"{source} is split already; a conversion takes one table")
         columns = read.tables["all"]
+        for missing in read.missing.values():
+            print(left_out(missing).strip())
     if output.startswith(tfds.PREFIX):
         folder = Path(output.removeprefix(tfds.PREFIX))
         name = folder.name.replace("-", "_").lower()

@@ -8,7 +8,7 @@ from jaxrec_diff.data import filters, sources, splits, synthetic, tfds, views
 from jaxrec_diff.data.card import card, render
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.dataset import Dataset, Sequences
-from jaxrec_diff.data.sources import Columns, Histories, dataset_name
+from jaxrec_diff.data.sources import Columns, Histories, Source, dataset_name
 from jaxrec_diff.data.synthetic import Law, optimum
 
 __all__ = [
@@ -48,17 +48,21 @@ def load(source: str, config: DataConfig) -> Dataset:
     if read.kind == "histories":
         return _from_histories(source, read.format, read.tables)
     if read.kind == "pairs":
-        return _from_pairs(source, read.format, read.tables, config)
-    return _from_table(source, read.format, read.tables["all"], config)
+        return _from_pairs(source, read, config)
+    return _from_table(source, read.format, read.tables["all"], config, read)
 
 
 def _filtered(config: DataConfig) -> bool:
     return config.dedup_adjacent or config.user_core > 1 or config.item_core > 1
 
 
-def _from_table(source: str, form: str, columns: Columns, config: DataConfig) -> Dataset:
+def _from_table(
+    source: str, form: str, columns: Columns, config: DataConfig, read: Source | None = None
+) -> Dataset:
     columns = filters.take(columns, _time_order(columns))
     order = "file order" if columns.times is None else "ordered by timestamp"
+    if columns.times is None and read is not None and read.unused:
+        order += f" (data.timestamp can name a column: {', '.join(read.unused)})"
     ahead = None
     if columns.generated is not None and columns.generated.any():
         ahead = filters.take(columns, columns.generated)
@@ -82,8 +86,9 @@ def _from_table(source: str, form: str, columns: Columns, config: DataConfig) ->
     )
     cuts, words = splits.cut(sequences, config)
     dataset = _assemble(
-        source, form, log, order, words, sequences.items, cuts, user_ids, item_ids, config
-    )
+        source, form, log, order, words, sequences.items, cuts, user_ids, item_ids, config,
+        {} if read is None else read.missing,
+    )  # fmt: skip
     return dataset if ahead is None else views.longer(dataset, _ahead(dataset, ahead))
 
 
@@ -103,8 +108,10 @@ def _ahead(dataset: Dataset, columns: Columns) -> np.ndarray:
     return prefix
 
 
-def _from_pairs(source: str, form: str, tables: dict[str, Columns], config: DataConfig) -> Dataset:
-    ordered = {split: filters.take(table, _time_order(table)) for split, table in tables.items()}
+def _from_pairs(source: str, read: Source, config: DataConfig) -> Dataset:
+    ordered = {
+        split: filters.take(table, _time_order(table)) for split, table in read.tables.items()
+    }
     order = "file order" if ordered["train"].times is None else "ordered by timestamp"
     users_raw = _concatenate([table.users for table in ordered.values()])
     items_raw = _concatenate([table.items for table in ordered.values()])
@@ -118,7 +125,10 @@ def _from_pairs(source: str, form: str, tables: dict[str, Columns], config: Data
         {"filter": f"read {split}", **filters.counts(table)} for split, table in ordered.items()
     ] + [{"filter": "together", **filters.counts(Columns(users_raw, items_raw, None, None))}]
     flat = (items[by_user] + 1).astype(np.int32)
-    return _assemble(source, form, log, order, "as given", flat, cuts, user_ids, item_ids, config)
+    return _assemble(
+        source, read.format, log, order, "as given", flat, cuts, user_ids, item_ids, config,
+        read.missing,
+    )  # fmt: skip
 
 
 def _from_histories(source: str, form: str, tables: dict[str, Histories]) -> Dataset:
@@ -164,7 +174,9 @@ def _from_histories(source: str, form: str, tables: dict[str, Histories]) -> Dat
     )  # fmt: skip
 
 
-def _assemble(source, form, log, order, words, items, cuts, user_ids, item_ids, config) -> Dataset:
+def _assemble(
+    source, form, log, order, words, items, cuts, user_ids, item_ids, config, missing
+) -> Dataset:
     train = splits.examples(items, cuts, config.min_history)
     valid, valid_users = splits.queries(items, cuts.start, cuts.train_end, cuts.valid_end)
     test, test_users = splits.queries(items, cuts.start, cuts.valid_end, cuts.stop)
@@ -193,7 +205,7 @@ def _assemble(source, form, log, order, words, items, cuts, user_ids, item_ids, 
         card=card(
             name=name, source=source, form=form, filters=log, order=order, split=words,
             train=train, valid=valid, test=test, train_counts=counts, num_users=len(user_ids),
-            ids=[_bytes(item_ids), _bytes(user_ids)],
+            ids=[_bytes(item_ids), _bytes(user_ids)], missing=missing,
         ),
         law=None,
         profiles=splits.slices(items, cuts.start, cuts.train_end, cuts.train_end),

@@ -1,6 +1,9 @@
 """The data card: what was read, what each filter left, and a hash that two runs can compare."""
 
 import hashlib
+import textwrap
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,7 @@ def card(
     train_counts: np.ndarray,
     num_users: int,
     ids: list[np.ndarray],
+    missing: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Everything that a reader needs to know whether two figures may be compared."""
     items = len(train_counts)
@@ -48,6 +52,7 @@ def card(
         "source": source,
         "format": form,
         "time_order": order,
+        "missing": dict(missing),
         "filters": filters,
         "num_users": num_users,
         "num_items": items,
@@ -69,10 +74,12 @@ def card(
 def render(card: dict[str, Any]) -> str:
     """The card for a terminal of 80 columns."""
     lines = [f"data: {card['dataset']} ({card['format']}), {card['time_order']}"]
+    lines += [left_out(counts, name) for name, counts in card.get("missing", {}).items()]
     for entry in card["filters"]:
+        name = entry["filter"].split(" (")[0][:29]
         lines.append(
-            f"  {entry['filter'][:34]:<34} {entry['users']:>9,} users {entry['items']:>9,} items "
-            f"{entry['interactions']:>11,}"
+            f"  {name:<29} {entry['users']:>9,} users {entry['items']:>9,} items "
+            f"{entry['interactions']:>11,} rows"
         )
     rows = ", ".join(f"{count:,} {name}" for name, count in card["rows"].items())
     lines.append(f"  split: {card['split']}")
@@ -90,7 +97,25 @@ def render(card: dict[str, Any]) -> str:
             f"  {card['answers_in_history']['test']:.1%} of test answers are in the history: "
             "consider --eval.mask-seen=false"
         )
-    return "\n".join(lines)
+    return "\n".join(wrapped(line) for line in lines)
+
+
+def left_out(missing: Mapping[str, Any], table: str = "all") -> str:
+    """What a table lacked, in words."""
+    each = ", ".join(f"no {name} in {count:,}" for name, count in missing["by_column"].items())
+    of = "" if table == "all" else f"{table}: "
+    return f"  {of}left out {missing['left_out']:,} of {missing['rows']:,} rows: {each}"
+
+
+def wrapped(line: str) -> str:
+    """A line in 80 columns, what does not fit indented below."""
+    if len(line) <= _WIDTH:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, _WIDTH, subsequent_indent=indent, break_long_words=False)
+
+
+_WIDTH = 80
 
 
 def _answers(part: Slices) -> tuple[np.ndarray, np.ndarray]:

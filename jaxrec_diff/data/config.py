@@ -60,6 +60,8 @@ class DataConfig:
     """Column of the ratings."""
     timestamp: str | None = None
     """Column of the times; without one the order of the file is the order of time."""
+    max_missing: float = 0.5
+    """Rows without a user, an item or a time are left out; a larger share of them is refused."""
     min_rating: float | None = None
     """Keep interactions with at least this rating."""
     user_core: int = 0
@@ -97,6 +99,7 @@ class DataConfig:
     """The generated data set."""
 
     def __post_init__(self) -> None:
+        validation.within("data.max-missing", self.max_missing, 0, 1)
         validation.at_least("data.max-len", self.max_len, 1)
         if any(a >= b for a, b in zip((0, *self.buckets), self.buckets, strict=False)):
             near = ",".join(str(length) for length in sorted(set(self.buckets)) if length > 0)

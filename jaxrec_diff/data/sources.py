@@ -9,12 +9,23 @@ import numpy as np
 
 from jaxrec_diff.data.config import DataConfig
 
+# fmt: off
 NAMES = {
-    "user": ("user_id", "user", "uid", "userid", "user_idx", "session_id"),
-    "item": ("item_id", "item", "iid", "itemid", "item_idx", "movie_id", "movieid", "sid"),
+    "user": (
+        "user_id", "user", "uid", "userid", "user_idx", "session_id", "visitor_id", "visitorid",
+        "customer_id", "reviewer_id", "reviewerid",
+    ),
+    "item": (
+        "item_id", "item", "iid", "itemid", "item_idx", "movie_id", "movieid", "sid", "product_id",
+        "productid", "sku", "article_id", "asin",
+    ),
     "rating": ("rating", "ratings", "score", "stars"),
-    "timestamp": ("timestamp", "time", "unix_time", "ts", "date"),
+    "timestamp": (
+        "timestamp", "time", "unix_time", "ts", "date", "datetime", "event_time", "created_at",
+        "unixreviewtime",
+    ),
 }
+# fmt: on
 _GENERIC = ("interactions", "ratings", "data", "train", "inter", "u")
 _SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".inter", ".parquet", ".npz")
 SPLITS = ("train", "valid", "test")
@@ -30,6 +41,13 @@ class Columns(NamedTuple):
     generated: np.ndarray | None = None  # bool, rows that nobody chose
 
 
+class Missing(NamedTuple):
+    """Rows that lack a value and are left out."""
+
+    rows: np.ndarray  # bool[N]
+    counts: dict[str, Any]  # `rows` in all, rows `left_out`, rows that lack a column `by_column`
+
+
 class Histories(NamedTuple):
     """Rows of given histories and targets, flat."""
 
@@ -43,6 +61,8 @@ class Source(NamedTuple):
     kind: str  # "table" | "pairs" | "histories"
     format: str
     tables: dict[str, Any]  # {"all": Columns}, or by split Columns or Histories
+    missing: dict[str, dict[str, Any]] = {}  # by table what `Missing.counts` holds
+    unused: tuple[str, ...] = ()  # columns of a table that nothing was taken from
 
 
 def dataset_name(source: str) -> str:
@@ -73,7 +93,8 @@ def read(source: str, config: DataConfig) -> Source:
     if path.is_dir():
         return _folder(path, config)
     table = read_table(path)
-    return Source("table", _format(path), {"all": _columns(table, path, config)})
+    columns, missing, unused = _columns(table, path, config)
+    return Source("table", _format(path), {"all": columns}, _counted({"all": missing}), unused)
 
 
 def _movielens(path: Path) -> str:
@@ -113,12 +134,18 @@ def _folder(path: Path, config: DataConfig) -> Source:
     if "history" in tables["train"]:
         rows = {split: _histories(table, found[split]) for split, table in tables.items()}
         return Source("histories", form, rows)
-    pairs = {split: _columns(table, found[split], config) for split, table in tables.items()}
-    return Source("pairs", form, pairs)
+    cut = {split: _columns(table, found[split], config) for split, table in tables.items()}
+    pairs = {split: columns for split, (columns, _, _) in cut.items()}
+    missing = _counted({split: lacking for split, (_, lacking, _) in cut.items()})
+    return Source("pairs", form, pairs, missing)
+
+
+def _counted(missing: dict[str, Missing]) -> dict[str, dict[str, Any]]:
+    return {name: one.counts for name, one in missing.items() if one.rows.any()}
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """Column name -> array of a file; lists stay arrow arrays."""
+    """Column name -> array of a file, masked where it has no value; lists stay arrow arrays."""
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], dict[str, Any]]] = {
         ".parquet": _parquet,
@@ -156,11 +183,14 @@ def _numpy(column: Any) -> np.ndarray:
 
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
-    return (
-        column.to_numpy(zero_copy_only=False)
-        if isinstance(column, pa.Array)
-        else (column.to_numpy())
-    )
+    if not column.null_count:
+        return column.to_numpy()
+    # arrow would make floats of whole numbers, and lose digits of long ids
+    known = column.drop_null().to_numpy()
+    absent = column.is_null().to_numpy()
+    values = np.zeros(len(absent), known.dtype)
+    values[~absent] = known
+    return np.ma.MaskedArray(values, absent)
 
 
 def _npz(path: Path) -> dict[str, Any]:
@@ -220,6 +250,8 @@ def _csv(path: Path, separator: str, names: list[str] | None) -> dict[str, Any]:
             path,
             read_options=csv.ReadOptions(column_names=names),
             parse_options=csv.ParseOptions(delimiter=separator),
+            # nothing, NA, null and nan are no value, in a column of text as in one of numbers
+            convert_options=csv.ConvertOptions(strings_can_be_null=True),
         )
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a readable table: {str(error).splitlines()[0]}") from error
@@ -230,21 +262,80 @@ def _csv(path: Path, separator: str, names: list[str] | None) -> dict[str, Any]:
     }
 
 
-def _columns(table: dict[str, Any], path: Path, config: DataConfig) -> Columns:
+def _columns(
+    table: dict[str, Any], path: Path, config: DataConfig
+) -> tuple[Columns, Missing, tuple[str, ...]]:
+    """The rows that have all they need, those that do not, and the columns left alone."""
     user, item = (column(table, path, kind, getattr(config, kind)) for kind in ("user", "item"))
     rating, time = (
         _find(table, path, kind, getattr(config, kind)) for kind in ("rating", "timestamp")
     )
-    users, items = _ids(table[user], path, "user"), _ids(table[item], path, "item")
     if config.min_rating is not None and rating is None:
         raise ValueError(
             f"data.min-rating needs a rating column and {path} has {', '.join(table)}; "
             "name it with --data.rating"
         )
-    ratings = None if rating is None else _numbers(table[rating], path, rating)
-    times = None if time is None else _numbers(table[time], path, time)
-    made = np.asarray(table["generated"]) == 1 if "generated" in table else None
-    return Columns(users, items, ratings, times, made)
+    needed = [user, item, *([time] if time else [])]
+    if config.min_rating is not None and rating is not None:
+        needed.append(rating)
+    missing = _missing(table, needed, path, config)
+    taken = (user, item, rating, time, "generated")
+    unused = tuple(name for name in table if name not in taken)
+
+    def part(name: str) -> np.ndarray:
+        return np.ma.getdata(table[name])[~missing.rows]
+
+    ratings = None
+    if rating is not None:
+        ratings = _numbers(part(rating), path, rating, ~lacks(table[rating])[~missing.rows])
+    columns = Columns(
+        _ids(part(user), path, "user"),
+        _ids(part(item), path, "item"),
+        ratings,
+        None if time is None else _numbers(part(time), path, time),
+        part("generated") == 1 if "generated" in table else None,
+    )
+    return columns, missing, unused
+
+
+def _missing(table: dict[str, Any], needed: list[str], path: Path, config: DataConfig) -> Missing:
+    """Rows that lack one of the columns.
+
+    Raises:
+      ValueError: if they are too many.
+    """
+    lacking = {name: lacks(table[name]) for name in needed}
+    rows = np.any(list(lacking.values()), axis=0)
+    for name, absent in lacking.items():
+        if absent.all():
+            raise ValueError(f"column {name!r} of {path} holds no value in any of its rows")
+    counts = {name: int(absent.sum()) for name, absent in lacking.items() if absent.any()}
+    share = float(rows.mean())
+    if share > config.max_missing:
+        each = ", ".join(f"{name!r} in {count:,}" for name, count in counts.items())
+        raise ValueError(
+            f"{path} lacks a value in {share:.1%} of its {len(rows):,} rows ({each}) and "
+            f"data.max-missing allows {config.max_missing:.1%}"
+        )
+    found = {"rows": len(rows), "left_out": int(rows.sum()), "by_column": counts}
+    return Missing(rows, found)
+
+
+def lacks(values: Any) -> np.ndarray:
+    """Where a column has no value: none at all, not a number, or blanks."""
+    absent = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    plain = np.ma.getdata(values)
+    if plain.dtype.kind == "f":
+        found = np.isnan(plain)
+    elif plain.dtype.kind == "M":
+        found = np.isnat(plain)
+    elif plain.dtype.kind in "OU":
+        found = np.array(
+            [v is None or v != v or (isinstance(v, str) and not v.strip()) for v in plain], bool
+        )
+    else:
+        found = np.zeros(len(plain), bool)
+    return found if absent is None else found | absent
 
 
 def _find(table: dict[str, Any], path: Path, kind: str, given: str | None) -> str | None:
@@ -279,15 +370,18 @@ def _ids(values: Any, path: Path, kind: str) -> np.ndarray:
         _refuse_first(bad, values, path, f"a {kind} id that is no whole number", "ids are integers")
         _refuse_first(values < 0, values, path, f"a negative {kind} id", "ids start at 0")
         return values.astype(np.int64)
-    missing = np.array([value is None or value == "" for value in values])
-    _refuse_first(missing, values, path, f"a missing {kind} id", "every row needs one")
     return values.astype(str)
 
 
-def _numbers(values: Any, path: Path, name: str) -> np.ndarray:
-    values = np.asarray(values)
+def _numbers(
+    values: np.ndarray, path: Path, name: str, given: np.ndarray | None = None
+) -> np.ndarray:
+    """Numbers or seconds since epoch; nan where nothing is given."""
+    if given is not None and not given.all():
+        out = np.full(len(values), np.nan)
+        out[given] = _numbers(values[given], path, name)
+        return out
     if values.dtype.kind == "M":
-        _refuse_first(np.isnat(values), values, path, f"{name}", "every row needs a finite one")
         values = values.astype("datetime64[s]").astype(np.int64)
     if values.dtype.kind not in "iuf":
         text = values.astype(str)
