@@ -11,6 +11,7 @@ from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 DEFAULT = Experiment(
@@ -26,6 +27,15 @@ _RELEASED = replace(
     train=TrainConfig(batch_size=512, learning_rate=1e-3, num_epochs=200, patience=20),
 )
 PUBLISHED = {"amazon-beauty": _RELEASED, "ml-1m": _RELEASED}
+
+# Ours.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.width": Choice((32, 64, 128)),
+    "model.num-blocks": Range(1, 3),
+    "model.dropout-rate": Range(0.0, 0.7),
+    "model.mask-prob": Range(0.1, 0.6),
+}
 
 
 def config(dataset: str) -> Experiment:

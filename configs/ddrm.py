@@ -20,6 +20,7 @@ from dataclasses import replace
 from jaxrec_diff.config import Experiment, phase
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.ddrm import DDRMConfig
+from jaxrec_diff.search import Range
 from jaxrec_diff.training.config import TrainConfig
 
 _TRAIN = TrainConfig(batch_size=2048, learning_rate=1e-3, num_epochs=1000, eval_every=5, patience=5)
@@ -78,6 +79,16 @@ PUBLISHED = {
     name: experiment
     for dataset in ("ml-1m-noisy", "yelp-noisy", "amazon-book-noisy")
     for name, experiment in _released(dataset).items()
+}
+
+# The ranges of the released scripts.
+SEARCH = {
+    "train.learning-rate": Range(1e-5, 1e-3, log=True),
+    "model.layers": Range(0, 6),
+    "model.num-steps": Range(10, 90),
+    "model.noise-scale": Range(1e-5, 1e-1, log=True),
+    "model.reconstruction": Range(0.05, 0.7),
+    "model.gamma": Range(0.0, 1.0),
 }
 
 

@@ -14,6 +14,7 @@ from jaxrec_diff.config import Experiment
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.row_process import ProcessConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 # Evaluated every 5 epochs; 20 epochs without a better one are, in the released loop, 3 evaluations.
@@ -61,6 +62,16 @@ DEFAULT = replace(
     train=replace(_RELEASED.train, learning_rate=1e-3, num_epochs=60),
     seed=0,
 )
+
+# The paper's ranges; noise-steps, at most the steps there are, stays.
+SEARCH = {
+    "train.learning-rate": Range(1e-5, 1e-2, log=True),
+    "model.dims": Choice(((300,), (200, 600), (1000,))),
+    "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
+    "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
+    "model.process.noise-min": Choice((5e-4, 1e-3, 5e-3)),
+    "model.process.noise-max": Choice((5e-3, 1e-2)),
+}
 
 
 def config(dataset: str) -> Experiment:

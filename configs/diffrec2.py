@@ -15,6 +15,7 @@ from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _FULL_SIZE = Experiment(
@@ -37,6 +38,15 @@ DEFAULT = replace(
     train=TrainConfig(batch_size=256, learning_rate=2e-3, clip_norm=1.0, num_epochs=15, patience=4),
     eval=EvalConfig(metric="hr@20"),
 )
+
+# Ours.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.num-steps": Choice((32, 100, 200, 500, 1000)),
+    "model.rec-weight": Range(0.1, 10.0, log=True),
+    "model.dropout-rate": Range(0.0, 0.5),
+    "model.embedding-dropout-rate": Range(0.0, 0.5),
+}
 
 
 def config(dataset: str) -> Experiment:

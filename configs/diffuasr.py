@@ -18,6 +18,7 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.base import SamplerConfig
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 BACKBONE = "sasrec"
@@ -46,6 +47,15 @@ def _experiment(dataset: str, **changes) -> Experiment:
         eval=_EVAL,
     )
     return replace(made, **changes)
+
+
+# The paper's range of the guidance's weight; the rest is ours.
+SEARCH = {
+    "model.guidance-weight": Range(0.1, 10.0, log=True),
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.num-steps": Choice((100, 200, 500, 1000)),
+    "model.channels": Choice((8, 16, 32)),
+}
 
 
 def config(dataset: str) -> Experiment:

@@ -13,6 +13,7 @@ from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.diffurec import DiffuRecConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _RELEASED = Experiment(
@@ -33,6 +34,15 @@ DEFAULT = Experiment(
     train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=3),
     eval=EvalConfig(metric="hr@20"),
 )
+
+# Ours.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.num-steps": Choice((32, 64, 128)),
+    "model.lambda-mean": Range(1e-4, 1e-1, log=True),
+    "model.dropout-rate": Range(0.0, 0.5),
+    "model.history-dropout-rate": Range(0.0, 0.5),
+}
 
 
 def config(dataset: str) -> Experiment:

@@ -12,6 +12,7 @@ from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 # The literal forward process leaves the target readable in x_t, and the denoiser then copies it
@@ -41,6 +42,14 @@ _DREAMREC_FILES = replace(
     train=replace(DEFAULT.train, learning_rate=1e-3, num_epochs=1000, patience=10),
 )
 PUBLISHED = {"zhihu": _DREAMREC_FILES, "yc": _DREAMREC_FILES, "ks": _DREAMREC_FILES}
+
+# The paper sweeps the two weights.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.recon-weight": Range(0.01, 10.0, log=True),
+    "model.ssm-weight": Range(0.1, 10.0, log=True),
+    "model.num-interests": Choice((1, 2, 4, 8)),
+}
 
 
 def config(dataset: str) -> Experiment:

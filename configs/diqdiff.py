@@ -19,6 +19,7 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.base import SamplerConfig
 from jaxrec_diff.models.diqdiff import DiQDiffConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _BEAUTY = Experiment(
@@ -52,6 +53,15 @@ DEFAULT = Experiment(
     train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=3),
     eval=EvalConfig(metric="hr@20"),
 )
+
+# Around the released settings of the four data sets.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.num-codes": Choice((8, 16, 32, 64)),
+    "model.code-weight": Range(0.2, 1.2),
+    "model.history-weight": Range(0.2, 1.0),
+    "model.contrast-weight": Range(0.05, 1.0, log=True),
+}
 
 
 def config(dataset: str) -> Experiment:

@@ -14,6 +14,7 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.base import SamplerConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _RELEASED = Experiment(
@@ -53,6 +54,13 @@ DEFAULT = replace(
     train=TrainConfig(learning_rate=1e-3, num_epochs=20, patience=4),
     seed=0,
 )
+
+# The paper's ranges.
+SEARCH = {
+    "train.learning-rate": Range(5e-5, 1e-2, log=True),
+    "model.num-steps": Choice((50, 100, 200, 500, 1000, 2000)),
+    "model.guidance-weight": Range(0.0, 10.0),
+}
 
 
 def config(dataset: str) -> Experiment:

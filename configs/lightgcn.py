@@ -13,6 +13,7 @@ from dataclasses import replace
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
+from jaxrec_diff.search import Range
 from jaxrec_diff.training.config import TrainConfig
 
 # On the embedded data two steps do.
@@ -41,6 +42,13 @@ PUBLISHED = {
     "amazon-book": _PAPER,
 }
 OURS = {"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M}
+
+# Ours.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.layers": Range(1, 4),
+    "model.l2": Range(1e-6, 1e-2, log=True),
+}
 
 
 def config(dataset: str) -> Experiment:

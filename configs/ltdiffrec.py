@@ -13,6 +13,7 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.row_process import ProcessConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import Rule, TrainConfig
 
 _RELEASED = Experiment(
@@ -62,6 +63,16 @@ OURS = {
     "ml-1m-noisy": _weighted(0.1, 1e-3, 5e-4, 100, 5e-3, 5e-3, 2e-2),
 }
 DEFAULT = replace(_weighted(0.5, 1e-3, 5e-4, 5, 0.01, 5e-3, 1e-2), seed=0)
+
+# The paper's ranges; that of the diffusion's weight is ours.
+SEARCH = {
+    "train.learning-rate": Range(1e-5, 1e-2, log=True),
+    "model.clusters": Range(1, 5),
+    "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
+    "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
+    "model.diffusion-weight": Range(0.01, 0.1, log=True),
+    "data.time-weight-min": Choice((0.1, 0.3, 0.5)),
+}
 
 
 def config(dataset: str) -> Experiment:

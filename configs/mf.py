@@ -10,6 +10,7 @@ from dataclasses import replace
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.mf import MFConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 DEFAULT = Experiment(
@@ -25,6 +26,13 @@ _ML_1M = replace(
 )
 PUBLISHED: dict[str, Experiment] = {}
 OURS = {"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M}
+
+# Ours.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.width": Choice((32, 64, 128)),
+    "model.l2": Range(1e-6, 1e-2, log=True),
+}
 
 
 def config(dataset: str) -> Experiment:

@@ -12,6 +12,7 @@ from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.sasrec import SASRecConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _BEAUTY = Experiment(
@@ -38,6 +39,14 @@ DEFAULT = replace(
     train=replace(_BEAUTY.train, num_epochs=60, patience=5),
     eval=EvalConfig(metric="hr@20"),
 )
+
+# Ours.
+SEARCH = {
+    "train.learning-rate": Range(1e-4, 1e-2, log=True),
+    "model.width": Choice((32, 64, 128)),
+    "model.num-blocks": Range(1, 3),
+    "model.dropout-rate": Range(0.0, 0.7),
+}
 
 
 def config(dataset: str) -> Experiment:

@@ -14,6 +14,7 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.row_process import ProcessConfig
+from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _RELEASED = Experiment(
@@ -63,6 +64,15 @@ DEFAULT = replace(
     train=replace(_RELEASED.train, learning_rate=1e-3, num_epochs=60),
     seed=0,
 )
+
+# The paper's ranges, but for the bounds of the noise.
+SEARCH = {
+    "train.learning-rate": Range(1e-5, 1e-2, log=True),
+    "model.dims": Choice(((300,), (200, 600), (1000,))),
+    "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
+    "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
+    "data.time-weight-min": Choice((0.1, 0.3, 0.5)),
+}
 
 
 def config(dataset: str) -> Experiment:

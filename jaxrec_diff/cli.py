@@ -9,19 +9,21 @@ import json
 import os
 import re
 import sys
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.terminal import Flags, quiet_start, refuse, split_flags
+from jaxrec_diff.terminal import muted, quiet_start, refuse, split_flags
 
 # Word on the command line -> module of `commands`, loaded when it is asked for.
 COMMANDS = {
-    name: name for name in ("recommend", "compare", "report", "export", "augment", "convert")
+    name: name
+    for name in ("recommend", "compare", "report", "export", "augment", "convert", "tune")
 }
 
 TRAIN_USAGE = """\
-usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
+usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] 
+                 [--preset=DATASET|FILE.json]
                  [--backbone=NAME|FILE.npz] [--quiet] [--json] [--section.field=VALUE ...]
 
   bin/train --model=dimerec                             the embedded synthetic data
@@ -33,7 +35,8 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] [--preset=DATASET]
            a folder with train, valid and test tables, or tfds:DIR, a prepared TFDS directory
 --workdir  where everything goes; the same command again continues there
            (default: runs/MODEL-DATA)
---preset   take the settings published for this data set
+--preset   take the settings published for this data set, or those in a json file: what
+           bin/tune found, or another run's config.json
 --backbone what ldiffrec, ltdiffrec, ddrm and diffuasr start from: another preset, trained
            first, or an npz file of its arrays
 
@@ -74,55 +77,37 @@ def main(argv: list[str] | None = None) -> int:
 def _train(argv: list[str]) -> int:
     names = ("model", "data", "workdir", "preset", "backbone")
     flags = split_flags(argv, names, ("quiet", "json"))
-    if flags.help or not flags.switches:
-        return _train_as(argv, flags)
-    # --json leaves stdout to one object, --quiet leaves only errors
-    with open(os.devnull, "w") as nowhere:
-        with redirect_stdout(nowhere if "quiet" in flags.switches else sys.stderr):
-            code = _train_as(argv, flags)
+    from jaxrec_diff import config  # heavy imports start here
+    from jaxrec_diff.data import dataset_name
+
+    if flags.help and "model" not in flags.bare:
+        print(TRAIN_USAGE.format(models=", ".join(config.preset_names())))
+        return 0
+    chosen = config.choose(flags.bare)
+    if flags.help:
+        print(config.show_help(chosen.preset.experiment, f"bin/train --model={chosen.name}"))
+        return 0
+    dataset = dataset_name(chosen.source)
+    workdir = Path(flags.bare.get("workdir", f"runs/{chosen.name}-{dataset}"))
+    with muted(flags.switches):
+        code = _train_in(workdir, chosen, flags.dotted, " ".join(["bin/train", *argv]))
     if code == 0 and "json" in flags.switches:
-        print(json.dumps(json.loads((_workdir(flags) / "results.json").read_text())))
+        print(json.dumps(json.loads((workdir / "results.json").read_text())))
     return code
 
 
-def _workdir(flags: Flags) -> Path:
-    from jaxrec_diff.data import dataset_name
+def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> int:
+    from jaxrec_diff import config
 
-    dataset = dataset_name(flags.bare.get("data", "synthetic"))
-    return Path(flags.bare.get("workdir", f"runs/{flags.bare['model']}-{dataset}"))
-
-
-def _train_as(argv: list[str], flags: Flags) -> int:
-    from jaxrec_diff import config  # heavy imports start here
-
-    models = ", ".join(config.preset_names())
-    if flags.help and "model" not in flags.bare:
-        print(TRAIN_USAGE.format(models=models))
-        return 0
-    if "model" not in flags.bare:
-        return refuse(f"name a model: --model=NAME, one of {models}")
-    from jaxrec_diff.data import dataset_name
-
-    name, source = flags.bare["model"], flags.bare.get("data", "synthetic")
-    dataset = dataset_name(source)
-    settings_of = flags.bare.get("preset", dataset)
-    preset = config.preset(name, settings_of)
-    if "backbone" in flags.bare:
-        chosen = config.with_backbone(preset.experiment, flags.bare["backbone"], settings_of)
-        preset = preset._replace(experiment=chosen)
-    if flags.help:
-        print(config.show_help(preset.experiment, f"bin/train --model={name}"))
-        return 0
-    experiment = config.parse(preset.experiment, flags.dotted)
+    experiment = config.parse(chosen.preset.experiment, dotted)
     quiet_start()
     from jaxrec_diff import experiments
     from jaxrec_diff.training.loop import NonFiniteLoss
 
-    prepared = experiments.prepare(name, experiment, source)
-    prepared = prepared._replace(command=" ".join(["bin/train", *argv]))
-    workdir = _workdir(flags)
+    prepared = experiments.prepare(chosen.name, experiment, chosen.source)
+    prepared = prepared._replace(command=command)
     experiments.check_workdir(prepared, workdir)
-    print(f"{name} on {dataset}: {preset.origin}")
+    print(f"{chosen.name} on {prepared.dataset.name}: {chosen.preset.origin}")
     print(_card(prepared))
     print(_devices(prepared), flush=True)
     try:

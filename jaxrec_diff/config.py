@@ -15,8 +15,10 @@ from types import ModuleType
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from jaxrec_diff import validation
+from jaxrec_diff.data import dataset_name
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.search import Space
 from jaxrec_diff.training.config import TrainConfig
 
 ModelConfig = TypeVar("ModelConfig")
@@ -111,6 +113,67 @@ def preset(name: str, dataset: str) -> Preset:
     return Preset(module.config(dataset), origin)
 
 
+class Chosen(NamedTuple):
+    """What the bare flags of `bin/train` and `bin/tune` name."""
+
+    name: str  # of the preset
+    source: str  # of the data
+    preset: Preset
+
+
+def choose(bare: dict[str, str]) -> Chosen:
+    """The settings that --model, --data, --preset and --backbone ask for.
+
+    --preset is a data set whose settings are taken, or a json file of settings: what `bin/tune`
+    found, or the `config.json` of a run. The file names its data, which --data overrides.
+
+    Raises:
+      ValueError: on an unknown name or a file that cannot be used.
+    """
+    if "model" not in bare:
+        raise ValueError(f"name a model: --model=NAME, one of {', '.join(preset_names())}")
+    name, settings_of = bare["model"], bare.get("preset", "")
+    if settings_of.endswith(".json"):
+        stored = read(Path(settings_of))
+        if stored.name != name:
+            raise ValueError(f"{settings_of} holds settings of {stored.name}, not of {name}")
+        source, made, settings_of = bare.get("data", stored.source), stored.preset, ""
+    else:
+        source = bare.get("data", "synthetic")
+        made = preset(name, settings_of or dataset_name(source))
+    if "backbone" in bare:
+        of = settings_of or dataset_name(source)
+        made = made._replace(experiment=with_backbone(made.experiment, bare["backbone"], of))
+    return Chosen(name, source, made)
+
+
+def read(path: Path) -> Chosen:
+    """The settings in a json file, which holds them as the `config.json` of a run does.
+
+    Raises:
+      ValueError: if the file is damaged or written by another version.
+    """
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise ValueError(f"{path} cannot be read as json; take another file") from None
+    try:
+        name, source = stored.pop("preset"), stored.pop("source")
+        like = preset(name, dataset_name(source)).experiment
+        if stored.get("backbone") is not None:
+            like = with_backbone(like, stored["backbone"]["preset"], dataset_name(source))
+        elif stored.get("embeddings"):
+            like = with_backbone(like, stored["embeddings"], dataset_name(source))
+        return Chosen(name, source, Preset(from_json(like, stored), f"settings of {path}"))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no settings that can be used: {error!r}") from None
+
+
+def search_space(name: str) -> Space:
+    """What `configs/NAME.py` lets a search vary."""
+    return _load(preset_folder() / f"{name}.py").SEARCH
+
+
 def phase(name: str, dataset: str) -> Phase:
     """The settings of a preset as an earlier phase.
 
@@ -164,6 +227,11 @@ def flag_names(experiment: Experiment) -> list[str]:
     return [name for name, _ in _leaves(experiment)]
 
 
+def given(flags: list[str]) -> tuple[str, ...]:
+    """Names of the fields that dotted flags set."""
+    return tuple(name for name, _ in _pairs(flags))
+
+
 def show_help(experiment: Experiment, usage: str) -> str:
     """The generated list of dotted flags with their defaults."""
     out = io.StringIO()
@@ -185,11 +253,14 @@ def from_json(experiment: Experiment, stored: dict[str, Any]) -> Experiment:
     return _rebuild(experiment, stored)
 
 
-def difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """The first field that differs, `train.batch_size: 256 there, 512 here`, or None."""
+def difference(
+    stored: dict[str, Any], wanted: dict[str, Any], free: tuple[str, ...] = RUN_CONTROL
+) -> str | None:
+    """The first field that differs and is not `free` to, `train.batch_size: 256 there, 512 here`,
+    or None."""
     old, new = dict(_flatten(stored)), dict(_flatten(wanted))
     for name in sorted(old.keys() | new.keys()):
-        if name not in RUN_CONTROL and old.get(name) != new.get(name):
+        if name not in free and old.get(name) != new.get(name):
             return f"{name}: {old.get(name)} there, {new.get(name)} here"
     return None
 

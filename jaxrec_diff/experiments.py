@@ -30,7 +30,7 @@ from jaxrec_diff import (
     report,
 )
 from jaxrec_diff.config import Experiment
-from jaxrec_diff.data import Dataset, dataset_name, load, optimum, views
+from jaxrec_diff.data import Dataset, load, optimum, views
 from jaxrec_diff.models.base import DataSpec, Model
 from jaxrec_diff.training import loop, parallel, stages
 from jaxrec_diff.training.checkpoint import abstract
@@ -189,22 +189,51 @@ def train(
       Interrupted: after SIGINT or SIGTERM, with the state saved.
       loop.NonFiniteLoss: if the loss stops being a number.
     """
-    dataset = prepared.dataset
     check_workdir(prepared, workdir)
     finished = workdir / "results.json"
     if finished.exists():
         say(f"{workdir} is finished; its results:")
         return _read_json(finished)
     started = time.time()
-    open_workdir(prepared, workdir)
-    phases = _stages(prepared, say, on_progress)
-    fitted = stages.run(phases, dataset, _fit, workdir)
+    fitted = fit(prepared, workdir, say=say, on_progress=on_progress)
     final = _with_exports(prepared, workdir)
     results = _results(final, fitted, time.time() - started, workdir)
     if generates(prepared):
         results |= _generated(prepared, workdir)
     report.write_json(finished, results)
     return results
+
+
+def fit(
+    prepared: Prepared,
+    workdir: Path,
+    *,
+    say: Say = print,
+    on_progress: Callable[[loop.Progress], None] = lambda _: None,
+) -> loop.Fit:
+    """Trains as `train` does, but ends before the test split is looked at.
+
+    Unless `eval.track_test` asks for it. What `on_progress` raises ends the training; it hears of
+    earlier phases with their name in `phase`.
+    """
+    check_workdir(prepared, workdir)
+    open_workdir(prepared, workdir)
+    return stages.run(_stages(prepared, say, on_progress), prepared.dataset, _fit, workdir)
+
+
+def fit_backbone(prepared: Prepared, workdir: Path, *, say: Say = print) -> Path | None:
+    """Trains what a run starts from, if `workdir` has it not yet; returns the file of its arrays,
+    which may be copied to the same place under another workdir of that backbone."""
+    if prepared.experiment.backbone is None:
+        return None
+    first = _stages(prepared, say, lambda _: None)[:1]
+    stages.exports(first, prepared.dataset, _fit, workdir)
+    return backbone_path(workdir)
+
+
+def backbone_path(workdir: Path) -> Path:
+    """Where a run keeps the arrays that it starts from."""
+    return stages.export_path(workdir, _BACKBONE)
 
 
 class Restored(NamedTuple):
@@ -289,8 +318,7 @@ def check_workdir(prepared: Prepared, workdir: Path) -> None:
         if workdir.is_dir() and any(workdir.iterdir()):
             raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
         return
-    stored = _read_json(path)
-    differs = config.difference(stored, _stored(prepared))
+    differs = config.difference(_read_json(path), stored(prepared))
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
     card = _read_json(workdir / "data_card.json")
@@ -351,7 +379,7 @@ def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ..
     def first(dataset, exports):
         del dataset, exports
         say(f"first {earlier.name}, whose arrays {prepared.name} starts from")
-        return _Fitting(earlier, say, on_progress)
+        return _Fitting(earlier, say, _of_phase(_BACKBONE, on_progress))
 
     def export(built, fitted):
         say(f"{earlier.name}: best {_describe(fitted, earlier)}; now {prepared.name}")
@@ -370,7 +398,8 @@ def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ..
 
     def generator(dataset, exports):
         del dataset
-        return _Fitting(_viewed(prepared._replace(exports=exports[_BACKBONE])), say, on_progress)
+        viewed = _viewed(prepared._replace(exports=exports[_BACKBONE]))
+        return _Fitting(viewed, say, _of_phase(_GENERATOR, on_progress))
 
     def items_before(built, fitted):
         say(f"{prepared.name}: best {_describe(fitted, built.prepared)}; now its items")
@@ -387,6 +416,10 @@ def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ..
         stages.Stage(_GENERATOR, build=generator, export=items_before),
         last._replace(build=final),
     )
+
+
+def _of_phase(name: str, on_progress: Callable[[loop.Progress], None]):
+    return lambda progress: on_progress(progress._replace(phase=name))
 
 
 def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
@@ -797,10 +830,11 @@ def open_workdir(prepared: Prepared, workdir: Path) -> None:
     dataset = prepared.dataset
     report.write_json(workdir / "data_card.json", dataset.card)
     np.savez(workdir / "vocab.npz", item_ids=dataset.item_ids, user_ids=dataset.user_ids)
-    report.write_json(workdir / "config.json", _stored(prepared))  # last: it marks a whole workdir
+    report.write_json(workdir / "config.json", stored(prepared))  # last: it marks a whole workdir
 
 
-def _stored(prepared: Prepared) -> dict[str, Any]:
+def stored(prepared: Prepared) -> dict[str, Any]:
+    """The settings of a run as `config.json` holds them."""
     return {"preset": prepared.name, "source": prepared.source} | config.to_json(
         prepared.experiment
     )
@@ -833,15 +867,8 @@ def read_config(workdir: Path) -> tuple[str, str, Experiment]:
     Raises:
       ValueError: if `config.json` was damaged or written by another version.
     """
-    stored = dict(_read_json(workdir / "config.json"))
-    name, source = stored.pop("preset"), stored.pop("source")
-    like = config.preset(name, dataset_name(source)).experiment
-    backbone = stored.get("backbone")
-    if backbone is not None:
-        like = config.with_backbone(like, backbone["preset"], dataset_name(source))
-    elif stored.get("embeddings"):
-        like = config.with_backbone(like, stored["embeddings"], dataset_name(source))
-    return name, source, config.from_json(like, stored)
+    name, source, preset = config.read(workdir / "config.json")
+    return name, source, preset.experiment
 
 
 def check_vocabulary(prepared: Prepared, workdir: Path) -> None:

@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +97,17 @@ def refuse(message: str) -> int:
     """One sentence on stderr; the exit code of a refusal."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+@contextmanager
+def muted(switches: set[str]) -> Iterator[None]:
+    """Keeps stdout free: --json sends what is printed to stderr, --quiet sends it nowhere."""
+    if not switches & {"quiet", "json"}:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        with redirect_stdout(nowhere if "quiet" in switches else sys.stderr):
+            yield
 
 
 def quiet_start() -> None:

@@ -71,7 +71,8 @@ ROOMS: dict[str, set[str]] = {
     "candidates": {"batches", "evaluate", "models.base"},
     "augment": {"batches", "models.base", "ranking"},
     "report": {"metrics", "ranking"},
-    "config": {"data", "evaluate", "training", "validation"},
+    "search": set(),
+    "config": {"data", "evaluate", "search", "training", "validation"},
 }
 # The top of the house; the commands start what `experiments` runs.
 ROOMS["experiments"] = set(ROOMS)
@@ -84,6 +85,7 @@ ROOMS["figures"] = set()
 ROOMS["tracing"] = set()
 ROOMS["run_report"] = set(ROOMS)
 ROOMS["serving"] = set(ROOMS)
+ROOMS["tune"] = set(ROOMS)
 ROOMS["commands"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 ROOMS["__init__"] = MATHS

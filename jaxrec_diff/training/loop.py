@@ -41,6 +41,7 @@ class Progress(NamedTuple):
     epoch: float
     examples_per_second: float
     metrics: dict[str, float]
+    phase: str = ""  # of a run with several, unless it is the last
 
 
 class Fit(NamedTuple):
@@ -95,7 +96,8 @@ def fit(
       folder: of the checkpoints.
       mesh: devices.
       mode: sharded jit, or pmap.
-      on_progress: told of every dispatch, epoch and restart.
+      on_progress: told of every dispatch, epoch and restart; may raise to end the training, with
+        the state of the last evaluation saved.
       stop_asked: looked at between dispatches; once true the state is saved and Stopped raised.
       order_of: key of an epoch -> i32[steps, slots], its batches, in place of what the settings
         say; as many batches as full ones of the settings' size.

@@ -25,8 +25,7 @@ def run(
 ) -> Any:
     """Builds, fits and exports each stage in turn; returns what the last one fitted.
 
-    A stage whose export is on disk is not fitted again, so a run that was killed goes on in the
-    stage that it was in. The last stage exports nothing and works in `workdir` itself.
+    The last stage exports nothing and works in `workdir` itself.
 
     Args:
       stages: the phases, first to last.
@@ -34,17 +33,29 @@ def run(
       fit: (built, folder) -> fitted; resumes from what it finds in the folder.
       workdir: exports go where `export_path` says.
     """
-    exports: dict[str, Any] = {}
-    for stage in stages[:-1]:
+    arrays = exports(stages[:-1], dataset, fit, workdir)
+    return fit(stages[-1].build(dataset, arrays), workdir)
+
+
+def exports(
+    stages: tuple[Stage, ...], dataset: Any, fit: Callable[[Any, Path], Any], workdir: Path
+) -> dict[str, dict[str, np.ndarray]]:
+    """What stages export, by their names.
+
+    A stage whose export is on disk is not fitted again, so a run that was killed goes on in the
+    stage that it was in.
+    """
+    made: dict[str, Any] = {}
+    for stage in stages:
         path = export_path(workdir, stage.name)
         folder = path.parent
         if not path.exists():
-            built = stage.build(dataset, exports)
+            built = stage.build(dataset, made)
             arrays = stage.export(built, fit(built, folder))
             folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial.npz")
             np.savez(partial, **arrays)  # type: ignore[arg-type]
             partial.replace(path)  # whole or not at all
         with np.load(path) as stored:
-            exports[stage.name] = {name: stored[name] for name in stored.files}
-    return fit(stages[-1].build(dataset, exports), workdir)
+            made[stage.name] = {name: stored[name] for name in stored.files}
+    return made

@@ -1,0 +1,76 @@
+"""`bin/tune`: a search for a model's settings."""
+
+import json
+import sys
+from pathlib import Path
+
+from jaxrec_diff.terminal import muted, quiet_start, refuse, split_flags, whole
+
+USAGE = """\
+usage: bin/tune --model=NAME [--trials=30] [--data=SOURCE] [--workdir=DIR]
+                [--preset=DATASET|FILE.json] [--backbone=NAME|FILE.npz]
+                [--quiet] [--json] [--section.field=VALUE ...]
+
+  bin/tune --model=dreamrec --data=clicks.csv --trials=50
+  bin/tune --model=dreamrec --data=clicks.csv --model.num-steps=100
+                                       the same search with one field kept
+  bin/train --model=dreamrec --preset=runs/tune-dreamrec-clicks/best.json
+                                       what was found, on the same data
+
+Optuna looks for the best validation metric in the space that configs/NAME.py
+declares. Trials behind the median of earlier ones are pruned; the test split is
+never read. The same command again goes on until --trials are finished; several
+at once share the work. The best settings so far are in DIR/best.json (default
+DIR: runs/tune-MODEL-DATA).
+
+bin/tune --model=NAME --help shows the space of that model.
+"""
+
+
+def run(argv: list[str]) -> int:
+    names = ("model", "data", "workdir", "preset", "backbone", "trials")
+    flags = split_flags(argv, names, ("quiet", "json"))
+    if flags.help and "model" not in flags.bare:
+        print(USAGE)
+        return 0
+    from jaxrec_diff import config, search
+    from jaxrec_diff.data import dataset_name
+
+    chosen = config.choose(flags.bare)
+    if flags.help:
+        print(f"{USAGE}\n{chosen.name} is searched over\n")
+        print(search.describe(config.search_space(chosen.name)))
+        return 0
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        return refuse("the search needs optuna: pip install 'jaxrec-diff[tune]'")
+    trials = whole(flags, "trials", 30)
+    experiment = config.parse(chosen.preset.experiment, flags.dotted)
+    quiet_start()
+    from jaxrec_diff import experiments, tune
+
+    default = f"runs/tune-{chosen.name}-{dataset_name(chosen.source)}"
+    workdir = Path(flags.bare.get("workdir", default))
+    planned = tune.plan(
+        chosen.name, experiment, chosen.source, workdir, fixed=config.given(flags.dotted)
+    )
+    command = " ".join(["bin/tune", *argv])
+    planned = planned._replace(prepared=planned.prepared._replace(command=command))
+    with muted(flags.switches):
+        print(f"{chosen.name} on {planned.prepared.dataset.name}: {chosen.preset.origin}, and")
+        print(search.describe(planned.space), flush=True)
+        try:
+            study = tune.run(planned, trials, say=lambda text: print(text, flush=True))
+        except experiments.Interrupted as error:
+            print(f"stopped; the same command goes on in {workdir}", file=sys.stderr)
+            return 128 + error.signum
+        found = tune.summary(study, planned)
+        print(f"\n{tune.table(found)}")
+        if found["preset"]:
+            print(f"\nbin/train --model={chosen.name} --preset={found['preset']}")
+        else:
+            print("no trial was finished", file=sys.stderr)
+    if "json" in flags.switches:
+        print(json.dumps(found))
+    return 0
