@@ -4,7 +4,8 @@
 
 writes `benchmarks/results/zhihu-dreamrec-seed100.json`: the run's results without the metrics that
 say the same twice, its provenance, and the curve over epochs. A path of data in the command becomes
-`$JAXREC_DATA`.
+`$JAXREC_DATA`. `--every=10` keeps every tenth epoch of a long curve, and looks for the best there, as
+a released loop does that evaluates every ten epochs.
 """
 
 import argparse
@@ -25,13 +26,13 @@ def trimmed(value: Any) -> Any:
         return {
             name: trimmed(item)
             for name, item in value.items()
-            if "@" not in name or name.split("@")[0] in (*KEPT, "coverage", "gini") or "_" in name
+            if "@" not in name or name.split("@")[0].split("/")[-1] in (*KEPT, "coverage", "gini") or "_" in name
         }
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def collect(workdir: Path) -> dict[str, Any]:
-    """The figures of a workdir."""
+def collect(workdir: Path, every: int = 1) -> dict[str, Any]:
+    """The figures of a workdir, with every so many epochs of its curve."""
     results = trimmed(json.loads((workdir / "results.json").read_text()))
     protocols = {
         name: {key: part[key] for key in ("num_users", "metrics", "controls", "diagnostics")}
@@ -41,6 +42,7 @@ def collect(workdir: Path) -> dict[str, Any]:
     metric = results["selected_by"].split()[-1]
     wanted = {*CURVE, *(f"{split}/{m}" for split in ("valid", "test") for m in (metric, "ndcg@20"))}
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = lines[every - 1 :: every]
     curve = [trimmed({k: v for k, v in line.items() if k in wanted}) for line in lines]
     data = os.environ.get("JAXREC_DATA", "")
     if data:
@@ -53,8 +55,10 @@ def collect(workdir: Path) -> dict[str, Any]:
         for split in ("valid", "test")
         if f"{split}/{metric}" in lines[0]
     }
+    thinned = {"curve_every": every} if every > 1 else {}
     return results | {
         "other_protocols": protocols,
+        **thinned,
         f"best_{metric}_over_epochs": best,
         "curve": curve,
     }
@@ -64,9 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=Path)
     parser.add_argument("name")
+    parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     path = RESULTS / f"{options.name}.json"
-    figures = collect(options.workdir)
+    figures = collect(options.workdir, options.every)
     points = ",\n  ".join(json.dumps(point) for point in figures.pop("curve"))  # a line an epoch
     text = json.dumps(figures, indent=1).removesuffix("\n}")
     path.write_text(f'{text},\n "curve": [\n  {points}\n ]\n}}\n')
