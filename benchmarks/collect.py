@@ -26,7 +26,9 @@ def trimmed(value: Any) -> Any:
         return {
             name: trimmed(item)
             for name, item in value.items()
-            if "@" not in name or name.split("@")[0].split("/")[-1] in (*KEPT, "coverage", "gini") or "_" in name
+            if "@" not in name
+            or name.split("@")[0].split("/")[-1] in (*KEPT, "coverage", "gini")
+            or "_" in name
         }
     return float(f"{value:.7g}") if isinstance(value, float) else value
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import forward, noise
+from jaxrec_diff import forward, normals
 
 Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
 """(x_t [B, ...], t i32[]) -> x0_hat. One step serves the whole batch, so tables are sliced."""
@@ -197,14 +197,14 @@ def trajectory(
     return _scan(steps, denoise, xt, draw, project, 1, keep=True)
 
 
-def draw_whole(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Draw:
-    """Noise for a whole batch under one key a row of the path."""
-    return lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, dtype)
+def draw_whole(key: jax.Array, shape: tuple[int, ...]) -> Draw:
+    """Noise for a whole batch under one key; see `normals`."""
+    return normals.whole(key, shape)
 
 
 def draw_rows(key: jax.Array, rows: jax.Array, shape: tuple[int, ...]) -> Draw:
-    """Noise keyed by each row's global index, i32[B]: float[B, *shape]."""
-    return lambda i: noise.normal(jax.random.fold_in(key, i), rows, shape)
+    """Noise keyed by each row's global index, i32[B]: f32[B, *shape]; see `normals`."""
+    return normals.by_row(key, rows, shape)
 
 
 def draw_given(z: jax.Array) -> Draw:
@@ -284,16 +284,23 @@ def _cast(rows: Steps) -> Steps:
 
 
 def _scan(steps, denoise, xt, draw, project, unroll, *, keep):
+    # On accelerators a branch costs more than what it spares.
+    carries = isinstance(draw, normals.Normals) and jax.default_backend() == "cpu"
+
     def move(carry, row):
-        xt, before = carry
+        xt, before, pair = carry
         i, step = row
         x0_hat = denoise(xt, step.t)
         xs = step.a * x0_hat + step.b * xt + step.e * before
-        if draw is not None:
+        if carries:
+            pair, z = draw.following(pair, i)
+            xs = xs + step.c * z
+        elif draw is not None:
             xs = xs + step.c * draw(i)
         xs = project(xs)
-        return (xs, x0_hat), xs if keep else None
+        return (xs, x0_hat, pair), xs if keep else None
 
     index = jnp.arange(steps.t.shape[0])
-    (last, _), path = jax.lax.scan(move, (xt, jnp.zeros_like(xt)), (index, steps), unroll=unroll)
+    first = (xt, jnp.zeros_like(xt), draw.nothing() if carries else ())
+    (last, _, _), path = jax.lax.scan(move, first, (index, steps), unroll=unroll)
     return last, path
