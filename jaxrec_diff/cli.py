@@ -40,7 +40,8 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
 --backbone what ldiffrec, ltdiffrec, ddrm and diffuasr start from: another preset, trained
            first, or an npz file of its arrays
 
-`bin/train --model=NAME --help` lists every field of that model.
+`bin/train --model=NAME --help` lists every field of that model. --log.tensorboard=true writes
+event files too, --log.wandb=PROJECT sends the figures to Weights & Biases.
 """
 
 EVALUATE_USAGE = """\

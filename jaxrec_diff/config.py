@@ -19,6 +19,7 @@ from jaxrec_diff.data import dataset_name
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.search import Space
+from jaxrec_diff.tracking import LogConfig
 from jaxrec_diff.training.config import TrainConfig
 
 ModelConfig = TypeVar("ModelConfig")
@@ -48,6 +49,7 @@ class Experiment(Generic[ModelConfig, Backbone]):
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     seed: int = 0
     """Of initial weights, order and noise."""
     parallel: Literal["jit", "pmap"] = "jit"
@@ -67,6 +69,8 @@ RUN_CONTROL = (
     "eval.track_test",
     "eval.controls",
     "eval.seeds",
+    "log.tensorboard",
+    "log.wandb",
     "parallel",
     "devices",
 )

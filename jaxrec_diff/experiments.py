@@ -28,6 +28,7 @@ from jaxrec_diff import (
     item_weights,
     models,
     report,
+    tracking,
 )
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data import Dataset, load, optimum, views
@@ -306,11 +307,13 @@ def provenance(prepared: Prepared) -> dict[str, Any]:
 
 
 def check_workdir(prepared: Prepared, workdir: Path) -> None:
-    """Refuses a workdir that holds a run of other settings or other data.
+    """Refuses a workdir that holds a run of other settings or other data, and logs that nothing
+    installed can write.
 
     Raises:
-      ValueError: naming the first field that differs.
+      ValueError: naming the first field that differs, or the package that is missing.
     """
+    tracking.check(prepared.experiment.log)
     path = workdir / "config.json"
     if not path.exists():
         if workdir.is_file():
@@ -581,6 +584,7 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
             line = {"step": progress.step, "epoch": progress.epoch, "time": time.time()}
             rate = {"examples_per_second": progress.examples_per_second}
             report.append_line(log, line | rate | progress.metrics)
+            tell(line | rate | progress.metrics)
             left = progress.metrics.get("spread_left", 1.0)
             if left < _LEAST_SPREAD and not shrunk:
                 shrunk = True
@@ -590,7 +594,8 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
                 )
         fitting.on_progress(progress)
 
-    with signals() as caught:
+    settings = stored(prepared)
+    with tracking.tracker(experiment.log, log, settings) as tell, signals() as caught:
         try:
             return loop.fit(
                 lambda axis_name: build(prepared, axis_name),

@@ -23,14 +23,14 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxrec_diff import config, experiments, report, search
+from jaxrec_diff import config, experiments, report, search, tracking
 from jaxrec_diff.search import Choice, Range, Space
 from jaxrec_diff.training import loop
 
 Say = Callable[[str], None]
 
 # What may differ between two calls that work on one search.
-_FREE = ("parallel", "devices", "eval.track_test", "eval.controls", "eval.seeds")
+_FREE = tuple(set(config.RUN_CONTROL) - {"train.num_epochs", "train.patience"})
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -68,6 +68,7 @@ def plan(
         raise ValueError(f"every field that {name} lets a search vary is given; leave one out")
     # no trial may see the test split
     experiment = replace(experiment, eval=replace(experiment.eval, track_test=False))
+    tracking.check(experiment.log)
     chosen = Plan(experiments.prepare(name, experiment, source), space, workdir)
     path = workdir / "search.json"
     if not path.exists():

@@ -203,6 +203,13 @@ def test_extras_are_added_and_stay(machine):
     assert len(machine.asked("pip install")) == 2
 
 
+def test_a_flag_may_ask_for_an_extra(machine):
+    machine.run("bin/train", "--model=x", "--log.tensorboard=true")
+    assert machine.asked("pip install")[-1].endswith("[log]")
+    machine.run("bin/tune", "--log.tensorboard=true", "--model=x")
+    assert machine.asked("pip install")[-1].endswith("[log,tune]")
+
+
 def test_all_checks_run_and_one_failure_fails(machine):
     run = machine.run("bin/test", MYPY_FAILS="1")
     assert run.returncode == 1

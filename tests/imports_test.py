@@ -74,7 +74,8 @@ ROOMS: dict[str, set[str]] = {
     "augment": {"batches", "models.base", "ranking"},
     "report": {"metrics", "ranking"},
     "search": set(),
-    "config": {"data", "evaluate", "search", "training", "validation"},
+    "tracking": set(),
+    "config": {"data", "evaluate", "search", "tracking", "training", "validation"},
 }
 # The top of the house; the commands start what `experiments` runs.
 ROOMS["experiments"] = set(ROOMS)
