@@ -23,9 +23,13 @@ from jaxrec_diff.ranking import Top
 
 
 def ranks(top: Top) -> jax.Array:
-    """i32[B, K] pessimistic rank of each listed item; K + 1 or more where it is unknown."""
-    at_least = top.scores[:, None, :] >= top.scores[:, :, None]
-    return jnp.sum(at_least, axis=-1)
+    """i32[B, K] pessimistic rank of each listed item; K where it ties with the last."""
+    # Lists fall, so a rank is the place of the last entry of a run of equal scores.
+    scores = jnp.asarray(top.scores)
+    length = scores.shape[1]
+    end = jnp.pad(scores[:, 1:] < scores[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+    last = jnp.where(end, jnp.arange(1, length + 1), length)
+    return jax.lax.cummin(last, axis=1, reverse=True)
 
 
 def hits(top: Top, relevant: jax.Array) -> jax.Array:
@@ -65,7 +69,7 @@ def mrr(hit: jax.Array, rank: jax.Array, size: jax.Array, k: int) -> jax.Array:
 def map(hit: jax.Array, rank: jax.Array, size: jax.Array, k: int) -> jax.Array:
     """Mean over min(k, size) of the precision at the rank of each relevant item found."""
     counted = hit & (rank <= k)
-    among = jnp.sum(counted[:, None, :] & (rank[:, None, :] <= rank[:, :, None]), axis=-1)
+    among = jnp.take_along_axis(jnp.cumsum(hit, axis=-1), rank - 1, axis=-1)
     total = jnp.sum(jnp.where(counted, among / rank, 0.0), axis=-1)
     return total / jnp.maximum(jnp.minimum(size, k), 1)
 
