@@ -79,6 +79,13 @@ class Group(NamedTuple):
     query: Callable[[Any, jax.Array], Any]  # (arrays of the split, index i32[B]) -> query
 
 
+class Shared(NamedTuple):
+    """Queries that several splits have in common, each of which is cut once."""
+
+    rows: Any  # what they are cut from
+    place: dict[str, Any]  # of each split: the row that asks each query, i32[n]; -1 where none does
+
+
 class Prefixes(NamedTuple):
     """A training batch of histories and the items that came before them."""
 

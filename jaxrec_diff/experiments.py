@@ -554,19 +554,31 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
     log = folder / "metrics.jsonl"
     model, feed = build(prepared), feed_of(prepared)
     rules = evaluate.rules_of(experiment.eval, models.system(experiment.model).official)
-    valid = _evaluator(prepared, model, "valid", rules)
-    test = _evaluator(prepared, model, "test", rules) if experiment.eval.track_test else None
+    splits = ("valid", "test") if experiment.eval.track_test else ("valid",)
+    rank = evaluate.together(
+        model,
+        {split: _split(prepared, split, rules) for split in splits},
+        feed.shared,
+        feed.query,
+        mesh,
+        experiment.eval,
+        rules,
+        prepared.dataset.train_counts,
+        num_users=prepared.dataset.num_users,
+        diagnose=False,
+    )
     key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
 
     def judge(params, state):
-        found = valid(params, state, key).metrics
-        metrics = {f"valid/{name}": value for name, value in found.items()}
-        if test is not None:
-            seen = test(params, state, key).metrics
-            metrics |= {f"test/{name}": value for name, value in seen.items()}
+        found = rank(params, state, key)
+        metrics = {
+            f"{split}/{name}": value
+            for split in splits
+            for name, value in found[split].metrics.items()
+        }
         head = jax.device_get(model.head(params, state))
         metrics["item_spread"] = float(np.sqrt(np.mean(np.var(head.table, axis=0))))
-        score = found[experiment.eval.metric]
+        score = found["valid"].metrics[experiment.eval.metric]
         return score if rules.decimals is None else round(score, rules.decimals), metrics
 
     shrunk = False

@@ -29,6 +29,7 @@ from jaxrec_diff.batches import (
     Pairs,
     Prefixes,
     Sequences,
+    Shared,
     Slices,
     Walks,
 )
@@ -61,6 +62,8 @@ class Feed(NamedTuple):
     """key -> i32[steps, slots] of an epoch, where `example` wants its own; -1 is an empty slot."""
     groups: dict[str, tuple[Group, ...]] = {}
     """Rows of a split that are cut alike, where there is more than one way."""
+    shared: Shared | None = None
+    """One run of queries for both splits, where a user's are the same in both but for `row`."""
 
 
 class Rows(NamedTuple):
@@ -325,6 +328,7 @@ def _interactions(dataset: Dataset, profiles: Slices, config: DataConfig) -> Fee
         example,
         _split_rows(dataset, train),
         lambda rows, index: _row_query(rows, index, width),
+        shared=_shared(dataset, train),
     )
 
 
@@ -349,6 +353,7 @@ def _pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
         example,
         _split_rows(dataset, rows),
         lambda rows, index: _row_query(rows, index, width),
+        shared=_shared(dataset, rows),
     )
 
 
@@ -455,6 +460,19 @@ def _split_rows(dataset: Dataset, rows: Rows) -> dict[str, Rows]:
         "valid": rows._replace(user=dataset.valid_users),
         "test": rows._replace(user=dataset.test_users),
     }
+
+
+def _shared(dataset: Dataset, rows: Rows) -> Shared | None:
+    """Users of either split, once: the training row is the query of both. None where a user asks
+    twice in a split."""
+    of_split = {"valid": dataset.valid_users, "test": dataset.test_users}
+    if any(len(np.unique(own)) < len(own) for own in of_split.values()):
+        return None
+    users = np.unique(np.concatenate(list(of_split.values())))
+    place = {name: np.full(len(users), -1, np.int32) for name in of_split}
+    for name, own in of_split.items():
+        place[name][np.searchsorted(users, own)] = np.arange(len(own))
+    return Shared(rows._replace(user=users), place)
 
 
 def _profile(rows: Rows, index: jax.Array, width: int):

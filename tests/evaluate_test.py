@@ -1,5 +1,7 @@
 """Whole evaluations against figures of plain programs on released files."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,10 @@ from jaxrec_diff.batches import Group, Slices
 from jaxrec_diff.data import DataConfig, load
 from jaxrec_diff.evaluate import EvalConfig
 from jaxrec_diff.feeds import feed
-from jaxrec_diff.models.base import HONEST, Head, Model, Rules
+from jaxrec_diff.models.base import HONEST, DataSpec, Head, Model, Rules, SamplerConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
+from jaxrec_diff.models.mf import MFConfig
+from jaxrec_diff.models.row_process import ProcessConfig
 from jaxrec_diff.training import parallel
 
 OFFICIAL = models.SYSTEMS[DiffRecConfig].official
@@ -160,3 +164,110 @@ def test_rows_come_back_in_order(grouped, devices):
     np.testing.assert_array_equal(found.per_user["hr@1"], wanted)
     assert 0 < wanted.mean() < 1
     assert found.metrics["hr@1"] == pytest.approx(wanted.mean())
+
+
+def both_ways(settings, data, *, rules=HONEST, diagnose=True):
+    """(one pass over both splits, a pass a split, how often queries were sampled in the first)."""
+    system, mesh = models.system(settings), parallel.make_mesh(jax.devices()[:1])
+    fed = feed(system.feed, data, DataConfig(max_len=4))
+    spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.profiles)
+    model = system.build(settings, spec)
+    index = jnp.arange(2, dtype=jnp.int32)
+    example = fed.example(fed.train, index, index, jax.random.key(0))
+    variables = jax.device_get(model.init(jax.random.key(1), example))
+    splits = {
+        name: evaluate.put(part, fed.splits[name], fed.query, mesh, rules)
+        for name, part in (("valid", data.valid), ("test", data.test))
+    }
+    config = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3)
+    rest = (mesh, config, rules, data.train_counts)
+    options = {"num_users": data.num_users, "diagnose": diagnose}
+    key = jax.random.key(2)
+    sampled = []
+
+    def sample(params, state, key, query):
+        jax.debug.callback(lambda row: sampled.append(np.asarray(row)), query.row)
+        return model.sample(params, state, key, query)
+
+    watched = model._replace(sample=sample)
+    run = evaluate.together(watched, splits, fed.shared, fed.query, *rest, **options)
+    joint = run(*variables, key)
+    jax.effects_barrier()
+    apart = {
+        name: evaluate.evaluator(model, split, *rest, **options)(*variables, key)
+        for name, split in splits.items()
+    }
+    return joint, apart, len(sampled)
+
+
+def few_users(tmp_path, users=11):
+    """Users with an answer in both splits, in one of them, or in none."""
+    rng, lines = np.random.default_rng(0), ["user_id,item_id,timestamp"]
+    for user in range(users):
+        chosen = rng.permutation(12)[: rng.integers(3, 9)]
+        lines += [f"{user},{item},{time}" for time, item in enumerate(chosen)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(lines))
+    data = load(str(path), DataConfig())
+    valid, test = np.arange(1, users), np.delete(np.arange(users), [2, 5])
+    return data._replace(
+        valid=batches.pick(data.valid, valid), valid_users=data.valid_users[valid],
+        test=batches.pick(data.test, test[::-1]), test_users=data.test_users[test[::-1]],
+    )  # fmt: skip
+
+
+TINY = DiffRecConfig(dims=(6,), step_width=4, process=ProcessConfig(num_steps=3))
+
+
+@pytest.mark.parametrize(
+    "config, passes",
+    [
+        (TINY, 4),  # 11 users, 3 at a time
+        (replace(TINY, path="rows"), 4),
+        (MFConfig(width=4), 4),
+        (replace(TINY, noise_steps=2), 7),  # 10 rows and 9
+        (replace(TINY, sampler=SamplerConfig(kind="ddpm")), 7),
+        (replace(TINY, path="rows", sampler=SamplerConfig(kind="ddpm")), 7),
+    ],
+    ids=["hidden", "rows", "mf", "start", "path", "path-rows"],
+)
+def test_splits_are_sampled_together_where_that_changes_nothing(tmp_path, config, passes):
+    data = few_users(tmp_path)
+    joint, apart, sampled = both_ways(config, data, diagnose=config is TINY)
+    assert sampled == passes
+    for name in ("valid", "test"):
+        assert len(apart[name].per_user["hr@2"]) == {"valid": 10, "test": 9}[name]
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), joint[name], apart[name]
+        )
+    assert 0 < joint["valid"].metrics["hr@2"] != joint["test"].metrics["hr@2"]
+
+
+def test_splits_together_drop_the_rows_that_a_split_drops(tmp_path):
+    rules = OFFICIAL._replace(multiple_of=4)
+    joint, apart, sampled = both_ways(TINY, few_users(tmp_path), rules=rules, diagnose=False)
+    assert sampled == 4
+    for name in ("valid", "test"):
+        assert len(joint[name].per_user["hr@2"]) == 8
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), joint[name], apart[name]
+        )
+
+
+def test_histories_are_sampled_apart(tmp_path):
+    fed = feed("sequences", few_users(tmp_path), DataConfig(max_len=4))
+    assert fed.shared is None
+
+
+def test_what_a_program_reads():
+    def through(x, key, row):
+        unread = jax.random.normal(jax.random.fold_in(key, row), x.shape)
+        y, _ = jax.lax.scan(lambda c, s: (c + s, None), x, jnp.arange(3.0))
+        return jax.jit(lambda y: y * 2)(y), jnp.zeros(2), (unread, y)[1]
+
+    args = (jnp.ones(2), jax.random.key(0), jnp.int32(1))
+    assert evaluate.reads(through, *args) == (True, False, False)
+    drawn = evaluate.reads(lambda x, key, row: x + jax.random.normal(key, x.shape), *args)
+    assert drawn == (True, True, False)
+    # one that is handed on as it is
+    assert evaluate.reads(lambda x, key, row: (row, x), *args) == (True, False, True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import feeds
+from jaxrec_diff import batches, feeds
 from jaxrec_diff.batches import Slices
 from jaxrec_diff.data import DataConfig, SyntheticConfig, load
 
@@ -120,6 +120,26 @@ def test_negatives_are_uniform_over_what_is_left():
         jax.random.key(0), jnp.arange(1), everything, jnp.zeros(1, int), jnp.full(1, 8), 8
     )
     assert one.tolist() == [9]
+
+
+@pytest.mark.parametrize("kind", ["interactions", "pairs", "user_pairs"])
+def test_shared_queries_are_those_of_each_split(dataset, kind):
+    kept = np.array([4, 1, 7])  # a user or two of only one split, in another order
+    dataset = dataset._replace(
+        valid=batches.pick(dataset.valid, kept), valid_users=dataset.valid_users[kept]
+    )
+    fed = feeds.feed(kind, dataset, DATA)
+    for split, users in (("valid", dataset.valid_users), ("test", dataset.test_users)):
+        place = fed.shared.place[split]
+        asked = np.flatnonzero(place >= 0)
+        assert sorted(place[asked]) == list(range(len(users)))
+        own = fed.query(fed.splits[split], jnp.asarray(place[asked]))
+        got = fed.query(fed.shared.rows, jnp.asarray(asked, jnp.int32))
+        assert got.user.tolist() == users[place[asked]].tolist()
+        for mine, theirs in zip(got[:-1], own[:-1], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    twice = dataset._replace(valid_users=dataset.valid_users[[0, 0, 1]])
+    assert feeds.feed(kind, twice, DATA).shared is None
 
 
 def test_data_without_users_is_refused(dataset):
