@@ -1,14 +1,17 @@
 """The commands: `bin/train` and `bin/evaluate` here, the others in `commands`.
 
 Exit codes: 0 done, 2 input that cannot be used (one sentence on stderr, nothing written), 3 a loss
-that stopped being a number, 130 and 143 after SIGINT and SIGTERM with the state saved.
+that stopped being a number, 130 and 143 after SIGINT and SIGTERM with the state saved, 141 when
+nobody reads on.
 """
 
 import importlib
 import json
 import os
 import re
+import signal
 import sys
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,41 +25,62 @@ COMMANDS = {
 }
 
 TRAIN_USAGE = """\
-usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR] 
-                 [--preset=DATASET|FILE.json]
-                 [--backbone=NAME|FILE.npz] [--quiet] [--json] [--section.field=VALUE ...]
+usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
+                 [--preset=DATASET|FILE.json] [--backbone=NAME|FILE.npz]
+                 [--quiet] [--json] [--section.field=VALUE ...]
 
-  bin/train --model=dimerec                             the embedded synthetic data
-  bin/train --model=dreamrec --data=clicks.csv          your own interactions
+  bin/train --model=dimerec                      the embedded synthetic data
+  bin/train --model=dreamrec --data=clicks.csv   your own interactions
   bin/train --model=dreamrec --data=zhihu --train.learning-rate=0.003
 
 --model    {models}
---data     synthetic (default), a csv, tsv, dat, inter, parquet or npz file of interactions,
-           a folder with train, valid and test tables, or tfds:DIR, a prepared TFDS directory
+--data     synthetic (default), a csv, tsv, dat, inter, parquet or npz file of
+           interactions, a folder of train, valid and test tables, or tfds:DIR,
+           a prepared TFDS directory
 --workdir  where everything goes; the same command again continues there
            (default: runs/MODEL-DATA)
---preset   take the settings published for this data set, or those in a json file: what
-           bin/tune found, or another run's config.json
---backbone what ldiffrec, ltdiffrec, ddrm and diffuasr start from: another preset, trained
-           first, or an npz file of its arrays
+--preset   take the settings published for this data set, or those in a json
+           file: what bin/tune found, or another run's config.json
+--backbone what ldiffrec, ltdiffrec, ddrm and diffuasr start from: another
+           preset, trained first, or an npz file of its arrays
+--quiet    errors only            --json  the results as one json object
 
-`bin/train --model=NAME --help` lists every field of that model. --log.tensorboard=true writes
-event files too, --log.wandb=PROJECT sends the figures to Weights & Biases.
+bin/train --model=NAME --help lists every field of that model. Among them are
+--log.tensorboard=true, event files in WORKDIR/tensorboard, and
+--log.wandb=PROJECT, which tells Weights & Biases.
 """
 
 EVALUATE_USAGE = """\
-usage: bin/evaluate --workdir=DIR [--split=valid|test] [--sampler=KIND] [--sampler-steps=N]
-                    [--seeds=S] [--per-user=FILE.parquet] [--data=SOURCE]
-                    [--protocol=honest|official] [--output=FILE.json] [--section.field=VALUE ...]
+usage: bin/evaluate --workdir=DIR [--split=valid|test] [--sampler=KIND]
+                    [--sampler-steps=N] [--seeds=S] [--data=SOURCE]
+                    [--protocol=honest|official] [--per-user=FILE.parquet]
+                    [--output=FILE.json] [--quiet] [--json]
+                    [--section.field=VALUE ...]
 
-  bin/evaluate --workdir=runs/dimerec-synthetic --sampler=ddim --sampler-steps=10 --seeds=5
+  bin/evaluate --workdir=runs/dimerec-synthetic --split=valid
+  bin/evaluate --workdir=runs/dimerec-synthetic --sampler=ddim \\
+               --sampler-steps=10 --seeds=5
 
 KIND is ddpm, mean, ddim, dpmpp, one_step or closed_form.
+
+--per-user  a row a user with every metric
+--output    where the results go (default: in DIR, named after the flags)
+--quiet     errors only            --json  the results as one json object
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as `| head` does; Python's own flush at the end has to fail no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(argv: list[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     known = {"train": _train, "evaluate": _evaluate}
     names = [*known, *COMMANDS]
@@ -82,7 +106,7 @@ def _train(argv: list[str]) -> int:
     from jaxrec_diff.data import dataset_name
 
     if flags.help and "model" not in flags.bare:
-        print(TRAIN_USAGE.format(models=", ".join(config.preset_names())))
+        print(TRAIN_USAGE.format(models=_models()))
         return 0
     chosen = config.choose(flags.bare)
     if flags.help:
@@ -95,6 +119,15 @@ def _train(argv: list[str]) -> int:
     if code == 0 and "json" in flags.switches:
         print(json.dumps(json.loads((workdir / "results.json").read_text())))
     return code
+
+
+def _models() -> str:
+    """The presets' names, as the usage has room for them."""
+    from jaxrec_diff import config
+
+    return textwrap.fill(
+        ", ".join(config.preset_names()), 80, initial_indent=" " * 11, subsequent_indent=" " * 11
+    ).strip()
 
 
 def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> int:
@@ -133,7 +166,7 @@ def _evaluate(argv: list[str]) -> int:
         "workdir", "split", "sampler", "sampler-steps", "seeds", "per-user", "data", "protocol",
         "output",
     )  # fmt: skip
-    flags = split_flags(argv, known)
+    flags = split_flags(argv, known, ("quiet", "json"))
     if flags.help:
         print(EVALUATE_USAGE)
         return 0
@@ -185,14 +218,17 @@ def _evaluate(argv: list[str]) -> int:
         "data_hash": prepared.dataset.card["hash"],
     } | experiments.provenance(prepared)
     report.write_json(output, results)
-    _show(results)
-    if experiment.eval.seeds > 1:
-        spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if "@20" in k)
-        print(f"deviation over {experiment.eval.seeds} draws of the sampler: {spread}")
-    if "per-user" in bare:
-        experiments.write_per_user(prepared, slices, split, found, Path(bare["per-user"]))
-        print(f"per-user values are in {bare['per-user']}")
-    print(f"results are in {output}")
+    with muted(flags.switches):
+        _show(results)
+        if experiment.eval.seeds > 1:
+            spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if "@20" in k)
+            print(f"deviation over {experiment.eval.seeds} draws of the sampler: {spread}")
+        if "per-user" in bare:
+            experiments.write_per_user(prepared, slices, split, found, Path(bare["per-user"]))
+            print(f"per-user values are in {bare['per-user']}")
+        print(f"results are in {output}")
+    if "json" in flags.switches:
+        print(json.dumps(results))
     return 0
 
 

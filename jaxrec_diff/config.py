@@ -335,7 +335,7 @@ def _cli(experiment: Experiment, words: list[str], usage: str | None = None) -> 
         default=experiment,
         args=words,
         prog=usage,
-        description="",
+        description="" if usage is None else f"{usage} --train.learning-rate=0.003",
         config=(tyro.conf.FlagConversionOff,),
     )
 

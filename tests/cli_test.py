@@ -120,6 +120,19 @@ def test_a_csv_with_holes_from_training_to_lists(tmp_path, capsys):
     assert "skipped 1 unknown id" in said.err
 
 
+def test_evaluation_prints_json_or_nothing(workdir, tmp_path, capsys):
+    output = tmp_path / "found.json"
+    flags = ["evaluate", f"--workdir={workdir}", "--split=valid", f"--output={output}"]
+    for more in ["--json"], ["--json", "--quiet"], ["--quiet"]:
+        assert cli.main([*flags, *more]) == 0
+        said = capsys.readouterr()
+        if "--json" in more:
+            assert json.loads(said.out) == json.loads(output.read_text())
+        else:
+            assert said.out == ""
+        assert ("results are in" in said.err) == ("--quiet" not in more)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -10,19 +10,22 @@ from jaxrec_diff.terminal import counter, quiet_start, refuse, split_flags, trai
 
 USAGE = """\
 usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
-                   [--batch-size=1024] [--force] [--quiet] [--section.field=VALUE ...]
+                   [--batch-size=1024] [--force] [--quiet]
+                   [--section.field=VALUE ...]
 
   bin/augment --workdir=runs/diffuasr-amazon-beauty --output=longer.parquet
   bin/train --model=sasrec --data=longer.parquet
 
---output     .parquet, .csv or .tsv: a row an interaction with user_id, item_id, timestamp
-             (the place in the sequence, negative ahead of it) and generated (1 or 0), which
-             the loaders read: generated items are shown to a model and are never a target
+--output     .parquet, .csv or .tsv: a row an interaction with user_id, item_id,
+             timestamp (the place in the sequence, negative ahead of it) and
+             generated (1 or 0), which the loaders read: generated items are
+             shown to a model and are never a target
 --data       other interactions with the same items
 --max-items  only users with at most so many training items get any
 --force      replaces the file
 
-Generated items see training items only. A run that was stopped goes on where it was.
+Generated items see training items only. A run that was stopped goes on where it
+was.
 """
 _BARE = ("workdir", "output", "data", "batch-size", "max-items")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}

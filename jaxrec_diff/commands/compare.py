@@ -6,16 +6,18 @@ from pathlib import Path
 from jaxrec_diff.terminal import refuse, split_flags, whole
 
 USAGE = """\
-usage: bin/compare DIR [DIR ...] [--metric=ndcg@10] [--metrics=hr@10,ndcg@10,...]
-                   [--output=FILE] [--resamples=2000]
+usage: bin/compare DIR [DIR ...] [--metric=ndcg@10]
+                   [--metrics=hr@10,ndcg@10,...] [--output=FILE]
+                   [--resamples=2000]
 
   bin/compare runs/dimerec-clicks runs/sasrec-clicks
   bin/compare runs/dimerec-clicks-* runs/sasrec-clicks-* --output=table
-                                                  table.md, table.csv and table.html
+                                     table.md, table.csv and table.html
 
-Runs that differ in the seed alone are one line, mean +- deviation over seeds. Intervals
-are 95 % by bootstrap over users; p is of a paired t-test over users against the first
-line, corrected by Holm. Runs on other splits (the data card's hash) are refused.
+Runs that differ in the seed alone are one line, mean +- deviation over seeds.
+Intervals are 95 % by bootstrap over users; p is of a paired t-test over users
+against the first line, corrected by Holm. Runs on other splits (the data card's
+hash) are refused.
 
 --metric  to sort by        --metrics  columns
 --output  NAME.md, NAME.csv or NAME.html; all three without an ending

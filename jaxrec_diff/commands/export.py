@@ -7,12 +7,14 @@ from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workd
 
 USAGE = """\
 usage: bin/export --workdir=DIR --output=FOLDER [--k=20] [--include-seen]
-                  [--data=SOURCE] [--sampler=KIND] [--sampler-steps=N] [--section.field=VALUE ...]
+                  [--data=SOURCE] [--sampler=KIND] [--sampler-steps=N]
+                  [--section.field=VALUE ...]
 
   bin/export --workdir=runs/dimerec-clicks --output=serving/dimerec --k=50
 
-Writes one StableHLO program (history -> top k; cpu, cuda and tpu; any number of rows),
-the weights, the vocabulary and a README with the five lines that serve it.
+Writes one StableHLO program (history -> top k; cpu, cuda and tpu; any number of
+rows), the weights, the vocabulary and a README with the five lines that serve
+it.
 """
 _BARE = ("workdir", "output", "k", "data", "sampler", "sampler-steps")
 

@@ -22,12 +22,14 @@ USAGE = """\
 usage: bin/recommend --workdir=DIR
                      [--users=FILE | --histories=FILE | --history="ID,ID,..."]
                      [--output=FILE] [--k=20] [--seeds=S] [--sampler=KIND]
-                     [--sampler-steps=N] [--include-seen] [--section.field=VALUE ...]
+                     [--sampler-steps=N] [--include-seen]
+                     [--section.field=VALUE ...]
 
   bin/recommend --workdir=runs/dimerec-clicks --history="shoe-12,hat-3"
-  bin/recommend --workdir=runs/dimerec-clicks --output=top.parquet    all known users
-  bin/recommend --workdir=runs/dimerec-clicks --histories=new.jsonl --output=top.csv \\
-                --sampler=ddim --sampler-steps=10 --seeds=5
+  bin/recommend --workdir=runs/dimerec-clicks --output=top.parquet
+                                                  for all known users
+  bin/recommend --workdir=runs/dimerec-clicks --histories=new.jsonl \\
+                --output=top.csv --sampler=ddim --sampler-steps=10 --seeds=5
 
 --users      ids of known users, one a line, or a table with a user column
 --histories  new histories in raw ids, oldest first:
@@ -36,14 +38,17 @@ usage: bin/recommend --workdir=DIR
                .txt           ids between spaces, a line each
                any table of interactions, a row each
 --output     .parquet or .jsonl (a row a user), .csv (a row an item)
---seeds      draws of the sampler: an item scores the best of them, `spread` says how
-             much two draws' lists differ (0 the same, 1 nothing in common)
---seed       of the draws           --batch-size  histories at once; changes no list
+--seeds      draws of the sampler: an item scores the best of them, `spread`
+             says how much two draws' lists differ (0 the same, 1 nothing in
+             common)
+--seed       of the draws
+--batch-size histories at once; changes no list
 --data       where the interactions are now, if they were moved
---quiet      no progress            --json        the summary as one json object
+--quiet      no progress            --json  the summary as one json object
 
-Items of a history are no candidates unless --include-seen. Unknown ids are skipped and
-counted; where a history has no other, the most popular items stand in (`fallback`).
+Items of a history are no candidates unless --include-seen. Unknown ids are
+skipped and counted; where a history has no other, the most popular items stand
+in (`fallback`).
 """
 _BARE = (
     "workdir", "users", "histories", "history", "output", "k", "seeds", "seed", "sampler",

@@ -5,6 +5,8 @@ from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workd
 USAGE = """\
 usage: bin/report --workdir=DIR
 
+  bin/report --workdir=runs/dimerec-clicks
+
 Writes DIR/report.html, one file that needs no network: curves, metrics beside
 controls with intervals, quality against reverse steps, strata, walks of the
 reverse process, example users, the data card, settings and the command.
