@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.terminal import muted, quiet_start, refuse, split_flags
+from jaxrec_diff.terminal import muted, quiet_start, refuse, split_flags, wrapped
 
 # Word on the command line -> module of `commands`, loaded when it is asked for.
 COMMANDS = {
@@ -221,8 +221,9 @@ def _evaluate(argv: list[str]) -> int:
     with muted(flags.switches):
         _show(results)
         if experiment.eval.seeds > 1:
-            spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if "@20" in k)
-            print(f"deviation over {experiment.eval.seeds} draws of the sampler: {spread}")
+            shown = ("hr@10", "hr@20", "ndcg@10", "ndcg@20")
+            spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
+            print(wrapped(f"deviation over {experiment.eval.seeds} draws of the sampler: {spread}"))
         if "per-user" in bare:
             experiments.write_per_user(prepared, slices, split, found, Path(bare["per-user"]))
             print(f"per-user values are in {bare['per-user']}")
@@ -255,7 +256,7 @@ def _report(prepared: Any, workdir: Path) -> None:
 def _card(prepared: Any) -> str:
     from jaxrec_diff.data import render
 
-    return render(prepared.dataset.card)
+    return wrapped(render(prepared.dataset.card))
 
 
 def _devices(prepared: Any) -> str:

@@ -173,7 +173,7 @@ def _csv_writer(path: Path, item_ids: Any):
 
 @contextmanager
 def _json_writer(path: Path, item_ids: Any):
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         yield lambda lists: file.writelines(line + "\n" for line in json_lines(lists, item_ids))
 
 
@@ -191,13 +191,13 @@ def json_lines(lists: Any, item_ids: Any) -> Iterator[str]:
         }
         if lists.spread is not None:
             entry["spread"] = round(float(lists.spread[row]), 6)
-        yield json.dumps(entry)
+        yield json.dumps(entry, ensure_ascii=False)
 
 
 def _json_lines(path: Path) -> Iterator[Raw]:
     names: list = []
     rows: list[list] = []
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -224,7 +224,7 @@ def _json_lines(path: Path) -> Iterator[Raw]:
 def _text(path: Path) -> Iterator[Raw]:
     names: list = []
     rows: list[list] = []
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             names.append(str(number))
             rows.append(line.replace(",", " ").split())

@@ -24,6 +24,7 @@ from jaxrec_diff import (
     tracing,
 )
 from jaxrec_diff.data import render
+from jaxrec_diff.terminal import wrapped
 
 _RESAMPLES = 1000
 _STEP_USERS = 1000  # test users of the curve over reverse steps
@@ -62,7 +63,7 @@ def write(workdir: Path, prepared: experiments.Prepared | None = None) -> Path:
         ("Who is served well", _strata(workdir, run, metric)),
         ("From noise to an item", _walks(restored)),
         ("Example users", _examples(restored)),
-        ("Data", f"<pre>{escape(render(prepared.dataset.card))}</pre>"),
+        ("Data", f"<pre>{escape(wrapped(render(prepared.dataset.card)))}</pre>"),
         ("How to make this run again", _again(workdir, results)),
     ]
     kept = [(heading, body) for heading, body in sections if body]

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -108,6 +109,26 @@ def muted(switches: set[str]) -> Iterator[None]:
     with open(os.devnull, "w") as nowhere:
         with redirect_stdout(nowhere if "quiet" in switches else sys.stderr):
             yield
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "unknown id"), counted(2000, "list")
+    ('1 unknown id', '2,000 lists')
+    """
+    plural = what.removesuffix("y") + "ies" if what.endswith("y") else what + "s"
+    return f"{number:,} {what if number == 1 else plural}"
+
+
+def wrapped(text: str, width: int = 80) -> str:
+    """Lines of a text, each cut to a width; what does not fit stands indented below."""
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        fits = len(line) <= width
+        lines.append(line if fits else textwrap.fill(line, width, subsequent_indent=indent))
+    return "\n".join(lines)
 
 
 def quiet_start() -> None:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from jaxrec_diff.terminal import refuse, split_flags, whole
+from jaxrec_diff.terminal import refuse, split_flags, whole, wrapped
 
 USAGE = """\
 usage: bin/compare DIR [DIR ...] [--metric=ndcg@10]
@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
         metric=flags.bare.get("metric"),
         resamples=whole(flags, "resamples", 2000, 100),
     )
-    print(compare.plain(board))
+    print(wrapped(compare.plain(board)))
     if "output" in flags.bare:
         output = Path(flags.bare["output"])
         endings = [output.suffix] if output.suffix in _WRITERS else list(_WRITERS)

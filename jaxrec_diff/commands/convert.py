@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from jaxrec_diff.terminal import refuse, split_flags
+from jaxrec_diff.terminal import counted, refuse, split_flags, wrapped
 
 USAGE = """\
 usage: bin/convert --data=SOURCE --output=TARGET [--version=1.0.0]
@@ -42,18 +42,19 @@ def run(argv: list[str]) -> int:
             return refuse(f"{source} is split already; a conversion takes one table")
         columns = read.tables["all"]
         for missing in read.missing.values():
-            print(left_out(missing).strip())
+            print(wrapped(left_out(missing).strip()))
     if output.startswith(tfds.PREFIX):
         folder = Path(output.removeprefix(tfds.PREFIX))
         name = folder.name.replace("-", "_").lower()
         path = tfds.write(columns, folder.parent, name, flags.bare.get("version", "1.0.0"))
-        print(f"{len(columns.users):,} interactions are in {path}: --data=tfds:{path}")
+        print(f"{counted(len(columns.users), 'interaction')} in {path}")
+        print(f"train on it with --data=tfds:{path}")
         return 0
     path = Path(output)
     if path.suffix not in (".parquet", ".csv"):
         return refuse(f"--output={output} must be tfds:FOLDER/NAME, or end in .parquet or .csv")
     _write_table(columns, path)
-    print(f"{len(columns.users):,} interactions are in {path}")
+    print(f"{counted(len(columns.users), 'interaction')} in {path}")
     return 0
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from jaxrec_diff.terminal import (
     Flags,
+    counted,
     counter,
     quiet_start,
     refuse,
     split_flags,
     trained_workdir,
     whole,
+    wrapped,
 )
 
 USAGE = """\
@@ -180,7 +182,8 @@ def _table(lists: Any, recommender: Any) -> str:
         if item > 0:
             lines.append(f"{place + 1:>4}  {score:>10.4f}  {ids[int(item) - 1]}")
     if lists.fallback[0]:
-        lines.append("no id of the history is known: these are the most popular items, by count")
+        lines.append("no id of the history is known: these are the most popular items,")
+        lines.append("scored by how often they occur in training")
     if lists.spread is not None:
         lines.append(f"spread over {recommender.draws} draws: {lists.spread[0]:.3f}")
     return "\n".join(lines)
@@ -189,22 +192,24 @@ def _table(lists: Any, recommender: Any) -> str:
 def _words(summary: dict[str, Any]) -> str:
     lines = []
     if summary["output"]:
+        lines.append(f"{counted(summary['histories'], 'list')} in {summary['output']}")
         lines.append(
-            f"{summary['histories']:,} lists in {summary['output']}, "
-            f"{summary['users_per_second']:,.1f} users/s, "
+            f"{summary['users_per_second']:,.4g} users/s, "
             f"peak memory {summary['peak_memory_mib']:,} MiB"
         )
     named = f" ({', '.join(summary['examples'])})" if summary["examples"] else ""
     if summary["unknown_users"]:
-        lines.append(f"skipped {summary['unknown_users']:,} unknown users{named}")
+        lines.append(f"skipped {counted(summary['unknown_users'], 'unknown user')}{named}")
     if summary["unknown_ids"]:
         lines.append(
-            f"skipped {summary['unknown_ids']:,} unknown ids{named} in "
-            f"{summary['touched']:,} histories"
+            f"skipped {counted(summary['unknown_ids'], 'unknown id')}{named} in "
+            f"{counted(summary['touched'], 'history')}"
         )
-    if summary["fallbacks"]:
-        lines.append(f"{summary['fallbacks']:,} lists are the most popular items: nothing known")
-    return "\n".join(lines)
+    if summary["fallbacks"] and summary["output"]:
+        lines.append(
+            f"most popular items, because nothing is known: {counted(summary['fallbacks'], 'list')}"
+        )
+    return wrapped("\n".join(lines))
 
 
 def _peak_memory() -> int:

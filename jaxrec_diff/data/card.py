@@ -1,7 +1,6 @@
 """The data card: what was read, what each filter left, and a hash that two runs can compare."""
 
 import hashlib
-import textwrap
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -72,7 +71,7 @@ def card(
 
 
 def render(card: dict[str, Any]) -> str:
-    """The card for a terminal of 80 columns."""
+    """The card for a terminal, a fact a line."""
     lines = [f"data: {card['dataset']} ({card['format']}), {card['time_order']}"]
     lines += [left_out(counts, name) for name, counts in card.get("missing", {}).items()]
     for entry in card["filters"]:
@@ -97,7 +96,7 @@ def render(card: dict[str, Any]) -> str:
             f"  {card['answers_in_history']['test']:.1%} of test answers are in the history: "
             "consider --eval.mask-seen=false"
         )
-    return "\n".join(wrapped(line) for line in lines)
+    return "\n".join(lines)
 
 
 def left_out(missing: Mapping[str, Any], table: str = "all") -> str:
@@ -105,17 +104,6 @@ def left_out(missing: Mapping[str, Any], table: str = "all") -> str:
     each = ", ".join(f"no {name} in {count:,}" for name, count in missing["by_column"].items())
     of = "" if table == "all" else f"{table}: "
     return f"  {of}left out {missing['left_out']:,} of {missing['rows']:,} rows: {each}"
-
-
-def wrapped(line: str) -> str:
-    """A line in 80 columns, what does not fit indented below."""
-    if len(line) <= _WIDTH:
-        return line
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.fill(line, _WIDTH, subsequent_indent=indent, break_long_words=False)
-
-
-_WIDTH = 80
 
 
 def _answers(part: Slices) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,9 @@ A record is a user: `user`, `items` in the order of time and, where there are so
 interaction, as the MovieLens builders write them, are read too.
 """
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,8 @@ def write(columns: Columns, folder: Path, name: str, version: str = "1.0.0") -> 
             "_generate_examples": lambda self: None,
         },
     )
-    made(data_dir=str(folder), file_format="array_record").download_and_prepare()
+    with redirect_stdout(io.StringIO()):  # what it says of downloads is of none here
+        made(data_dir=str(folder), file_format="array_record").download_and_prepare()
     return path
 
 
