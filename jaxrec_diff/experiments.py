@@ -258,6 +258,18 @@ def restore(prepared: Prepared, workdir: Path) -> Restored:
     return Restored(prepared, model, averaged(best), best.state)
 
 
+def honest(restored: Restored) -> Restored:
+    """The same arrays as a user is served by them.
+
+    A system's released script may draw where a user should not have to (dropout at evaluation) and
+    let rows compete that are no items (padding).
+    """
+    prepared = restored.prepared
+    rules = replace(prepared.experiment.eval, protocol="honest")
+    prepared = prepared._replace(experiment=replace(prepared.experiment, eval=rules))
+    return restored._replace(prepared=prepared, model=build(prepared))
+
+
 def reevaluate(
     prepared: Prepared, workdir: Path, split: str
 ) -> tuple[list[evaluate.Evaluation], dict[str, dict[str, float]]]:

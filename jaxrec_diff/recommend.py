@@ -11,7 +11,6 @@ by cosine.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,8 +152,6 @@ def load(
     if sampler_steps is not None:
         dotted.append(f"--model.sampler.steps={sampler_steps}")
     experiment = config.parse(experiment, dotted)
-    # The script of a system may draw where a user should not have to: dropout at evaluation, say.
-    experiment = replace(experiment, eval=replace(experiment.eval, protocol="honest"))
     prepared = experiments.prepare(name, experiment, data or source)
     experiments.check_vocabulary(prepared, folder)
     return of(
@@ -176,10 +173,10 @@ def of(
     include_seen: bool = False,
     batch_size: int | None = None,
 ) -> Recommender:
-    """The same from a model that is in memory."""
+    """The same from a model that is in memory, whatever protocol it was evaluated under."""
     import pyarrow as pa
 
-    prepared, model, params, state = restored
+    prepared, model, params, state = experiments.honest(restored)
     for flag, value in (("k", k), ("seeds", seeds)):
         if value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")

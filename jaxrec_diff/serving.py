@@ -119,7 +119,7 @@ def program(
     Raises:
       ValueError: on a model whose input depends on more than a history (weights by time).
     """
-    prepared, model, params, state = restored
+    prepared, model, params, state = experiments.honest(restored)
     kind = models.feed(prepared.experiment.model)
     by_user = kind in ("pairs", "user_pairs")
     settings = prepared.experiment.data

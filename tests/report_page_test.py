@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import samplers, schedules, tracing
+from jaxrec_diff import cli, recommend, samplers, schedules, tracing
 from jaxrec_diff.batches import SequenceQuery
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
@@ -88,6 +88,24 @@ def test_the_page_holds_what_the_run_found(html, clicks_run):
     assert text.count("<svg") == 8 and "shoe-" in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_a_run_of_the_official_protocol_has_its_page(tmp_path):
+    """DreamRec's script ranks the padding row too, which is no item to recommend or to draw."""
+    workdir = tmp_path / "run"
+    flags = [
+        "--eval.protocol=official", "--data.synthetic.num-users=100", "--devices=1",
+        "--data.synthetic.num-items=30", "--data.synthetic.num-interests=4",
+        "--data.synthetic.max-length=8", "--data.max-len=6", "--model.width=8",
+        "--model.num-steps=4", "--train.batch-size=32", "--train.num-epochs=1",
+        "--eval.batch-size=64",
+    ]  # fmt: skip
+    assert cli.main(["train", "--model=dreamrec", f"--workdir={workdir}", *flags]) == 0
+    text = run_report.write(workdir).read_text()
+    assert text.count("<svg") == 8 and "official protocol" in text
+    assert "ranks the true item on its way, of 30;" in text
+    found = recommend.recommend(workdir, users=["0", "1"], k=40)
+    assert all(0 < len(entry.items) < 30 for entry in found)
 
 
 def test_the_page_asks_nobody(html):

@@ -1,6 +1,5 @@
 """`bin/export`: a model as a program that serves without this package."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workdir, whole
@@ -46,7 +45,6 @@ def run(argv: list[str]) -> int:
         if flag in flags.bare:
             dotted.append(f"--{field}={flags.bare[flag]}")
     experiment = config.parse(experiment, dotted)
-    experiment = replace(experiment, eval=replace(experiment.eval, protocol="honest"))
     prepared = experiments.prepare(name, experiment, flags.bare.get("data", source))
     experiments.check_vocabulary(prepared, workdir)
     sizes = serving.export(
