@@ -170,21 +170,23 @@ def _together(sets: Rows, num_items: int) -> Iterator[np.ndarray]:
     # pairs that items up to each one open up, and the scores their rows take
     cost = np.append(0, np.cumsum(lengths[by_item.members]))[by_item.start]
     cost = np.maximum(cost, num_items * np.arange(num_items + 1))
-    first = 0
-    while first < num_items:
-        stop = int(np.searchsorted(cost, cost[first] + _CHUNK, side="right")) - 1
-        stop = min(max(stop, first + 1), num_items)
+    for first, stop in _blocks(cost):
         users = by_item.members[by_item.start[first] : by_item.start[stop]]
         owner = np.repeat(np.arange(stop - first), np.diff(by_item.start[first : stop + 1]))
         place, entry = graph.expand(sets.start, users)
         pair = owner[entry] * num_items + sets.members[place]
         counts = np.bincount(pair, minlength=(stop - first) * num_items)
         yield counts.reshape(stop - first, num_items).astype(np.float32)
-        first = stop
 
 
 def _dense_score(weights: jax.Array) -> Score:
-    return lambda sets: graph.row_sums(Rows(*(jnp.asarray(part) for part in sets)), weights)
+    # A product of dense arrays: a sparse one of a full row of weights a member holds them all.
+    def score(sets: Rows) -> jax.Array:
+        held = np.zeros((len(sets.start) - 1, len(weights)), np.float32)
+        held[np.repeat(np.arange(len(held)), np.diff(sets.start)), sets.members] = 1.0
+        return jnp.asarray(held) @ weights
+
+    return score
 
 
 def _sparse_score(ids: np.ndarray, values: np.ndarray) -> Score:
@@ -197,10 +199,26 @@ def _sparse_score(ids: np.ndarray, values: np.ndarray) -> Score:
     start = np.searchsorted(source[order], np.arange(num_items + 1))
 
     def score(sets: Rows) -> np.ndarray:
-        rows = len(sets.start) - 1
-        place, entry = graph.expand(start, sets.members)
-        row = np.repeat(np.arange(rows), np.diff(sets.start))[entry]
-        found = np.bincount(row * num_items + of[place], weight[place], rows * num_items)
-        return found.reshape(rows, num_items).astype(np.float32)
+        scores = np.empty((len(sets.start) - 1, num_items), np.float32)
+        pairs = np.append(0, np.cumsum(np.diff(start)[sets.members]))[sets.start]
+        for first, stop in _blocks(pairs):
+            entries = slice(sets.start[first], sets.start[stop])
+            place, entry = graph.expand(start, sets.members[entries])
+            row = np.repeat(np.arange(stop - first), np.diff(sets.start[first : stop + 1]))[entry]
+            found = np.bincount(
+                row * num_items + of[place], weight[place], (stop - first) * num_items
+            )
+            scores[first:stop] = found.reshape(stop - first, num_items)
+        return scores
 
     return score
+
+
+def _blocks(cost: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that cost at most `_CHUNK`, or of one row; `cost` adds up before each row."""
+    first = 0
+    while first < len(cost) - 1:
+        stop = int(np.searchsorted(cost, cost[first] + _CHUNK, side="right")) - 1
+        stop = min(max(stop, first + 1), len(cost) - 1)
+        yield first, stop
+        first = stop
