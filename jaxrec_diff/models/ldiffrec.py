@@ -43,6 +43,9 @@ class LDiffRecConfig:
     """Clusters C of items; 1 needs no embeddings."""
     cluster_seed: int = 1
     """Of k-means."""
+    cluster_by: Literal["ego_items", "items"] = "ego_items"
+    """Which embeddings are clustered. ego_items: the backbone's own table, before any step along
+    the graph; items: what it ranks by, which is also taken where there is no other."""
     encoder_dims: tuple[int, ...] = (300,)
     """Widths of the encoders from the latent outwards, over all clusters; the first is Z."""
     decoder: Literal["joint", "clustered"] = "joint"
@@ -376,10 +379,11 @@ def clusters(config: LDiffRecConfig, spec: DataSpec) -> np.ndarray:
             f"model.clusters={config.clusters} needs embeddings of items to cluster: a backbone, "
             "or an npz file with an array 'items'; model.clusters=1 does without"
         )
-    points = np.asarray(spec.exports["items"], np.float32)
+    name = config.cluster_by if config.cluster_by in spec.exports else "items"
+    points = np.asarray(spec.exports[name], np.float32)
     if points.ndim != 2 or len(points) != spec.num_items:
         raise ValueError(
-            f"the array 'items' has shape {points.shape}, but there are {spec.num_items} items; "
+            f"the array {name!r} has shape {points.shape}, but there are {spec.num_items} items; "
             "it needs a row an item"
         )
     with jax.ensure_compile_time_eval():  # sizes of layers follow from it, also under a trace

@@ -294,6 +294,19 @@ def test_items_are_clustered_by_their_embeddings():
     )
 
 
+def test_the_backbones_own_table_is_clustered_where_there_is_one():
+    ego, ranked = np.random.default_rng(0).normal(size=(2, ITEMS, 4))
+    settings = dataclasses.replace(SMALL, clusters=2)
+
+    def found(settings, **exports):
+        return ldiffrec.clusters(settings, SPEC._replace(exports=exports)).tolist()
+
+    assert found(settings, items=ego) != found(settings, items=ranked)
+    assert found(settings, items=ranked, ego_items=ego) == found(settings, items=ego)
+    as_ranked = dataclasses.replace(settings, cluster_by="items")
+    assert found(as_ranked, items=ranked, ego_items=ego) == found(settings, items=ranked)
+
+
 def test_published_lists_do_not_depend_on_the_key_or_the_batch():
     published = config.preset("ltdiffrec", "ml-1m-clean").experiment.model
     settings = dataclasses.replace(SMALL, process=published.process, sampler=published.sampler)
