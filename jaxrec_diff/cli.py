@@ -16,13 +16,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.terminal import muted, quiet_start, refuse, split_flags, wrapped
+from jaxrec_diff.terminal import (
+    FILE,
+    PLAIN,
+    TRAIN,
+    Accepts,
+    muted,
+    quiet_start,
+    refuse,
+    split_flags,
+    wrapped,
+)
 
-# Word on the command line -> module of `commands`, loaded when it is asked for.
-COMMANDS = {
-    name: name
-    for name in ("recommend", "compare", "report", "export", "augment", "convert", "tune")
-}
+# Modules of `commands`, loaded when they are asked for.
+COMMANDS = (
+    "recommend",
+    "compare",
+    "report",
+    "export",
+    "augment",
+    "convert",
+    "tune",
+    "completion",
+)
 
 TRAIN_USAGE = """\
 usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
@@ -47,7 +63,7 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
 
 bin/train --model=NAME --help lists every field of that model. Among them are
 --log.tensorboard=true, event files in WORKDIR/tensorboard, and
---log.wandb=PROJECT, which tells Weights & Biases.
+--log.wandb=PROJECT, which tells Weights & Biases. bin/completion helps to type.
 """
 
 EVALUATE_USAGE = """\
@@ -67,6 +83,22 @@ KIND is ddpm, mean, ddim, dpmpp, one_step or closed_form.
 --output    where the results go (default: in DIR, named after the flags)
 --quiet     errors only            --json  the results as one json object
 """
+
+EVALUATE = Accepts(
+    {
+        "workdir": FILE,
+        "split": ("valid", "test"),
+        "sampler": "model.sampler.kind",
+        "sampler-steps": PLAIN,
+        "seeds": PLAIN,
+        "per-user": FILE,
+        "data": FILE,
+        "protocol": "eval.protocol",
+        "output": FILE,
+    },
+    ("quiet", "json"),
+    fields="",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +121,7 @@ def _run(argv: list[str] | None) -> int:
     try:
         if argv[0] in known:
             return known[argv[0]](argv[1:])
-        module = importlib.import_module(f"jaxrec_diff.commands.{COMMANDS[argv[0]]}")
+        module = importlib.import_module(f"jaxrec_diff.commands.{argv[0]}")
         return module.run(argv[1:])
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         if os.environ.get("JAXREC_TRACEBACK"):
@@ -100,8 +132,7 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    names = ("model", "data", "workdir", "preset", "backbone")
-    flags = split_flags(argv, names, ("quiet", "json"))
+    flags = split_flags(argv, TRAIN)
     from jaxrec_diff import config  # heavy imports start here
     from jaxrec_diff.data import dataset_name
 
@@ -162,11 +193,7 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
 
 
 def _evaluate(argv: list[str]) -> int:
-    known = (
-        "workdir", "split", "sampler", "sampler-steps", "seeds", "per-user", "data", "protocol",
-        "output",
-    )  # fmt: skip
-    flags = split_flags(argv, known, ("quiet", "json"))
+    flags = split_flags(argv, EVALUATE)
     if flags.help:
         print(EVALUATE_USAGE)
         return 0

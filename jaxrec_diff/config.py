@@ -236,6 +236,11 @@ def given(flags: list[str]) -> tuple[str, ...]:
     return tuple(name for name, _ in _pairs(flags))
 
 
+def flag_words(experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """The dotted flags that `parse` takes, and for each the words it can be, or ()."""
+    return {name: _choices(kind) for name, kind in _leaves(experiment)}
+
+
 def show_help(experiment: Experiment, usage: str) -> str:
     """The generated list of dotted flags with their defaults."""
     out = io.StringIO()
@@ -309,6 +314,15 @@ def _words(name: str, value: str, kind: Any) -> list[str]:
     spelled = {"true": "True", "false": "False", "none": "None", "null": "None"}
     plain = kind is str or value in typing.get_args(kind)  # "none" may be one of several words
     return [f"--{name}={value if plain else spelled.get(value.lower(), value)}"]
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if kind is bool:
+        return "true", "false"
+    if typing.get_origin(kind) is Literal:
+        return tuple(map(str, typing.get_args(kind)))
+    inner = [arg for arg in typing.get_args(kind) if arg is not Ellipsis]
+    return _choices(inner[0]) if typing.get_origin(kind) is tuple else ()
 
 
 def _leaves(value: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:

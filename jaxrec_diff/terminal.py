@@ -10,6 +10,25 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+# What the value of a flag is, for the shell's completion; a dotted name is a field's words.
+FILE, MODEL, PLAIN = "file", "model", ""
+
+
+class Accepts(NamedTuple):
+    """The words of a command: for its parser, and for the shell's completion."""
+
+    values: dict[str, str | tuple[str, ...]]  # of --name=VALUE: one of the above, or the words
+    switches: tuple[str, ...] = ()  # --name alone
+    fields: str | None = None  # how the dotted flags that it takes begin; "" is all, None no flag
+    words: bool = False  # files and folders without a flag
+
+
+TRAIN = Accepts(
+    {"model": MODEL, "data": FILE, "workdir": FILE, "preset": FILE, "backbone": MODEL},
+    ("quiet", "json"),
+    fields="",
+)
+
 
 class Flags(NamedTuple):
     """Words of a command line."""
@@ -21,13 +40,7 @@ class Flags(NamedTuple):
     help: bool
 
 
-def split_flags(
-    argv: list[str],
-    bare_names: tuple[str, ...],
-    switches: tuple[str, ...] = (),
-    *,
-    words: bool = False,
-) -> Flags:
+def split_flags(argv: list[str], accepts: Accepts) -> Flags:
     """Separates a command's own flags from the dotted ones.
 
     Raises:
@@ -43,19 +56,19 @@ def split_flags(
         if word in ("-h", "--help"):
             asked = True
             continue
-        if words and not word.startswith("-"):
+        if accepts.words and not word.startswith("-"):
             plain.append(word)
             continue
         found = re.fullmatch(r"--([a-z][a-z0-9_-]*)(?:=(.*))?", word, re.DOTALL)
         name = found.group(1).replace("_", "-") if found else ""
         value = found.group(2) if found else None
-        if name in switches:
+        if name in accepts.switches:
             if value not in (None, "true", "false"):
                 raise ValueError(f"--{name} is a switch and takes no value, got {value!r}")
             if value != "false":
                 on.add(name)
             continue
-        if not found or name not in bare_names:
+        if not found or name not in accepts.values:
             dotted.append(word)
             continue
         if value is None:

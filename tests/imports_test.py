@@ -91,6 +91,7 @@ ROOMS["serving"] = set(ROOMS)
 ROOMS["tune"] = set(ROOMS)
 ROOMS["commands"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
+ROOMS["commands.completion"] = set(ROOMS)  # it tells of all commands
 ROOMS["__init__"] = MATHS
 
 HEAVY = ["flax", "optax", "orbax", "pyarrow", "rich", "tensorflow_datasets", "tyro"]

@@ -6,7 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.terminal import counter, quiet_start, refuse, split_flags, trained_workdir, whole
+from jaxrec_diff.terminal import (
+    FILE,
+    PLAIN,
+    Accepts,
+    counter,
+    quiet_start,
+    refuse,
+    split_flags,
+    trained_workdir,
+    whole,
+)
 
 USAGE = """\
 usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
@@ -27,12 +37,16 @@ usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
 Generated items see training items only. A run that was stopped goes on where it
 was.
 """
-_BARE = ("workdir", "output", "data", "batch-size", "max-items")
+ACCEPTS = Accepts(
+    {"workdir": FILE, "output": FILE, "data": FILE, "batch-size": PLAIN, "max-items": PLAIN},
+    ("force", "quiet"),
+    fields="",
+)
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def run(argv: list[str]) -> int:
-    flags = split_flags(argv, _BARE, ("force", "quiet"))
+    flags = split_flags(argv, ACCEPTS)
     if flags.help:
         print(USAGE)
         return 0

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from jaxrec_diff.terminal import refuse, split_flags, whole, wrapped
+from jaxrec_diff.terminal import FILE, PLAIN, Accepts, refuse, split_flags, whole, wrapped
 
 USAGE = """\
 usage: bin/compare DIR [DIR ...] [--metric=ndcg@10]
@@ -22,11 +22,14 @@ hash) are refused.
 --metric  to sort by        --metrics  columns
 --output  NAME.md, NAME.csv or NAME.html; all three without an ending
 """
+ACCEPTS = Accepts(
+    {"metric": PLAIN, "metrics": PLAIN, "output": FILE, "resamples": PLAIN}, words=True
+)
 _WRITERS = {".md": "markdown", ".csv": "csv", ".html": "html"}
 
 
 def run(argv: list[str]) -> int:
-    flags = split_flags(argv, ("metric", "metrics", "output", "resamples"), words=True)
+    flags = split_flags(argv, ACCEPTS)
     if flags.help:
         print(USAGE)
         return 0

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from jaxrec_diff.terminal import counted, refuse, split_flags, wrapped
+from jaxrec_diff.terminal import FILE, PLAIN, Accepts, counted, refuse, split_flags, wrapped
 
 USAGE = """\
 usage: bin/convert --data=SOURCE --output=TARGET [--version=1.0.0]
@@ -18,9 +18,11 @@ tensorflow-datasets, without TensorFlow. A table (.parquet or .csv) has the
 columns user_id, item_id, and rating and timestamp where there are some.
 """
 
+ACCEPTS = Accepts({"data": FILE, "output": FILE, "version": PLAIN}, fields="data.")
+
 
 def run(argv: list[str]) -> int:
-    flags = split_flags(argv, ("data", "output", "version"))
+    flags = split_flags(argv, ACCEPTS)
     if flags.help:
         print(USAGE)
         return 0

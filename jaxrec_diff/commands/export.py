@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
-from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workdir, whole
+from jaxrec_diff.terminal import (
+    FILE,
+    PLAIN,
+    Accepts,
+    quiet_start,
+    refuse,
+    split_flags,
+    trained_workdir,
+    whole,
+)
 
 USAGE = """\
 usage: bin/export --workdir=DIR --output=FOLDER [--k=20] [--include-seen]
@@ -15,11 +24,22 @@ Writes one StableHLO program (history -> top k; cpu, cuda and tpu; any number of
 rows), the weights, the vocabulary and a README with the five lines that serve
 it.
 """
-_BARE = ("workdir", "output", "k", "data", "sampler", "sampler-steps")
+ACCEPTS = Accepts(
+    {
+        "workdir": FILE,
+        "output": FILE,
+        "k": PLAIN,
+        "data": FILE,
+        "sampler": "model.sampler.kind",
+        "sampler-steps": PLAIN,
+    },
+    ("include-seen",),
+    fields="",
+)
 
 
 def run(argv: list[str]) -> int:
-    flags = split_flags(argv, _BARE, ("include-seen",))
+    flags = split_flags(argv, ACCEPTS)
     if flags.help:
         print(USAGE)
         return 0

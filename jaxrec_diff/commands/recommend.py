@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec_diff.terminal import (
+    FILE,
+    PLAIN,
+    Accepts,
     Flags,
     counted,
     counter,
@@ -52,14 +55,28 @@ Items of a history are no candidates unless --include-seen. Unknown ids are
 skipped and counted; where a history has no other, the most popular items stand
 in (`fallback`).
 """
-_BARE = (
-    "workdir", "users", "histories", "history", "output", "k", "seeds", "seed", "sampler",
-    "sampler-steps", "batch-size", "data",
-)  # fmt: skip
+ACCEPTS = Accepts(
+    {
+        "workdir": FILE,
+        "users": FILE,
+        "histories": FILE,
+        "history": PLAIN,
+        "output": FILE,
+        "k": PLAIN,
+        "seeds": PLAIN,
+        "seed": PLAIN,
+        "sampler": "model.sampler.kind",
+        "sampler-steps": PLAIN,
+        "batch-size": PLAIN,
+        "data": FILE,
+    },
+    ("include-seen", "quiet", "json"),
+    fields="",
+)
 
 
 def run(argv: list[str]) -> int:
-    flags = split_flags(argv, _BARE, ("include-seen", "quiet", "json"))
+    flags = split_flags(argv, ACCEPTS)
     if flags.help:
         print(USAGE)
         return 0

@@ -1,6 +1,6 @@
 """`bin/report`: the page of a finished run."""
 
-from jaxrec_diff.terminal import quiet_start, refuse, split_flags, trained_workdir
+from jaxrec_diff.terminal import FILE, Accepts, quiet_start, refuse, split_flags, trained_workdir
 
 USAGE = """\
 usage: bin/report --workdir=DIR
@@ -13,9 +13,11 @@ reverse process, example users, the data card, settings and the command.
 bin/train writes it too where matplotlib is.
 """
 
+ACCEPTS = Accepts({"workdir": FILE})
+
 
 def run(argv: list[str]) -> int:
-    flags = split_flags(argv, ("workdir",))
+    flags = split_flags(argv, ACCEPTS)
     if flags.help:
         print(USAGE)
         return 0

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from jaxrec_diff.terminal import muted, quiet_start, refuse, split_flags, whole
+from jaxrec_diff.terminal import PLAIN, TRAIN, muted, quiet_start, refuse, split_flags, whole
 
 USAGE = """\
 usage: bin/tune --model=NAME [--trials=30] [--data=SOURCE] [--workdir=DIR]
@@ -26,10 +26,11 @@ DIR: runs/tune-MODEL-DATA).
 bin/tune --model=NAME --help shows the space of that model.
 """
 
+ACCEPTS = TRAIN._replace(values=TRAIN.values | {"trials": PLAIN})
+
 
 def run(argv: list[str]) -> int:
-    names = ("model", "data", "workdir", "preset", "backbone", "trials")
-    flags = split_flags(argv, names, ("quiet", "json"))
+    flags = split_flags(argv, ACCEPTS)
     if flags.help and "model" not in flags.bare:
         print(USAGE)
         return 0
