@@ -271,3 +271,28 @@ def test_what_a_program_reads():
     assert drawn == (True, True, False)
     # one that is handed on as it is
     assert evaluate.reads(lambda x, key, row: (row, x), *args) == (True, False, True)
+
+
+def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
+    # Row r of a split is recommended what row r of the test looks for; users' rows differ.
+    data = few_users(tmp_path)
+    given = np.pad(data.test.items[data.test.end], (0, 1), constant_values=1)
+    model = fixed(np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row] - 1, 12))
+    fed, mesh = feed("interactions", data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    rules = Rules(mask_seen=False, trained_only=False)
+    splits = {
+        name: evaluate.put(part, fed.splits[name], fed.query, mesh, rules)
+        for name, part in (("valid", data.valid), ("test", data.test))
+    }
+    rest = (mesh, EvalConfig(ks=(1,), metric="hr@1"), rules, data.train_counts)
+    run = evaluate.together(
+        model, splits, fed.shared, fed.query, *rest, num_users=data.num_users, diagnose=False
+    )
+    found = run({}, (), jax.random.key(0))
+    for name, part in (("valid", data.valid), ("test", data.test)):
+        wanted = [
+            given[row] in part.items[end:stop]
+            for row, (end, stop) in enumerate(zip(part.end, part.stop, strict=True))
+        ]
+        np.testing.assert_array_equal(found[name].per_user["hr@1"], wanted)
+        assert any(wanted) and (name == "test") == all(wanted)
