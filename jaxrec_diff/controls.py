@@ -20,16 +20,20 @@ def controls(
     k: int,
     mask_seen: bool,
     allowed: np.ndarray | None = None,
+    inputs: Slices | None = None,
 ) -> dict[str, Top]:
     """The lists of every control for every row of a split, as numpy.
 
     Args:
       train: training examples.
-      queries: rows to recommend for; only their histories are looked at.
+      queries: rows to recommend for; only their histories are looked at, and they are what
+        `mask_seen` masks.
       train_counts: i64[I] occurrences of item j + 1 in training.
       k: length of the lists.
       mask_seen: items of the history are no candidates.
       allowed: bool[I] candidates; all by default.
+      inputs: the histories that rows are scored by, where a model sees less than what is masked;
+        those of `queries` by default.
 
     Returns:
       "popularity": by training count;
@@ -45,11 +49,12 @@ def controls(
     place[popular] = np.arange(len(popular))
     followers = _followers(train, place)
     none = np.zeros((0, 0), np.int32)
+    inputs = queries if inputs is None else inputs
 
     preferred = {"popularity": lambda rows: none}
     if not mask_seen:
-        preferred["repeat_last"] = lambda rows: _recent(queries, rows)
-    preferred["transitions"] = lambda rows: _after_last(queries, rows, followers)
+        preferred["repeat_last"] = lambda rows: _recent(inputs, rows)
+    preferred["transitions"] = lambda rows: _after_last(inputs, rows, followers)
     out = {}
     for name, prefer in preferred.items():
         parts = []

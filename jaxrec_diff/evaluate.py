@@ -479,6 +479,8 @@ def controls_per_user(
     """Every metric of every row, f32[N] each, of what `controls` takes the means of."""
     rows = len(queries.start) // rules.multiple_of * rules.multiple_of
     kept = Slices(queries.items, *(part[:rows] for part in queries[1:4]))
+    scored_by = queries if inputs is None else inputs
+    scored_by = Slices(scored_by.items, *(part[:rows] for part in scored_by[1:4]))
     allowed = train_counts > 0 if rules.trained_only else None
     tops = control_lists.controls(
         train,
@@ -487,11 +489,10 @@ def controls_per_user(
         k=max(*config.ks, _LIST) + 1,
         mask_seen=rules.mask_seen,
         allowed=allowed,
+        inputs=scored_by,
     )
     out = {name: _per_user(top, kept, config) for name, top in tops.items()}
     for name, control in (tuned or {}).items():
-        scored_by = queries if inputs is None else inputs
-        scored_by = Slices(scored_by.items, *(part[:rows] for part in scored_by[1:4]))
         top = _item_lists(control.score, scored_by, kept, train_counts, config, rules)
         out[name] = _per_user(top, kept, config)
     return out

@@ -82,6 +82,23 @@ def test_controls_are_their_definitions(k, mask_seen, some_allowed, seed):
         assert (scores[:, 1:] <= scores[:, :-1]).all()
 
 
+@pytest.mark.parametrize("mask_seen", [False, True])
+def test_rows_are_scored_by_their_inputs_and_masked_by_their_histories(mask_seen):
+    train, queries, counts = small_data(2)
+    fewer = queries._replace(end=np.maximum(queries.end - 2, queries.start))
+    found = controls(train, queries, counts, k=6, mask_seen=mask_seen, inputs=fewer)
+    expected = naive(train, fewer, counts, ITEMS, False, None)
+    histories = [queries.items[a:b] for a, b in zip(queries.start, queries.end, strict=True)]
+    for name, top in found.items():
+        rows = [
+            [item for item in row if not (mask_seen and item in history)]
+            for row, history in zip(expected[name], histories, strict=True)
+        ]
+        assert top.items.tolist() == [(row + [0] * 6)[:6] for row in rows], name
+    told = controls(train, queries, counts, k=6, mask_seen=mask_seen)["transitions"]
+    assert (told.items != found["transitions"].items).any()
+
+
 def test_popularity_ties_go_to_the_lowest_id():
     train, queries, _ = small_data(0)
     counts = np.array([1, 5, 1, 5, 0, 5, 1, 0, 0, 0, 0, 9])
