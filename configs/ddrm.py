@@ -23,7 +23,10 @@ from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.search import Range
 from jaxrec_diff.training.config import TrainConfig
 
-_TRAIN = TrainConfig(batch_size=2048, learning_rate=1e-3, num_epochs=1000, eval_every=5, patience=5)
+_TRAIN = TrainConfig(
+    batch_size=2048, learning_rate=1e-3, epoch_sampler="whole", num_epochs=1000, eval_every=5,
+    patience=5,
+)  # fmt: skip
 _EVAL = EvalConfig(metric="recall@20", ks=(10, 20, 50, 100))
 
 

@@ -6,7 +6,10 @@ Published, full ranking in percent: Amazon Beauty HR@10 7.91, NDCG@10 4.75; ML-1
 Re-runs of the released code give 7.83, 4.73 and, on ML-1M with another noise law, 23.75, 12.78.
 
 The released script keeps the model of the last evaluation at which any of six metrics improved;
-here NDCG@10 decides. On a CPU, `--model.pads=one` trains on histories as long as they are.
+here NDCG@10 decides. It also keeps the last, smaller batch of an epoch. Here those examples wait
+for the next permutation: histories of several lengths need batches with fixed slots for each, and
+`--train.epoch-sampler=whole`, which keeps that batch, reads every history at full length. On a CPU,
+`--model.pads=one` trains on histories as long as they are.
 """
 
 from jaxrec_diff.config import Experiment

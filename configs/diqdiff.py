@@ -27,7 +27,7 @@ _BEAUTY = Experiment(
     data=DataConfig(max_len=50),
     train=TrainConfig(
         batch_size=1024, learning_rate=1e-3, schedule="step", decay_epochs=100, num_epochs=300,
-        eval_every=2, patience=10,
+        eval_every=2, patience=10, epoch_sampler="whole",
     ),
     eval=EvalConfig(protocol="official", metric="ndcg@10", ks=(5, 10, 20), batch_size=1024),
     seed=1997,

@@ -220,6 +220,11 @@ def parse(experiment: Experiment, flags: list[str]) -> Experiment:
         if name in seen:
             raise ValueError(f"--{name} is given twice; give it once")
         seen.add(name)
+        if any(dataclasses.is_dataclass(part) for part in typing.get_args(kinds[name])):
+            raise ValueError(
+                f"--{name} takes no {value!r}: it holds records, which a preset or a json file of "
+                "settings can give (--preset=FILE.json)"
+            )
         words += _words(name, value, kinds[name])
     parsed = _tyro(experiment, words)
     # Arrays that are given need no phase that would make them.

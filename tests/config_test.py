@@ -40,6 +40,7 @@ def test_flags_reach_their_fields():
         (["--model.sampler.steps=51"], "10"),
         (["--eval.metric=hr@21"], "hr@20"),
         (["train"], "expected a flag"),
+        (["--train.rules=items:0"], "--train.rules takes no 'items:0'"),
         (["--seed"], "needs a value"),
     ],
 )
@@ -47,6 +48,13 @@ def test_bad_flags_are_one_sentence(flags, said):
     with pytest.raises(ValueError, match=said) as caught:
         config.parse(preset(), flags)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, dataset", [("ddrm", "ml-1m-noisy"), ("diqdiff", "amazon-beauty"), ("diffrec", "yelp")]
+)
+def test_released_loaders_keep_the_last_batch(name, dataset):
+    assert preset(name, dataset).train.epoch_sampler == "whole"
 
 
 def test_guidance_must_be_finite():
