@@ -298,7 +298,7 @@ def build(
         table, bias = call(params, "table", state.cluster)
         logits = call(params, "hidden", z0_hat) @ table.T + bias
         wanted = example.value if config.clean_target else kept
-        miss = likelihood(logits, sparse.dense(example.items, wanted, spec.num_items))
+        miss = likelihood(logits, example.items, wanted)
         terms = {
             "diffusion": mean_over(each * inverse),
             "nll": mean_over(miss),
@@ -342,9 +342,19 @@ def build(
     return Model(init, loss, sample, head)
 
 
-def likelihood(logits: jax.Array, row: jax.Array) -> jax.Array:
-    """-sum_j row_j log softmax(logits)_j: f32[B, I] twice -> f32[B]."""
-    return row.sum(axis=-1) * jax.nn.logsumexp(logits, axis=-1) - jnp.sum(row * logits, axis=-1)
+def likelihood(logits: jax.Array, items: jax.Array, value: jax.Array) -> jax.Array:
+    """-sum_j x_j log softmax(logits)_j of rows x as ids and values; no second [B, I] array.
+
+    Args:
+      logits: f32[B, I].
+      items: i32[B, P] ids, 0 on padding.
+      value: f32[B, P], 0 on padding.
+
+    Returns:
+      f32[B].
+    """
+    own = jnp.take_along_axis(logits, jnp.maximum(items - 1, 0), axis=-1)
+    return value.sum(axis=-1) * jax.nn.logsumexp(logits, axis=-1) - jnp.sum(value * own, axis=-1)
 
 
 def divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:

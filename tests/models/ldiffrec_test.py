@@ -152,10 +152,22 @@ def test_divergence_and_likelihood():
     assert ldiffrec.divergence(zero, zero) == 0.0
     np.testing.assert_allclose(ldiffrec.divergence(one, zero), 2.0)
     np.testing.assert_allclose(ldiffrec.divergence(one, one), 4 * 0.859141, rtol=1e-6)
-    row = jnp.array([[0.5, 0.0, 2.0]])
+    items, value = jnp.array([[3, 1, 0]]), jnp.array([[2.0, 0.5, 0.0]])
     np.testing.assert_allclose(
-        ldiffrec.likelihood(jnp.full((1, 3), 7.0), row), 2.5 * np.log(3), rtol=1e-6
+        ldiffrec.likelihood(jnp.full((1, 3), 7.0), items, value), 2.5 * np.log(3), rtol=1e-6
     )
+    # -sum_j x_j log softmax_j over dense rows in float64, and its gradient x.sum softmax - x
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 5))
+    dense = np.array([[0.0, 0.5, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.5]])
+    items, value = np.array([[4, 2, 0], [5, 0, 0]]), np.array([[2.0, 0.5, 0], [1.5, 0, 0]])
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    given = jnp.asarray(logits, jnp.float32), jnp.asarray(items), jnp.asarray(value, jnp.float32)
+    want = -np.sum(dense * np.log(share), axis=1)
+    np.testing.assert_allclose(ldiffrec.likelihood(*given), want, rtol=1e-5)
+    got = jax.grad(lambda x: ldiffrec.likelihood(x, *given[1:]).sum())(given[0])
+    want = dense.sum(axis=1, keepdims=True) * share - dense
+    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 @pytest.mark.parametrize("dataset, result", [
