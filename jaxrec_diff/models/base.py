@@ -155,6 +155,15 @@ def check_diffusion(num_steps: int, start: float, stop: float, sampler: SamplerC
     validation.within("model.sampler.steps", sampler.steps, 0, num_steps)
 
 
+def refuse_closed_form(sampler: SamplerConfig, nearest: str) -> None:
+    """Raises ValueError where a path needs an affine denoiser; for networks that are not."""
+    if sampler.kind == "closed_form":
+        raise ValueError(
+            "model.sampler.kind=closed_form needs an affine denoiser, which this network is not; "
+            f"the nearest is {nearest}"
+        )
+
+
 def plan(config: SamplerConfig, betas: np.ndarray) -> tuple[samplers.Steps, bool]:
     """The table of a reverse path and whether its rows add noise."""
     total, ts = len(betas), None

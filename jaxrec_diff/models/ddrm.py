@@ -36,6 +36,7 @@ from jaxrec_diff.models.base import (
     SamplerConfig,
     Variables,
     plan,
+    refuse_closed_form,
 )
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
 
@@ -99,11 +100,7 @@ class DDRMConfig:
         validation.finite("model.gamma", self.gamma)
         validation.within("model.sampler.steps", self.sampler.steps, 0, self.num_steps)
         validation.at_least("model.extra-steps", self.extra_steps, 0)
-        if self.sampler.kind == "closed_form":
-            raise ValueError(
-                "model.sampler.kind=closed_form needs an affine denoiser, which DDRM has not; take "
-                "mean"
-            )
+        refuse_closed_form(self.sampler, "mean")
         if self.extra_steps and (self.sampler.kind != "mean" or self.sampler.steps):
             raise ValueError(
                 f"model.extra-steps={self.extra_steps} repeats the first step of the full mean "

@@ -60,7 +60,7 @@ class DiffRecConfig:
         _check_dims("model.dims", self.dims)
         validation.at_least("model.step-width", self.step_width, 2)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
-        row_process.check_sampler(self.sampler, self.process.num_steps, self.noise_steps)
+        row_process.check_sampler(self.sampler, self.process, self.noise_steps)
 
     @property
     def hidden_path(self) -> bool:

@@ -44,6 +44,7 @@ from jaxrec_diff.models.base import (
     Variables,
     check_diffusion,
     plan,
+    refuse_closed_form,
 )
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import sinusoidal
@@ -135,11 +136,7 @@ class DiffRec2Config:
         validation.at_least("model.ce-weight", self.ce_weight, 0)
         validation.at_least("model.num-seeds", self.num_seeds, 1)
         check_diffusion(self.num_steps, self.beta_start, self.beta_stop, self.sampler)
-        if self.sampler.kind == "closed_form":
-            raise ValueError(
-                "model.sampler.kind=closed_form needs an affine denoiser, which a Transformer is "
-                "not; ddpm is the nearest"
-            )
+        refuse_closed_form(self.sampler, "ddpm")
 
 
 class DiffRec2Net(nn.Module):

@@ -42,6 +42,7 @@ from jaxrec_diff.models.base import (
     SamplerConfig,
     Variables,
     plan,
+    refuse_closed_form,
 )
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import StepEmbedding
@@ -111,11 +112,7 @@ class DiffuRecConfig:
         validation.at_least("model.lambda-std", self.lambda_std, 0)
         check_released_schedule(self.schedule, self.num_steps)
         validation.within("model.sampler.steps", self.sampler.steps, 0, self.num_steps)
-        if self.sampler.kind == "closed_form":
-            raise ValueError(
-                "model.sampler.kind=closed_form needs an affine denoiser, which a Transformer is "
-                "not; the nearest is mean"
-            )
+        refuse_closed_form(self.sampler, "mean")
 
 
 def check_heads(width: int, num_heads: int) -> None:

@@ -24,6 +24,7 @@ from jaxrec_diff.models.base import (
     Variables,
     check_diffusion,
     plan,
+    refuse_closed_form,
 )
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
@@ -96,11 +97,7 @@ class DimeRecConfig:
         validation.at_least("model.recon-weight", self.recon_weight, 0)
         validation.at_least("model.ssm-weight", self.ssm_weight, 0)
         check_diffusion(self.num_steps, self.beta_start, self.beta_stop, self.sampler)
-        if self.sampler.kind == "closed_form":
-            raise ValueError(
-                "model.sampler.kind=closed_form needs an affine denoiser, which dimerec has not; "
-                "take ddpm, mean, ddim, dpmpp or one_step"
-            )
+        refuse_closed_form(self.sampler, "ddpm")
 
 
 class DimeRecNet(nn.Module):

@@ -37,6 +37,7 @@ from jaxrec_diff.models.base import (
     SamplerConfig,
     Variables,
     plan,
+    refuse_closed_form,
 )
 from jaxrec_diff.models.diffurec import (
     DiffuRecConfig,
@@ -118,11 +119,7 @@ class DiQDiffConfig:
         validation.above("model.code-temperature", self.code_temperature, 0, 0.1)
         validation.within("model.codebook-decay", self.codebook_decay, 0, 1)
         validation.within("model.sampler.steps", self.sampler.steps, 0, self.num_steps)
-        if self.sampler.kind == "closed_form":
-            raise ValueError(
-                "model.sampler.kind=closed_form needs an affine denoiser, which a Transformer is "
-                "not; the nearest is mean"
-            )
+        refuse_closed_form(self.sampler, "mean")
 
     def backbone(self) -> DiffuRecConfig:
         """The settings of the network that both systems share."""

@@ -107,7 +107,7 @@ class LDiffRecConfig:
             "kl_steps",
         ):
             validation.at_least(f"model.{name.replace('_', '-')}", getattr(self, name), 0)
-        row_process.check_sampler(self.sampler, self.process.num_steps, self.noise_steps)
+        row_process.check_sampler(self.sampler, self.process, self.noise_steps)
 
 
 class State(NamedTuple):

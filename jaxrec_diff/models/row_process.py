@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrec_diff import forward, loss_weights, losses, samplers, schedules, timesteps, validation
 from jaxrec_diff.forward import Forward
-from jaxrec_diff.models.base import SamplerConfig, plan
+from jaxrec_diff.models.base import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.samplers import Steps
 from jaxrec_diff.timesteps import History
 
@@ -123,19 +123,27 @@ def step_weights(config: ProcessConfig, table: np.ndarray) -> np.ndarray:
     return np.append(1.0, loss_weights.elbo_eps(table)[1:])
 
 
-def check_sampler(sampler: SamplerConfig, num_steps: int, noise_steps: int) -> None:
+def check_sampler(sampler: SamplerConfig, process: ProcessConfig, noise_steps: int) -> None:
     """Refuses a reverse path that does not fit a row process.
 
     Raises:
       ValueError: naming the setting and the nearest valid value.
     """
-    validation.within("model.sampler.steps", sampler.steps, 0, num_steps)
-    validation.within("model.noise-steps", noise_steps, 0, num_steps)
-    if sampler.kind == "closed_form":
-        raise ValueError(
-            "model.sampler.kind=closed_form needs an affine denoiser, and this one is not; "
-            "mean is the path of the paper"
-        )
+    validation.within("model.sampler.steps", sampler.steps, 0, process.num_steps)
+    validation.within("model.noise-steps", noise_steps, 0, process.num_steps)
+    refuse_closed_form(sampler, "mean")
+    if process.scaled and process.noise_scale == 0:
+        # every step is x <- f(x, t), whatever a sampler would make of noise
+        for name, value, plain in (
+            ("model.sampler.kind", sampler.kind, "mean"),
+            ("model.sampler.steps", sampler.steps, 0),
+            ("model.noise-steps", noise_steps, 0),
+        ):
+            if value != plain:
+                raise ValueError(
+                    f"{name}={value} means nothing where model.process.noise-scale=0 adds no "
+                    f"noise; the nearest valid value is {plain}"
+                )
 
 
 def draw_steps(

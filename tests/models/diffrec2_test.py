@@ -374,7 +374,7 @@ def test_more_seeds_shrink_the_variance_as_one_over_their_number():
         ({"width": 10, "num_heads": 4}, "multiple of 8"),
         ({"beta_item": -1.0}, "beta-item"),
         ({"num_seeds": 0}, "num-seeds"),
-        ({"sampler": SamplerConfig(kind="closed_form")}, "ddpm is the nearest"),
+        ({"sampler": SamplerConfig(kind="closed_form")}, "nearest is ddpm"),
         ({"num_steps": 8, "sampler": SamplerConfig(steps=9)}, "nearest valid value is 8"),
     ],
 )

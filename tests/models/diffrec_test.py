@@ -421,6 +421,14 @@ def test_eight_users_are_learned_by_heart():
         (lambda: DiffRecConfig(noise_steps=6), r"noise-steps must lie in \[0, 5\], got 6"),
         (lambda: DiffRecConfig(dims=()), "model.dims must be positive widths"),
         (lambda: DiffRecConfig(sampler=SamplerConfig(kind="closed_form")), "affine denoiser"),
+        *(
+            (lambda given=given: DiffRecConfig(process=ProcessConfig(noise_scale=0), **given), said)
+            for given, said in (
+                ({"sampler": SamplerConfig(kind="ddim")}, "kind=ddim means nothing .* is mean"),
+                ({"sampler": SamplerConfig(kind="mean", steps=2)}, "steps=2 means .* is 0"),
+                ({"noise_steps": 1}, "noise-steps=1 means nothing .* is 0"),
+            )
+        ),
         (
             lambda: diffrec.build(
                 DiffRecConfig(process=ProcessConfig(predict="eps")),
