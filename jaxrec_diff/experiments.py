@@ -105,10 +105,11 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
         given, origin = tuple(arrays), experiment.embeddings or "no backbone"
     if experiment.embeddings and not system.needs:
         raise ValueError(f"{name} starts from no arrays; leave out {experiment.embeddings}")
-    for array in () if system.spared(experiment.model) else system.needs:
-        if array not in given:
+    for arrays_of in () if system.spared(experiment.model) else system.needs:
+        if not set(arrays_of) & set(given):
+            wanted = " or ".join(repr(array) for array in arrays_of)
             raise ValueError(
-                f"{name} needs an array {array!r}, but {origin} has {', '.join(given) or 'none'}"
+                f"{name} needs an array {wanted}, but {origin} has {', '.join(given) or 'none'}"
             )
     prepared = prepared._replace(exports=arrays)
     if experiment.backbone is None:
@@ -156,11 +157,14 @@ def feed_of(prepared: Prepared) -> feeds.Feed:
     """How the examples and queries of a run are cut."""
     experiment, dataset = prepared.experiment, prepared.dataset
     system, kind = models.system(experiment.model), models.feed(experiment.model)
-    # batches drawn by themselves hold any number of histories of a length
-    if system.several_lengths and experiment.train.epoch_sampler == "perm":
-        batch_size, devices = experiment.train.batch_size, prepared.mesh.size
+    fed = feeds.feed(kind, dataset, experiment.data)
+    batch_size, devices = experiment.train.batch_size, prepared.mesh.size
+    # batches drawn by themselves hold any number of histories of a length; one that is larger than
+    # the data is about to be refused
+    in_strata = experiment.train.epoch_sampler == "perm" and batch_size <= fed.num_examples
+    if system.several_lengths and in_strata:
         return feeds.by_length(kind, dataset, experiment.data, batch_size, devices)
-    return feeds.feed(kind, dataset, experiment.data)
+    return fed
 
 
 def build(prepared: Prepared, axis_name: str | None = None) -> Model:
@@ -336,12 +340,14 @@ def check_workdir(prepared: Prepared, workdir: Path) -> None:
     differs = config.difference(_read_json(path), stored(prepared))
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
-    card = _read_json(workdir / "data_card.json")
-    if card["hash"] != prepared.dataset.card["hash"]:
-        raise ValueError(
-            f"{workdir} was trained on a split with hash {card['hash'][:12]}, this data has "
-            f"{prepared.dataset.card['hash'][:12]}; take another workdir"
-        )
+    card, ours = _read_json(workdir / "data_card.json"), prepared.dataset.card
+    for name, what in (("hash", "a split"), ("generated_hash", "generated items")):
+        there, here = (str(each.get(name, "none"))[:12] for each in (card, ours))
+        if there != here:
+            raise ValueError(
+                f"{workdir} was trained on {what} with hash {there}, this data has {here}; "
+                "take another workdir"
+            )
 
 
 @contextmanager

@@ -141,6 +141,7 @@ def test_evaluation_prints_json_or_nothing(workdir, tmp_path, capsys):
         (["train", "--model=dimerec", "--model=dreamrec"], "twice"),
         (["train", "--model=dimerec", "--data=no/such.csv"], "does not exist"),
         (["train", "--model=dimerec", "--train.batch-size=9999999", "--devices=1"], "at most"),
+        (["train", "--model=sasrec", "--train.batch-size=9999999", "--devices=1"], "at most"),
         (["train", "--model=dimerec", "--devices=99"], "at most 8"),
         (["evaluate", "--workdir=nowhere"], "config.json"),
         (["nothing"], "expected one of"),

@@ -91,7 +91,7 @@ def _untrained(name: str):
     counts = prepared.dataset.train_counts.copy()
     counts[[2, 17]] = 0  # as if nobody had trained on them
     prepared = prepared._replace(dataset=prepared.dataset._replace(train_counts=counts))
-    needs = models.system(wanted.model).needs
+    needs = [choice[0] for choice in models.system(wanted.model).needs]
     if wanted.backbone is not None:
         needs = models.system(wanted.backbone.model).exports
     if needs:

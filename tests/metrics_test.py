@@ -61,6 +61,9 @@ def test_ranks_are_pessimistic():
     at_two = per_user(found, jnp.array([[1]]), (1, 2, 4, 5))
     close(at_two["hr@1"], 0)
     close(at_two["mrr@2"], 1 / 2)
+    # two hits that tie share the rank, and so the precision there
+    close(per_user(found, jnp.array([[1, 2]]), (2,))["map@2"], 1)
+    close(per_user(found, jnp.array([[1, 4]]), (5,))["map@5"], (1 / 2 + 2 / 5) / 2)
     tied = per_user(found, jnp.array([[3]]), (4, 5))
     close(tied["hr@4"], 0)
     close(tied["ndcg@5"], 1 / math.log2(5 + 1))

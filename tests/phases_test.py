@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff import cli, config, experiments
+from jaxrec_diff.data import views
 
 DATA = [
     "--devices=1",
@@ -114,6 +115,50 @@ def test_arrays_without_what_is_needed_are_refused(tmp_path, capsys):
     (tmp_path / "junk.npz").write_bytes(b"junk")
     assert train(tmp_path / "run", f"--backbone={tmp_path / 'junk.npz'}") == 2
     assert "cannot be read as npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("array", ["items", "clusters", "users"])
+def test_clusters_alone_do_for_latent_diffusion(tmp_path, array):
+    given = (
+        np.arange(40) % 2 if array == "clusters" else np.random.default_rng(0).normal(size=(40, 3))
+    )
+    np.savez(tmp_path / "given.npz", **{array: given})
+    flags = [flag.removeprefix("--") for flag in DATA if ".synthetic." in flag or "batch" in flag]
+    chosen = config.preset("ldiffrec", "synthetic").experiment
+    chosen = config.parse(
+        config.with_backbone(chosen, str(tmp_path / "given.npz"), "synthetic"),
+        [*(f"--{flag}" for flag in flags), "--model.clusters=2"],
+    )
+    if array == "users":
+        with pytest.raises(ValueError, match="needs an array 'items' or 'clusters', but .* users"):
+            experiments.prepare("ldiffrec", chosen, "synthetic")
+        return
+    prepared = experiments.prepare("ldiffrec", chosen, "synthetic")
+    assert list(prepared.exports) == [array]
+    experiments.build(prepared)
+
+
+def test_other_generated_items_are_other_data(tmp_path):
+    chosen = config.parse(
+        config.preset("sasrec", "synthetic").experiment,
+        [f for f in DATA if ".synthetic." in f] + ["--train.batch-size=32", "--devices=1"],
+    )
+    raw = experiments.prepare("sasrec", chosen, "synthetic")
+    prefix = np.random.default_rng(0).integers(1, 41, (raw.dataset.num_users, 3))
+    other = np.where(np.arange(3) == 1, prefix % 40 + 1, prefix)
+    kept, changed = (
+        raw._replace(dataset=views.longer(raw.dataset, items.astype(np.int32)))
+        for items in (prefix, other)
+    )
+    assert kept.dataset.card["hash"] == raw.dataset.card["hash"]  # the same split
+    experiments.open_workdir(kept, tmp_path / "run")
+    experiments.check_workdir(kept, tmp_path / "run")
+    for another in (changed, raw):
+        with pytest.raises(ValueError, match="was trained on generated items with hash"):
+            experiments.check_workdir(another, tmp_path / "run")
+    experiments.open_workdir(raw, tmp_path / "raw")
+    with pytest.raises(ValueError, match="generated items with hash none, this data has"):
+        experiments.check_workdir(kept, tmp_path / "raw")
 
 
 def test_a_model_without_phases_takes_none(capsys):

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxrec_diff.batches import Slices
 from jaxrec_diff.data import splits
+from jaxrec_diff.data.card import digest
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 
@@ -93,9 +94,12 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
             items, part.start + shift[of] - given[of], part.end + shift[of], part.stop + shift[of]
         )._replace(generated=generated if len(user) else None)
 
+    # Beside the hash of the split, which two runs on it share whatever is put ahead.
+    ahead_of = {"generated_hash": digest([prefix])} if len(user) else {}
     return dataset._replace(
         train=moved(dataset.train),
         profiles=moved(profiles),
+        card=dataset.card | ahead_of,
         shown={"valid": moved(dataset.valid), "test": moved(dataset.test)},
     )
 

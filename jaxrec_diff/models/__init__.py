@@ -35,8 +35,9 @@ class System(NamedTuple):
     export: Callable[..., dict[str, np.ndarray]] | None = None
     """config, DataSpec, params, state -> arrays for a later stage, `exports` by name."""
     exports: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    """Arrays that `DataSpec.exports` must hold: "users" f32[U, D], "items" f32[I, D]."""
+    needs: tuple[tuple[str, ...], ...] = ()
+    """Arrays that `DataSpec.exports` must hold, of each tuple one at least: "users" f32[U, D],
+    "items" f32[I, D], "clusters" i32[I]."""
     spared: Callable[[Any], bool] = lambda config: False
     """Whether settings do without what the system `needs`."""
     several_lengths: bool = False
@@ -73,14 +74,14 @@ SYSTEMS: dict[type, System] = {
         ldiffrec.build,
         _DIFFREC_SCRIPT,
         "interactions",
-        needs=("items",),
+        needs=(("items", "clusters"),),
         spared=lambda config: config.clusters == 1,
     ),
     ddrm.DDRMConfig: System(
         ddrm.build,
         _MATRIX_SCRIPT,
         lambda config: "user_pairs" if config.triples == "user" else "pairs",
-        needs=("users", "items"),
+        needs=(("users",), ("items",)),
     ),
     diffurec.DiffuRecConfig: System(diffurec.build, _HISTORIES_COMPETE, several_lengths=True),
     sasrec.SASRecConfig: System(
