@@ -155,6 +155,17 @@ def check_diffusion(num_steps: int, start: float, stop: float, sampler: SamplerC
     validation.within("model.sampler.steps", sampler.steps, 0, num_steps)
 
 
+def check_heads(width: int, num_heads: int) -> None:
+    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`."""
+    validation.at_least("model.num-heads", num_heads, 1)
+    if width < 1 or width % num_heads:
+        near = max(round(width / num_heads), 1) * num_heads
+        raise ValueError(
+            f"model.width must be a multiple of model.num-heads={num_heads}, got {width}; the "
+            f"nearest is {near}"
+        )
+
+
 def refuse_closed_form(sampler: SamplerConfig, nearest: str) -> None:
     """Raises ValueError where a path needs an affine denoiser; for networks that are not."""
     if sampler.kind == "closed_form":

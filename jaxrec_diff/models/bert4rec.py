@@ -25,6 +25,7 @@ from jaxrec_diff.models.base import (
     Protocol,
     Reader,
     Variables,
+    check_heads,
     packed,
     unpacked,
 )
@@ -58,13 +59,8 @@ class Bert4RecConfig:
     """Deviation of initial rows; the released code leaves 1."""
 
     def __post_init__(self) -> None:
-        validation.at_least("model.width", self.width, 1)
         validation.at_least("model.num-blocks", self.num_blocks, 1)
-        if self.num_heads < 1 or self.width % self.num_heads:
-            raise ValueError(
-                f"model.width must be a multiple of model.num-heads={self.num_heads}, "
-                f"got {self.width}"
-            )
+        check_heads(self.width, self.num_heads)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         validation.within("model.mask-prob", self.mask_prob, 0, 1)
         validation.within("model.last-share", self.last_share, 0, 1)

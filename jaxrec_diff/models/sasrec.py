@@ -26,6 +26,7 @@ from jaxrec_diff.models.base import (
     Protocol,
     Reader,
     Variables,
+    check_heads,
     packed,
     unpacked,
 )
@@ -56,13 +57,7 @@ class SASRecConfig:
 
     def __post_init__(self) -> None:
         validation.at_least("model.num-blocks", self.num_blocks, 1)
-        validation.at_least("model.num-heads", self.num_heads, 1)
-        if self.width < 1 or self.width % self.num_heads:
-            near = max(round(self.width / self.num_heads), 1) * self.num_heads
-            raise ValueError(
-                f"model.width must be a multiple of model.num-heads={self.num_heads}, got "
-                f"{self.width}; the nearest is {near}"
-            )
+        check_heads(self.width, self.num_heads)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         validation.above("model.init-scale", self.init_scale, 0, 0.02)
 

@@ -122,7 +122,9 @@ def test_export_is_read_back_and_moves_with_the_points():
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        (dict(width=6, num_heads=4), "multiple of model.num-heads=4"),
+        (dict(width=7, num_heads=4), "multiple of model.num-heads=4, got 7; the nearest is 8"),
+        (dict(width=0), "nearest is 1"),
+        (dict(num_heads=0), "num-heads must be at least 1, got 0"),
         (dict(mask_prob=1.2), "nearest valid value is 1"),
         (dict(mask_prob=0.0, last_share=0.0), "masks nothing"),
     ],
