@@ -17,7 +17,16 @@ import pytrec_eval
 from jaxrec_diff import batches, evaluate, metrics, ranking
 from jaxrec_diff import controls as control_lists
 from jaxrec_diff.batches import Slices
-from jaxrec_diff.data import DataConfig, SyntheticConfig, filters, load, render, splits, synthetic
+from jaxrec_diff.data import (
+    DataConfig,
+    SyntheticConfig,
+    filters,
+    load,
+    render,
+    sources,
+    splits,
+    synthetic,
+)
 from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.data.sources import Columns
 from jaxrec_diff.ranking import Top
@@ -380,6 +389,25 @@ def test_rows_that_lack_a_value_are_left_out_and_counted(tmp_path):
         start = got.profiles.start[number]
         items = got.item_ids[got.profiles.items[start : start + len(mine)] - 1]
         assert items.tolist() == mine
+
+
+def test_times_of_text_are_those_of_the_standard_library(tmp_path):
+    """Zones, fractions and dates in one column, which arrow leaves as text."""
+    texts = [
+        "2026-03-01T12:00:00+02:00", "2026-03-01T10:30:00Z", "2026-03-01 10:15:00", "2026-03-01",
+        "2026-03-01T10:30:00.25-05:30", "1969-12-31T23:59:59Z",
+    ]  # fmt: skip
+    want = [dt.datetime.fromisoformat(text) for text in texts]
+    want = [(time if time.tzinfo else time.replace(tzinfo=dt.UTC)).timestamp() for time in want]
+    table = {"user_id": [1] * 6, "item_id": range(6), "timestamp": texts}
+    pq.write_table(pa.table({name: list(v) for name, v in table.items()}), tmp_path / "t.parquet")
+    for some in ([0, 1, 2, 3, 4, 5], [1, 0], [2], [3, 2]):
+        got = sources._seconds(np.array(texts)[some])
+        assert got.tolist() == [want[place] for place in some]
+    got = sources.read(str(tmp_path / "t.parquet"), DataConfig()).tables["all"].times
+    assert got.tolist() == want
+    with pytest.raises(ValueError, match="neither a number nor a date"):
+        sources._numbers(np.array(["2026-03-01", "soon"]), tmp_path, "timestamp")
 
 
 def test_a_missing_value_costs_long_ids_no_digit(tmp_path):

@@ -389,7 +389,7 @@ def _numbers(
             values = text.astype(np.float64)
         except ValueError:
             try:
-                values = text.astype("datetime64[s]").astype(np.int64)
+                values = _seconds(text)
             except ValueError as error:
                 raise ValueError(
                     f"column {name!r} of {path} holds {text[0]!r}, which is neither a number nor "
@@ -398,6 +398,28 @@ def _numbers(
     bad = ~np.isfinite(values)
     _refuse_first(bad, values, path, f"{name}", "every row needs a finite one")
     return values
+
+
+_ZONED = r"\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
+
+
+def _seconds(text: np.ndarray) -> np.ndarray:
+    """Seconds since epoch of ISO 8601 texts; those without a zone are in UTC.
+
+    Raises:
+      ValueError: on a text of another form.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = pa.array(text.tolist(), pa.string())
+    zoned = np.asarray(pc.match_substring_regex(words, _ZONED))
+    micro = np.zeros(len(text), np.int64)
+    for mask, zone in ((zoned, "UTC"), (~zoned, None)):
+        some = words.filter(pa.array(mask)).cast(pa.timestamp("us", zone))
+        micro[mask] = some.cast(pa.int64()).to_numpy()
+    whole = not (micro % 10**6).any()
+    return micro // 10**6 if whole else micro / 1e6
 
 
 def _refuse_first(bad: np.ndarray, values: np.ndarray, path: Path, what: str, hint: str) -> None:
