@@ -286,6 +286,37 @@ def reevaluate(
     return runs, _controls(prepared, split, rules, _tuned(prepared))
 
 
+def evaluation(
+    prepared: Prepared, workdir: Path, split: str
+) -> tuple[dict[str, Any], evaluate.Evaluation]:
+    """What `bin/evaluate` writes of the best checkpoint, and the values of every user.
+
+    Raises:
+      ValueError: on a split that is neither valid nor test.
+    """
+    if split not in ("valid", "test"):
+        raise ValueError(f"split must be valid or test, got {split!r}")
+    dataset, experiment = prepared.dataset, prepared.experiment
+    runs, controls = reevaluate(prepared, workdir, split)
+    found = evaluate.mean_over_seeds(runs)
+    results = {
+        "model": prepared.name,
+        "dataset": dataset.name,
+        "split": split,
+        "protocol": experiment.eval.protocol,
+        "sampler": config.to_json(experiment)["model"].get("sampler", {}),
+        "seeds": experiment.eval.seeds,
+        "num_users": len(next(iter(found.per_user.values()))),
+        "metrics": found.metrics,
+        "spread": evaluate.spread(runs),
+        "controls": controls,
+        "optimum": optimum_of(prepared, {"valid": dataset.valid, "test": dataset.test}[split]),
+        "diagnostics": found.diagnostics,
+        "data_hash": dataset.card["hash"],
+    } | provenance(prepared)
+    return results, found
+
+
 def evaluate_split(prepared: Prepared, params: Any, state: Any, split: str) -> evaluate.Evaluation:
     """One draw of a model under the settings of `prepared`, which may differ from a run's."""
     rules = evaluate.rules_of(

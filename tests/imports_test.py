@@ -92,6 +92,8 @@ ROOMS["tune"] = set(ROOMS)
 ROOMS["commands"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 ROOMS["commands.completion"] = set(ROOMS)  # it tells of all commands
+ROOMS["api"] = set(ROOMS)
+ROOMS["examples"] = set(ROOMS)
 ROOMS["__init__"] = MATHS
 
 HEAVY = ["flax", "optax", "orbax", "pyarrow", "rich", "tensorflow_datasets", "tyro"]

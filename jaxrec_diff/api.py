@@ -1,0 +1,161 @@
+"""Train, evaluate and recommend from Python, on tables in memory.
+
+    from jaxrec_diff import api
+    results = api.train("sasrec", clicks, "runs/shop")
+    again = api.evaluate("runs/shop", split="valid")
+    lists = api.recommend("runs/shop", histories=[["shoe-12", "hat-3"]], k=10)
+
+These are the runs that the commands make: `bin/report --workdir=runs/shop` goes on from here, and
+`api.recommend` from what `bin/train` left.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrec_diff import config, experiments
+from jaxrec_diff.recommend import load, recommend
+from jaxrec_diff.training.loop import Progress
+
+__all__ = ["evaluate", "load", "recommend", "train"]
+
+Settings = Mapping[str, Any]
+
+
+def train(
+    model: str,
+    interactions: Any,
+    workdir: str | Path,
+    *,
+    settings: Settings | None = None,
+    preset: str = "",
+    backbone: str = "",
+    say: experiments.Say = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Trains a model and returns what `results.json` holds; the same call again continues a run.
+
+    Args:
+      model: name of a preset, as `bin/train --model` takes it.
+      interactions: what `--data` takes, or a table with a column of users, one of items and, where
+        there are some, of ratings and times: a DataFrame of pandas or polars, an arrow table, a
+        structured array, or a mapping of names to arrays. A table is kept as WORKDIR.parquet, where
+        later calls and the commands find it.
+      workdir: where everything goes.
+      settings: dotted fields as in the flags, {"train.num_epochs": 5, "data.item": "sku"}.
+      preset: take the settings published for this data set, or those of a json file.
+      backbone: what a model of several phases starts from.
+      say: is told what happens, in words.
+      on_progress: is told the steps.
+
+    Raises:
+      ValueError: in one sentence, on data or settings that cannot be used.
+      experiments.Interrupted: after SIGINT or SIGTERM, with the state saved.
+    """
+    folder = Path(workdir)
+    named = {"model": model, "data": _source(interactions, folder)}
+    given = {name: value for name, value in (("preset", preset), ("backbone", backbone)) if value}
+    chosen = config.choose(named | given)
+    experiment = config.parse(chosen.preset.experiment, _flags(settings))
+    prepared = experiments.prepare(chosen.name, experiment, chosen.source)
+    return experiments.train(prepared, folder, say=say, on_progress=on_progress)
+
+
+def evaluate(
+    workdir: str | Path,
+    *,
+    split: str = "test",
+    settings: Settings | None = None,
+    data: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates the best checkpoint of a workdir, as `bin/evaluate` does; writes nothing.
+
+    Args:
+      workdir: what `train` left.
+      split: "valid" or "test".
+      settings: dotted fields, {"model.sampler.kind": "ddim", "model.sampler.steps": 10,
+        "eval.seeds": 5}.
+      data: where the interactions are now, if they were moved.
+
+    Raises:
+      ValueError: if there is no run, or on settings that do not fit it.
+    """
+    folder = Path(workdir)
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds no config.json; name a workdir that was trained")
+    name, source, experiment = experiments.read_config(folder)
+    experiment = config.parse(experiment, _flags(settings))
+    prepared = experiments.prepare(name, experiment, data or source)
+    experiments.check_vocabulary(prepared, folder)
+    return experiments.evaluation(prepared, folder, split)[0]
+
+
+def _flags(settings: Settings | None) -> list[str]:
+    flags = []
+    for name, value in (settings or {}).items():
+        many = isinstance(value, tuple | list)
+        text = ",".join(map(str, value)) if many else str(value)
+        flags.append(f"--{name.replace('_', '-')}={text}")
+    return flags
+
+
+def _source(interactions: Any, workdir: Path) -> str:
+    """What was given if it is a name; else the file that the table was written to."""
+    if isinstance(interactions, str | Path):
+        return str(interactions)
+    import pyarrow.parquet as pq
+
+    table = _table(interactions)
+    path = workdir.with_name(workdir.name + ".parquet")
+    if path.exists() and (workdir / "config.json").exists():
+        if not pq.read_table(path).equals(table):
+            raise ValueError(f"{workdir} holds a run on other interactions; take another workdir")
+        return str(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+    return str(path)
+
+
+def _table(given: Any) -> Any:
+    """An arrow table of plain columns.
+
+    Raises:
+      ValueError: if what was given has no columns, or columns of several lengths.
+    """
+    import pyarrow as pa
+
+    if isinstance(given, pa.Table) or hasattr(given, "__arrow_c_stream__"):
+        table = pa.table(given)
+    else:
+        if isinstance(given, Mapping):
+            names = list(given)
+        elif isinstance(given, np.ndarray):
+            names = list(given.dtype.names or ())
+        else:
+            names = list(getattr(given, "columns", ()))
+        if not names:
+            raise ValueError(
+                f"interactions of type {type(given).__name__} have no named columns; give a file's "
+                "path, a DataFrame, or a mapping such as {'user_id': [...], 'item_id': [...]}"
+            )
+        columns = [np.asarray(given[name]) for name in names]
+        if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
+            shapes = ", ".join(f"{n} {c.shape}" for n, c in zip(names, columns, strict=True))
+            raise ValueError(f"columns of interactions must be of one length, got {shapes}")
+        table = pa.table(
+            {
+                str(name): pa.array(column, from_pandas=True)
+                for name, column in zip(names, columns, strict=True)
+            }
+        )
+    kept = [name for name in table.column_names if not name.startswith("__index_level_")]
+    plain = table.select(kept).replace_schema_metadata(None)
+    for place, column in enumerate(plain.columns):
+        if pa.types.is_dictionary(column.type):
+            decoded = column.cast(column.type.value_type)
+            plain = plain.set_column(place, plain.column_names[place], decoded)
+    return plain

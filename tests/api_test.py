@@ -1,0 +1,98 @@
+"""The Python calls make the runs of the commands, from any table."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jaxrec_diff import api, cli
+
+COLUMNS = {
+    "shopper": ["u-Zoë", "b", None, "b", "u-Zoë"],
+    "sku": ["x", "y", "x", "", "z"],
+    "when": [3.0, np.nan, 1.0, 2.0, 5.5],
+}
+
+
+def test_every_kind_of_table_is_the_same():
+    want = pa.table({name: pa.array(v, from_pandas=True) for name, v in COLUMNS.items()})
+    arrays = {name: np.array(values, dtype=object) for name, values in COLUMNS.items()}
+
+    class Frame:  # whatever has columns
+        columns = ("shopper", "sku", "when")
+
+        def __getitem__(self, name):
+            return COLUMNS[name]
+
+    stream = type(
+        "Stream", (), {"__arrow_c_stream__": lambda s, r=None: want.__arrow_c_stream__(r)}
+    )
+    coded = want.set_column(1, "sku", want["sku"].dictionary_encode())
+    indexed = want.append_column("__index_level_0__", pa.array(range(5)))
+    for given in (want, COLUMNS, arrays, Frame(), stream(), coded, indexed):
+        assert api._table(given).equals(want), type(given)
+    numbers = np.array([(1, 2), (3, 4)], dtype=[("user_id", "i8"), ("item_id", "i4")])
+    assert api._table(numbers).to_pydict() == {"user_id": [1, 3], "item_id": [2, 4]}
+
+
+def test_a_frame_of_pandas_is_too():
+    pandas = pytest.importorskip("pandas", reason="a caller's library, not one of this package")
+    frame = pandas.DataFrame(COLUMNS)
+    frame["when"] = pandas.to_datetime(frame["when"], unit="s", utc=True)
+    frame["sku"] = frame["sku"].astype("category")
+    got = api._table(frame[frame["sku"] != "z"])
+    assert got.column_names == ["shopper", "sku", "when"] and got.num_rows == 4
+    assert pa.types.is_timestamp(got.schema.field("when").type)
+    assert got["shopper"].null_count == 1 and got["sku"].to_pylist() == ["x", "y", "x", ""]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((3, 2)), "type ndarray have no named columns"),
+        ({}, "type dict have no named columns"),
+        ({"user_id": [1, 2], "item_id": [1]}, r"one length, got user_id \(2,\), item_id \(1,\)"),
+    ],
+)
+def test_what_is_no_table_is_refused(given, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        api.train("mf", given, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_calls_and_commands_make_the_same_run(clicks, tmp_path, capsys):
+    rows = [line.split(",") for line in clicks.read_text().splitlines()]
+    table = {name: [row[place] for row in rows[1:]] for place, name in enumerate(rows[0])}
+    settings = {
+        "data.user": "visitor", "data.item": "product", "data.timestamp": "when",
+        "data.ratio": (0.7, 0.2, 0.1), "model.width": 8, "train.batch_size": 32,
+        "train.num_epochs": 2, "devices": 1,
+    }  # fmt: skip
+    found = api.train("mf", table, tmp_path / "called", settings=settings)
+    flags = [
+        f"--{name.replace('_', '-')}={'0.7,0.2,0.1' if name == 'data.ratio' else value}"
+        for name, value in settings.items()
+    ]
+    commanded = tmp_path / "commanded"
+    assert (
+        cli.main(["train", "--model=mf", f"--data={clicks}", f"--workdir={commanded}", *flags]) == 0
+    )
+    want = json.loads((commanded / "results.json").read_text())
+    for name in ("metrics", "controls", "data_hash", "best_step"):
+        assert found[name] == want[name], name
+    assert found == json.loads((tmp_path / "called" / "results.json").read_text())
+
+    again = api.evaluate(tmp_path / "called", split="valid", settings={"eval.seeds": 2})
+    assert (again["split"], again["seeds"]) == ("valid", 2)
+    assert cli.main(["evaluate", f"--workdir={tmp_path / 'called'}"]) == 0  # from the kept table
+    lists = api.recommend(tmp_path / "called", histories=[["shoe-01"]], k=3)
+    assert lists == api.recommend(commanded, histories=[["shoe-01"]], k=3)
+
+    with pytest.raises(ValueError, match="other interactions; take another workdir"):
+        api.train("mf", {**table, "product": table["product"][::-1]}, tmp_path / "called")
+    with pytest.raises(ValueError, match="split must be valid or test, got 'tset'"):
+        api.evaluate(tmp_path / "called", split="tset")
+    with pytest.raises(ValueError, match="holds no config.json"):
+        api.evaluate(tmp_path / "nowhere")
+    capsys.readouterr()
