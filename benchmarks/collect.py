@@ -4,8 +4,8 @@
 
 writes `benchmarks/results/zhihu-dreamrec-seed100.json`: the run's results without the metrics that
 say the same twice, its provenance, and the curve over epochs. A path of data in the command becomes
-`$JAXREC_DATA`. `--every=10` keeps every tenth epoch of a long curve, and looks for the best there, as
-a released loop does that evaluates every ten epochs.
+`$JAXREC_DATA`. `--every=10` keeps every tenth epoch of a long curve, and looks for the best there,
+as a released loop does that evaluates every ten epochs.
 """
 
 import argparse

@@ -272,6 +272,7 @@ def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, say: Say) -> No
         say(f"trial {number}: pruned, {error}")
         return
     prepared = prepared._replace(command=base.command)
+    experiments.open_workdir(prepared, folder)
     _share_backbone(chosen, prepared, folder, say)
     try:
         fitted = experiments.fit(prepared, folder, say=say, on_progress=watch)

@@ -299,20 +299,47 @@ def test_refusals_are_one_line(flags, said, capsys, tmp_path, monkeypatch):
 def test_trials_share_a_backbone(tmp_path, monkeypatch):
     import numpy as np
 
-    flags = [flag for flag in SMALL if "width" not in flag]
+    flags = [flag for flag in SMALL if "width" not in flag and "epochs" not in flag]
     flags += ["--backbone.train.num-epochs=1", "--backbone.train.batch-size=32"]
+    flags += ["--train.num-epochs=1", "--model.dims=8", "--model.num-steps=10"]
     experiment = config.parse(config.preset("ddrm", "synthetic").experiment, flags)
     arrays = []
-    fake = fake_fit(near, epochs=1)
+    real = experiments.fit
 
     def fit(prepared, folder, **how):
         with np.load(experiments.backbone_path(folder)) as stored:
             arrays.append(stored["items"])
-        return fake(prepared, folder, **how)
+        return real(prepared, folder, **how)
 
     monkeypatch.setattr(experiments, "fit", fit)
     said = []
-    tune.run(tune.plan("ddrm", experiment, "synthetic", tmp_path), 3, say=said.append)
+    fixed = ("model.num-steps", "model.layers")
+    chosen = tune.plan("ddrm", experiment, "synthetic", tmp_path, fixed=fixed)
+    study = tune.run(chosen, 2, say=said.append)
+    assert [state for state, _, _ in outcome(study)] == ["COMPLETE"] * 2
     assert sum("first lightgcn" in line for line in said) == 1
-    assert len(arrays) == 3 and all(np.array_equal(arrays[0], other) for other in arrays)
-    assert arrays[0].std() > 0
+    assert len(arrays) == 2 and np.array_equal(*arrays) and arrays[0].std() > 0
+    # the backbone's epoch, which the first trial trained, is no epoch of the trial
+    assert all(set(trial.intermediate_values) == {1} for trial in study.get_trials())
+
+
+def test_a_trial_that_is_ended_leaves_a_whole_folder(tmp_path):
+    prepared = planned(tmp_path / "search").prepared
+
+    def stop(progress):
+        if progress.kind == "epoch" and progress.epoch == 2.0:
+            raise optuna.TrialPruned
+
+    with pytest.raises(optuna.TrialPruned):
+        experiments.fit(prepared, tmp_path / "ended", on_progress=stop)
+    ended = experiments.fit(prepared, tmp_path / "ended")  # from the second epoch
+    whole = experiments.fit(prepared, tmp_path / "whole")
+    assert (ended.steps, ended.best_step, ended.best_score) == (
+        whole.steps, whole.best_step, whole.best_score,
+    )  # fmt: skip
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("ended", "whole")]
+    kept = [[json.loads(line) for line in log.splitlines()] for log in logs]
+    assert [line["epoch"] for line in kept[0]] == [1.0, 2.0, 3.0]
+    for one, other in zip(*kept, strict=True):
+        assert one["loss"] == other["loss"] and one["valid/hr@10"] == other["valid/hr@10"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
