@@ -161,6 +161,22 @@ def test_other_generated_items_are_other_data(tmp_path):
         experiments.check_workdir(kept, tmp_path / "raw")
 
 
+def test_a_tracked_test_is_the_test_of_the_best_epoch(tmp_path):
+    flags = [flag for flag in DATA if "--model" not in flag] + ["--train.num-epochs=3"]
+    flags = [flag for flag in flags if flag != "--train.num-epochs=2"]
+    command = ["train", "--model=mf", f"--workdir={tmp_path / 'run'}", "--eval.track-test=true"]
+    assert cli.main([*command, *flags]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
+    (best,) = [line for line in lines if line["step"] == results["best_step"]]
+    for name, value in results["metrics"].items():
+        assert best[f"test/{name}"] == pytest.approx(value, abs=1e-6)
+    picked = results["selected_by"].split()[-1]
+    assert best[f"valid/{picked}"] == pytest.approx(results["best_valid"], abs=1e-4)
+    assert any(best[f"valid/{n}"] != best[f"test/{n}"] for n in results["metrics"])
+
+
 def test_a_model_without_phases_takes_none(capsys):
     assert cli.main(["train", "--model=dimerec", "--backbone=mf"]) == 2
     assert "takes none" in capsys.readouterr().err
