@@ -31,6 +31,7 @@ def test_flags_reach_their_fields():
     ("flags", "said"),
     [
         (["--train.batchsize=3"], "did you mean --train.batch-size"),
+        (["--settings.of-the-optimiser.patience=3"], "did you mean --train.patience"),
         (["--train.batch-size=zero"], "zero"),
         (["--train.batch-size=0"], "at least 1, got 0"),
         (["--train.learning-rate=-1"], "learning-rate"),
