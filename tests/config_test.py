@@ -31,10 +31,11 @@ def test_flags_reach_their_fields():
     ("flags", "said"),
     [
         (["--train.batchsize=3"], "did you mean --train.batch-size"),
-        (["--settings.of-the-optimiser.patience=3"], "did you mean --train.patience"),
+        (["--qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq.patience=3"], "did you mean --train.patience"),
         (["--train.batch-size=zero"], "zero"),
         (["--train.batch-size=0"], "at least 1, got 0"),
         (["--train.learning-rate=-1"], "learning-rate"),
+        (["--train.learning-rate", "-1"], "learning-rate must be above 0"),
         (["--seed=1", "--seed=2"], "twice"),
         (["--model.num-steps=0"], "num-steps must be at least 1, got 0"),
         (["--model.beta-stop=1.5"], "nearest valid value is 1"),
