@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import cli, recommend, samplers, schedules, tracing
+from jaxrec_diff import cli, experiments, recommend, samplers, schedules, tracing
 from jaxrec_diff.batches import SequenceQuery
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
@@ -88,6 +88,52 @@ def test_the_page_holds_what_the_run_found(html, clicks_run):
     assert text.count("<svg") == 8 and "shoe-" in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_examples_show_the_newest_history_and_the_answers(html, clicks_run):
+    name, source, experiment = experiments.read_config(clicks_run)
+    dataset = experiments.prepare(name, experiment, source).dataset
+    truth = {}
+    for row, user in enumerate(dataset.test_users):
+        start, end, stop = (int(part[row]) for part in dataset.test[1:4])
+        named = [str(dataset.item_ids[item - 1]) for item in dataset.test.items[start:stop]]
+        truth[str(dataset.user_ids[user])] = named[: end - start][-8:], named[end - start :]
+    section = html.read_text().partition("<h2>Example users</h2>")[2].partition("</table>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td>(.*?)</tr>", section)
+    assert len(rows) == 6
+    for user, cells in rows:
+        history, _, answers = (
+            re.sub(r"<.*?>|… ", "", cell).split(", ")
+            for cell in re.findall(r"<td class=text>(.*?)</td>", cells)
+        )
+        assert (history, answers) == truth[user]
+
+
+def test_curves_are_marked_at_the_epoch_of_the_checkpoint(clicks_run, monkeypatch):
+    marks = []
+    monkeypatch.setattr(figures, "curves", lambda *args, **named: marks.append(named) or "")
+    results = json.loads((clicks_run / "results.json").read_text())
+    run_report._training(clicks_run, results, "hr@20")
+    lines = [json.loads(line) for line in (clicks_run / "metrics.jsonl").open()]
+    (best,) = [line["epoch"] for line in lines if line["step"] == results["best_step"]]
+    assert [named["mark"] for named in marks] == [best, best]
+
+
+def test_the_curve_over_steps_ends_with_the_whole_schedule(clicks_run, monkeypatch):
+    asked = []
+    evaluate = experiments.evaluate_split
+
+    def record(prepared, *rest):
+        asked.append((prepared.experiment.model.sampler.steps, prepared.experiment.eval.protocol))
+        return evaluate(prepared, *rest)
+
+    monkeypatch.setattr(experiments, "evaluate_split", record)
+    name, source, experiment = experiments.read_config(clicks_run)
+    prepared = experiments.prepare(name, experiment, source)
+    text = run_report._steps(experiments.restore(prepared, clicks_run), "hr@20")
+    assert experiment.model.num_steps == 4
+    assert asked == [(1, "honest"), (2, "honest"), (3, "honest"), (0, "honest")]
+    assert re.findall(r"<tr[^>]*><td[^>]*>(\d+)</td>", text) == ["1", "2", "3", "4"]
 
 
 def test_a_run_of_the_official_protocol_has_its_page(tmp_path):
