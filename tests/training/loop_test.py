@@ -63,6 +63,13 @@ def test_patience_counts_evaluations(tmp_path):
     assert fit(tmp_path, patience=2).steps == 32
 
 
+def test_evaluations_come_after_every_few_epochs_and_at_the_end(tmp_path):
+    events = []
+    done = fit(tmp_path, scores=[0.1, 0.2], eval_every=4, events=events)
+    found = [(event.step, event.epoch) for event in events if event.kind == "epoch"]
+    assert found == [(32, 4.0), (48, 6.0)] and done.best_step == 48
+
+
 @pytest.mark.parametrize("stop_at", [3, 11, 16])
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, stop_at):
     whole = fit(tmp_path / "a", scores=[1, 2, 3, 4, 5, 6])
