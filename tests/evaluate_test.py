@@ -296,3 +296,26 @@ def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
         ]
         np.testing.assert_array_equal(found[name].per_user["hr@1"], wanted)
         assert any(wanted) and (name == "test") == all(wanted)
+
+
+def test_draws_have_keys_of_their_own_and_are_averaged():
+    keys = []
+
+    def run(params, state, key):
+        keys.append(tuple(jax.random.key_data(key).tolist()))
+        value = np.array([1.0, 2.0, 6.0], np.float32) * len(keys)
+        mean = evaluate.means({"hr@1": value}, missing=1)
+        return evaluate.Evaluation(mean, {"hr@1": value}, {"draw": len(keys)}, missing=1)
+
+    draws = evaluate.over_seeds(run, None, None, seed=4, seeds=3)
+    assert len(set(keys)) == 3
+    evaluate.over_seeds(run, None, None, seed=4, seeds=1)
+    evaluate.over_seeds(run, None, None, seed=5, seeds=1)
+    assert keys[3] == keys[0] and keys[4] not in keys[:4]
+    # users' values are 1, 2, 6, times 1, 2 and 3; one more user has zeros
+    assert [each.metrics["hr@1"] for each in draws] == [9 / 4, 18 / 4, 27 / 4]
+    assert evaluate.spread(draws)["hr@1"] == pytest.approx(9 / 4)
+    assert evaluate.spread(draws[:1])["hr@1"] == 0
+    mean = evaluate.mean_over_seeds(draws)
+    assert mean.per_user["hr@1"].tolist() == [2, 4, 12] and mean.metrics["hr@1"] == 18 / 4
+    assert mean.diagnostics == {"draw": 1}

@@ -6,6 +6,7 @@ one is better, and a resumed run then goes back in time; hence the union of two 
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,11 +61,15 @@ def set_aside(folder: Path) -> tuple[int, ...]:
     damaged = []
     for path in sorted(folder.glob("*/metrics/metrics")):
         step = path.parent.parent
+        if not step.name.isdigit():  # set aside before
+            continue
         try:
             json.loads(path.read_text())
         except ValueError:
             damaged.append(int(step.name))
-            step.rename(folder / f"damaged-{step.name}")
+            aside = folder / f"damaged-{step.name}"
+            shutil.rmtree(aside, ignore_errors=True)  # of an earlier kill at the same step
+            step.rename(aside)
     return tuple(sorted(damaged, reverse=True))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.models.base import Aux, Head, Model, Variables
-from jaxrec_diff.training import loop, optim, order, parallel, state, step
+from jaxrec_diff.training import checkpoint, loop, optim, order, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
 DATA = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -61,6 +61,68 @@ def test_best_is_kept_although_it_is_old(tmp_path):
 
 def test_patience_counts_evaluations(tmp_path):
     assert fit(tmp_path, patience=2).steps == 32
+
+
+def test_start_order_and_noise_have_streams_of_their_own(tmp_path):
+    seen: dict[str, list] = {"start": [], "order": [], "noise": []}
+
+    def record(stream, key):
+        told = lambda data: seen[stream].append(tuple(data.tolist()))  # noqa: E731
+        jax.debug.callback(told, jax.random.key_data(key))
+
+    plain = toy()
+
+    def init(key, batch):
+        record("start", key)
+        return plain.init(key, batch)
+
+    def loss(params, state, key, batch):
+        record("noise", key)
+        return plain.loss(params, state, key, batch)
+
+    def order_of(key):
+        record("order", key)
+        return order.permutation(key, 64, 8)
+
+    loop.fit(
+        lambda axis: plain._replace(init=init, loss=loss),
+        DATA,
+        lambda data, index, row, key: data[index],
+        64,
+        TrainConfig(batch_size=8, num_epochs=3, patience=0),
+        lambda params, state: (0.5, {}),
+        seed=1,
+        folder=tmp_path,
+        mesh=parallel.make_mesh(jax.devices()[:1]),
+        order_of=order_of,
+    )
+    jax.effects_barrier()
+    (start,) = set(seen["start"])
+    orders, noises = set(seen["order"]), set(seen["noise"])
+    assert (len(orders), len(noises)) == (3, 24)
+    # nor is one stream made of the keys that another is folded from
+    root = jax.random.wrap_key_data(np.array(start, np.uint32))
+    folded = {tuple(jax.random.key_data(jax.random.fold_in(root, i)).tolist()) for i in range(30)}
+    assert not folded & orders and not folded & noises and not orders & noises
+    assert start not in orders | noises
+
+
+def test_unreadable_metrics_are_set_aside_newest_first(tmp_path):
+    def write(number, text):
+        path = tmp_path / str(number) / "metrics" / "metrics"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+
+    for number, text in ((8, "junk"), (16, "{}"), (24, "junk"), (100, "junk")):
+        write(number, text)
+    assert checkpoint.set_aside(tmp_path) == (100, 24, 8)
+    kept = {"16", "damaged-8", "damaged-24", "damaged-100"}
+    assert {folder.name for folder in tmp_path.iterdir()} == kept
+    # those that were set aside before are no checkpoints, and may be damaged again
+    assert checkpoint.set_aside(tmp_path) == ()
+    write(24, "junk again")
+    assert checkpoint.set_aside(tmp_path) == (24,)
+    assert (tmp_path / "damaged-24" / "metrics" / "metrics").read_text() == "junk again"
 
 
 def test_evaluations_come_after_every_few_epochs_and_at_the_end(tmp_path):
