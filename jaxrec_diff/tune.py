@@ -120,7 +120,7 @@ def summary(study: optuna.Study, chosen: Plan) -> dict[str, Any]:
     return {
         "model": prepared.name,
         "dataset": prepared.dataset.name,
-        "metric": f"valid/{prepared.experiment.eval.metric}",
+        "metric": _metric(prepared),
         "seed": prepared.experiment.seed,
         "trials": trials,
         "preset": str(best_path(chosen.workdir)) if trials[:1] and _complete(trials[0]) else None,
@@ -142,6 +142,13 @@ def table(found: dict[str, Any]) -> str:
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     lines += [f"  {letter} {name}" for letter, name in zip(head[4:], fields, strict=True)]
     return "\n".join(lines)
+
+
+def _metric(prepared: experiments.Prepared) -> str:
+    """What trials are judged by: of a generator, the recommender that is trained at the end."""
+    experiment = prepared.experiment
+    last = experiment.backbone if experiments.generates(prepared) else experiment
+    return f"valid/{last.eval.metric}"
 
 
 def _complete(row: dict[str, Any]) -> bool:
@@ -239,7 +246,7 @@ def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, say: Say) -> No
     """Trains a trial and tells the study how it went."""
     number, base = trial.number, chosen.prepared
     folder = chosen.workdir / "trials" / _folder(trial)
-    metric = f"valid/{base.experiment.eval.metric}"
+    metric = _metric(base)
     values = "  ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
     say(f"trial {number}: {values}")
 

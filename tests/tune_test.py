@@ -183,13 +183,13 @@ def test_the_test_split_is_not_looked_at_and_the_preset_trains_the_same(
     tmp_path, monkeypatch, capsys
 ):
     seen = []
-    real = experiments._evaluator
+    real = experiments._split  # whatever is evaluated comes from here
 
-    def evaluator(prepared, model, split, *args, **named):
+    def split_of(prepared, split, rules):
         seen.append(split)
-        return real(prepared, model, split, *args, **named)
+        return real(prepared, split, rules)
 
-    monkeypatch.setattr(experiments, "_evaluator", evaluator)
+    monkeypatch.setattr(experiments, "_split", split_of)
     flags = ["--model=mf", *SMALL, "--eval.track-test=true"]
     folder = tmp_path / "search"
     assert cli.main(["tune", *flags, f"--workdir={folder}", "--trials=2", "--json"]) == 0
@@ -343,3 +343,13 @@ def test_a_trial_that_is_ended_leaves_a_whole_folder(tmp_path):
     for one, other in zip(*kept, strict=True):
         assert one["loss"] == other["loss"] and one["valid/hr@10"] == other["valid/hr@10"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(("name", "metric"), [("diffuasr", "hr@20"), ("ddrm", "recall@20")])
+def test_trials_are_judged_by_what_is_trained_last(name, metric, tmp_path):
+    flags = [flag for flag in SMALL if "width" not in flag] + ["--backbone.train.batch-size=32"]
+    flags += ["--data.prefix-len=2"] if name == "diffuasr" else []
+    experiment = config.parse(config.preset(name, "synthetic").experiment, flags)
+    chosen = tune.plan(name, experiment, "synthetic", tmp_path)
+    assert experiment.eval.metric == "recall@20"
+    assert tune.summary(optuna.create_study(), chosen)["metric"] == f"valid/{metric}"
