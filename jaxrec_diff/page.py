@@ -28,9 +28,15 @@ pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px
   overflow-x: auto; font-size: .8rem; }
 details > summary { cursor: pointer; color: var(--soft); }
 .hit { font-weight: 700; text-decoration: underline; text-underline-offset: 2px; }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; }
-  h2, figure, table { break-inside: avoid; } h2 { break-after: avoid; }
-  pre { white-space: pre-wrap; } .scroll { overflow: visible; } }
+@media (max-width: 36rem) { .stack tr:first-child { display: none; }
+  .stack tr { display: block; padding: .4rem 0; border-bottom: 1px solid var(--line); }
+  .stack td { display: block; text-align: left; white-space: normal; border: 0; padding: .1rem 0; }
+  .stack td[data-what]::before { content: attr(data-what) ": "; color: var(--soft); } }
+@page { size: A4; margin: 14mm; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; }
+  h2 { break-after: avoid; margin-top: 1.25rem; } figure, tr, pre { break-inside: avoid; }
+  .side { flex-wrap: nowrap; } .side > div { flex: 1 1 0; min-width: 0; }
+  figure svg { max-height: 9cm; } pre { white-space: pre-wrap; } .scroll { overflow: visible; } }
 """
 
 

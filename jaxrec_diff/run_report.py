@@ -311,6 +311,7 @@ def _examples(restored: experiments.Restored) -> str:
     lines = ["<tr><th>user</th>" + "".join(f"<th class=text>{h}</th>" for h in heads) + "</tr>"]
     for row in range(len(place)):
         history = names(rows.items[rows.start[row] : rows.end[row]])
+        last = ", ".join(history[-_SHOWN_HISTORY:])
         truth = names(rows.items[rows.end[row] : rows.stop[row]])
         more = "… " if len(history) > _SHOWN_HISTORY else ""
         shown = ", ".join(
@@ -319,11 +320,12 @@ def _examples(restored: experiments.Restored) -> str:
         )
         lines.append(
             f"<tr><td>{escape(str(dataset.user_ids[users[row]]))}</td>"
-            f"<td class=text>{more}{escape(', '.join(history[-_SHOWN_HISTORY:]))}</td>"
-            f"<td class=text>{shown}</td><td class=text>{escape(', '.join(truth))}</td></tr>"
+            f'<td class=text data-what="history">{more}{escape(last)}</td>'
+            f'<td class=text data-what="recommended">{shown}</td>'
+            f'<td class=text data-what="truth">{escape(", ".join(truth))}</td></tr>'
         )
     return (
-        f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+        f'<div class="scroll"><table class="stack">{"".join(lines)}</table></div>'
         f"<p class=soft>The {_LIST} best items of each; the truth is underlined where it is among "
         "them. Users are spread evenly over the test split, not picked.</p>"
     )

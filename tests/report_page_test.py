@@ -174,6 +174,7 @@ def test_a_browser_shows_it(html, tmp_path, width):
         "<script>addEventListener('load', () => { const box = e => e.getBoundingClientRect();"
         "const s = [...document.querySelectorAll('svg')].map(box);"
         "document.title = JSON.stringify({n: s.filter(b => b.width > 150 && b.height > 80).length,"
+        "users: (e => e.scrollWidth <= e.clientWidth)(document.querySelector('.stack').parentNode),"
         "wide: document.documentElement.scrollWidth, window: innerWidth}); });</script>"
     )
     page = tmp_path / "page.html"
@@ -189,5 +190,20 @@ def test_a_browser_shows_it(html, tmp_path, width):
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in run.stderr
     seen = json.loads(re.search(r"<title>(\{.*?\})</title>", run.stdout)[1])
-    assert seen["n"] == 8
+    assert seen["n"] == 8 and seen["users"]
     assert seen["wide"] <= seen["window"] <= width
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
+def test_it_is_printed_on_few_pages(html, tmp_path):
+    """Curves stand side by side on paper; without that, a page goes to each heading."""
+    paper = tmp_path / "report.pdf"
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={paper}", f"file://{html}",
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    found = paper.read_bytes()
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b", found)) <= 5
+    box = re.search(rb"/MediaBox\s*\[\s*0 0 ([\d.]+) ([\d.]+)", found)
+    assert [round(float(side)) for side in box.groups()] in ([595, 842], [596, 842])  # A4
