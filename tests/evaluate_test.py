@@ -319,3 +319,32 @@ def test_draws_have_keys_of_their_own_and_are_averaged():
     mean = evaluate.mean_over_seeds(draws)
     assert mean.per_user["hr@1"].tolist() == [2, 4, 12] and mean.metrics["hr@1"] == 18 / 4
     assert mean.diagnostics == {"draw": 1}
+
+
+@pytest.mark.parametrize("trained_only", [False, True])
+def test_lists_are_taken_apart_by_what_was_trained(trained_only):
+    # Item j is everybody's j-th choice of 30, so that lists of 20 hold 1 to 20.
+    model = fixed(-np.arange(30.0)[:, None], lambda query: jnp.ones((query.seq.shape[0], 1)))
+    counts = np.ones(30, np.int64)
+    counts[[2, 19, 20]] = 0  # items 3, 20 and 21
+    answers = np.array([3, 4, 25, 20], np.int32)
+    place = np.arange(4)
+    slices = Slices(answers, place, place, place + 1)
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    rules = Rules(mask_seen=False, trained_only=trained_only)
+    split = evaluate.put(
+        slices, slices, lambda rows, index: batches.queries(rows, index, max_len=1), mesh, rules
+    )
+    config = EvalConfig(ks=(3,), metric="hr@3", batch_size=3)
+    run = evaluate.evaluator(model, split, mesh, config, rules, counts)
+    found = run({}, (), jax.random.key(0))
+    everything, trained = [1, 0, 0, 0], [0, 1, 0, 0]  # of the first three, 1 2 3 or 1 2 4
+    assert found.per_user["hr@3"].tolist() == (trained if trained_only else everything)
+    other = found.diagnostics["all_items" if trained_only else "trained_items"]
+    assert other["hr@3"] == 0.25
+    assert found.diagnostics["untrained_items"] == 3
+    assert found.diagnostics["untrained_top20"] == (0 if trained_only else 2 / 20)
+    # among 20 are 3, 4 and 20; without 3, 20 and 21 there are 4 and no 25
+    assert found.diagnostics["hits_untrained"] == pytest.approx(0 if trained_only else 2 / 3)
+    assert found.diagnostics["distinct_items"] == 20
+    assert found.diagnostics["coverage@20"] == pytest.approx(20 / 30)
