@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxrec_diff import config, evaluate, experiments, models
+from jaxrec_diff import evaluate, experiments, models
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.state import averaged
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--few", type=int, nargs="+", default=[4, 2, 1])
     options = parser.parse_args()
-    name, source, stored = config.read_config(options.workdir)
+    name, source, stored = experiments.read_config(options.workdir)
     stored = replace(stored, devices=1, eval=replace(stored.eval, protocol="official"))
     prepared = experiments.prepare(name, stored, source)
     like = experiments._abstract_state(prepared, experiments.build(prepared))
