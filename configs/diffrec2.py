@@ -6,6 +6,10 @@ No code was released, and all settings of the Amazon and MovieLens files are our
 and the noised place make 50. Every run reports both ways to recommend: the figures of
 `--model.inference`, and the other way under `diagnostics` ("full" or "efficient").
 
+The paper's two losses train the network that recommends by a squared error only; these files add
+the cross entropy of its estimate (`ce_weight`), start from small embeddings (`out_norm`) and are of
+a size that trains on a CPU. Here: Beauty NDCG@10 1.99 % (popularity .53), ML-1M 4.27 (.93).
+
 `--model.history-blind=true` is the variant whose reverse steps do not pay for the history again.
 """
 
@@ -19,11 +23,11 @@ from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _FULL_SIZE = Experiment(
-    model=DiffRec2Config(),
+    model=DiffRec2Config(width=64, num_blocks=2, out_norm=False, ce_weight=1.0),
     data=DataConfig(max_len=49),
     train=TrainConfig(
-        batch_size=512, learning_rate=1e-3, schedule="step", decay_epochs=100, clip_norm=1.0,
-        num_epochs=500, eval_every=10, patience=10,
+        batch_size=128, learning_rate=1e-3, schedule="step", decay_epochs=100, clip_norm=1.0,
+        num_epochs=500, eval_every=2, patience=10,
     ),
     eval=EvalConfig(metric="ndcg@10", protocol="official"),
 )  # fmt: skip
