@@ -187,7 +187,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains to early stopping in `workdir` and returns what `results.json` holds.
 
-    A workdir of the same settings is continued, a finished one only reported.
+    A workdir of the same settings is continued; a finished one is only reported, unless more epochs
+    are asked for than it was trained for.
 
     Raises:
       ValueError: if the workdir belongs to other settings or other data.
@@ -197,8 +198,11 @@ def train(
     check_workdir(prepared, workdir)
     finished = workdir / "results.json"
     if finished.exists():
-        say(f"{workdir} is finished; its results:")
-        return _read_json(finished)
+        stored = _read_json(finished)
+        asked = prepared.experiment.train.num_epochs
+        if generates(prepared) or asked <= stored.get("num_epochs", asked):
+            say(f"{workdir} is finished; its results:")
+            return stored
     started = time.time()
     fitted = fit(prepared, workdir, say=say, on_progress=on_progress)
     final = _with_exports(prepared, workdir)
@@ -747,6 +751,7 @@ def _results(
         "best_valid": fitted.best_score,
         "best_step": fitted.best_step,
         "steps": fitted.steps,
+        "num_epochs": experiment.train.num_epochs,
         "examples_per_second": fitted.examples_per_second,
         "train_seconds": fitted.train_seconds,
         "wall_seconds": wall_seconds,

@@ -1,6 +1,7 @@
 """The commands from flags to files, on data small enough for a test."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -53,6 +54,18 @@ def test_a_finished_run_is_reported_not_repeated(workdir, capsys):
     assert cli.main(["train", "--model=dimerec", f"--workdir={workdir}", *flags]) == 0
     assert "is finished" in capsys.readouterr().out
     assert (workdir / "results.json").read_bytes() == before
+
+
+def test_a_finished_run_goes_on_to_more_epochs(workdir, tmp_path):
+    longer = shutil.copytree(workdir, tmp_path / "longer")
+    found = []
+    for folder in (longer, tmp_path / "at-once"):
+        flags = [f"--workdir={folder}", *SMALL, "--train.num-epochs=3"]
+        assert cli.main(["train", "--model=dimerec", *flags]) == 0
+        results = json.loads((folder / "results.json").read_text())
+        found.append([results[name] for name in ("steps", "best_step", "best_valid", "metrics")])
+    assert found[0] == found[1]
+    assert found[0][0] > json.loads((workdir / "results.json").read_text())["steps"]
 
 
 def test_json_is_all_that_stdout_holds(workdir, capsys):
