@@ -104,7 +104,7 @@ def test_examples_show_the_newest_history_and_the_answers(html, clicks_run):
     for user, cells in rows:
         history, _, answers = (
             re.sub(r"<.*?>|… ", "", cell).split(", ")
-            for cell in re.findall(r"<td class=text>(.*?)</td>", cells)
+            for cell in re.findall(r"<td class=text[^>]*>(.*?)</td>", cells)
         )
         assert (history, answers) == truth[user]
 
