@@ -83,12 +83,7 @@ def evaluate(
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    if not (folder / "config.json").exists():
-        raise ValueError(f"{folder} holds no config.json; name a workdir that was trained")
-    name, source, experiment = experiments.read_config(folder)
-    experiment = config.parse(experiment, _flags(settings))
-    prepared = experiments.prepare(name, experiment, data or source)
-    experiments.check_vocabulary(prepared, folder)
+    prepared = experiments.reopen(folder, _flags(settings), data)
     return experiments.evaluation(prepared, folder, split)[0]
 
 

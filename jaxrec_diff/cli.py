@@ -25,6 +25,7 @@ from jaxrec_diff.terminal import (
     quiet_start,
     refuse,
     split_flags,
+    trained_workdir,
     wrapped,
 )
 
@@ -198,17 +199,10 @@ def _evaluate(argv: list[str]) -> int:
         print(EVALUATE_USAGE)
         return 0
     bare = flags.bare
-    if "workdir" not in bare:
-        return refuse("name a trained workdir: --workdir=DIR")
     split = bare.get("split", "test")
-    workdir = Path(bare["workdir"])
-    if not (workdir / "config.json").exists():
-        return refuse(f"{workdir} holds no config.json; name a workdir that bin/train made")
+    workdir = trained_workdir(flags)
     quiet_start()
     from jaxrec_diff import experiments, report
-
-    name, source, experiment = experiments.read_config(workdir)
-    from jaxrec_diff import config
 
     dotted = list(flags.dotted)
     for flag, field in (
@@ -219,19 +213,18 @@ def _evaluate(argv: list[str]) -> int:
     ):
         if flag in bare:
             dotted.append(f"--{field}={bare[flag]}")
-    experiment = config.parse(experiment, dotted)
-    prepared = experiments.prepare(name, experiment, bare.get("data", source))
+    prepared = experiments.reopen(workdir, dotted, bare.get("data"))
     prepared = prepared._replace(command=" ".join(["bin/evaluate", *argv]))
-    experiments.check_vocabulary(prepared, workdir)
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
     results, found = experiments.evaluation(prepared, workdir, split)
     report.write_json(output, results)
     with muted(flags.switches):
         _show(results)
-        if experiment.eval.seeds > 1:
+        seeds = prepared.experiment.eval.seeds
+        if seeds > 1:
             shown = ("hr@10", "hr@20", "ndcg@10", "ndcg@20")
             spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
-            print(wrapped(f"deviation over {experiment.eval.seeds} draws of the sampler: {spread}"))
+            print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
         if "per-user" in bare:
             slices = {"valid": prepared.dataset.valid, "test": prepared.dataset.test}[split]
             experiments.write_per_user(prepared, slices, split, found, Path(bare["per-user"]))

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -940,6 +940,25 @@ def read_config(workdir: Path) -> tuple[str, str, Experiment]:
     """
     name, source, preset = config.read(workdir / "config.json")
     return name, source, preset.experiment
+
+
+def reopen(workdir: Path, flags: Sequence[str] = (), data: str | None = None) -> Prepared:
+    """The run of a workdir, ready for its checkpoints.
+
+    Args:
+      workdir: what training left.
+      flags: dotted flags over its settings.
+      data: where the interactions are now, if they were moved.
+
+    Raises:
+      ValueError: if there is no run, on settings that do not fit it, or on other data.
+    """
+    if not (workdir / "config.json").exists():
+        raise ValueError(f"{workdir} holds no config.json; name a workdir that bin/train made")
+    name, source, experiment = read_config(workdir)
+    prepared = prepare(name, config.parse(experiment, list(flags)), data or source)
+    check_vocabulary(prepared, workdir)
+    return prepared
 
 
 def check_vocabulary(prepared: Prepared, workdir: Path) -> None:

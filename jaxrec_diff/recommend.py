@@ -143,17 +143,12 @@ def load(
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    if not (folder / "config.json").exists():
-        raise ValueError(f"{folder} holds no config.json; name a workdir that bin/train made")
-    name, source, experiment = experiments.read_config(folder)
     dotted = list(flags)
     if sampler is not None:
         dotted.append(f"--model.sampler.kind={sampler}")
     if sampler_steps is not None:
         dotted.append(f"--model.sampler.steps={sampler_steps}")
-    experiment = config.parse(experiment, dotted)
-    prepared = experiments.prepare(name, experiment, data or source)
-    experiments.check_vocabulary(prepared, folder)
+    prepared = experiments.reopen(folder, dotted, data)
     return of(
         experiments.restore(prepared, folder),
         k=k,

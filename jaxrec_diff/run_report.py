@@ -50,9 +50,7 @@ def write(workdir: Path, prepared: experiments.Prepared | None = None) -> Path:
         raise ValueError("the report needs matplotlib: pip install 'jaxrec-diff[report]'")
     run = compare.read(workdir)
     if prepared is None:
-        name, source, experiment = experiments.read_config(workdir)
-        prepared = experiments.prepare(name, experiment, source)
-        experiments.check_vocabulary(prepared, workdir)
+        prepared = experiments.reopen(workdir)
     restored = experiments.honest(experiments.restore(prepared, workdir))
     results = run.results
     metric = results["selected_by"].split()[-1]

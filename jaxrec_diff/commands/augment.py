@@ -64,10 +64,8 @@ def run(argv: list[str]) -> int:
     from jaxrec_diff import augment, config, experiments
     from jaxrec_diff.training.state import averaged
 
-    name, source, experiment = experiments.read_config(workdir)
-    experiment = config.parse(experiment, flags.dotted)
-    prepared = experiments.prepare(name, experiment, flags.bare.get("data", source))
-    experiments.check_vocabulary(prepared, workdir)
+    prepared = experiments.reopen(workdir, flags.dotted, flags.bare.get("data"))
+    experiment = prepared.experiment
     made, train = experiments.generator_of(prepared, workdir)
     profiles = prepared.dataset.profiles
     assert profiles is not None  # a generator was trained on users

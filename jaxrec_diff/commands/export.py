@@ -54,9 +54,8 @@ def run(argv: list[str]) -> int:
     except ImportError:
         return refuse("the export needs flatbuffers: pip install 'jaxrec-diff[export]'")
     quiet_start()
-    from jaxrec_diff import config, experiments, serving
+    from jaxrec_diff import experiments, serving
 
-    name, source, experiment = experiments.read_config(workdir)
     dotted = list(flags.dotted)
     for flag, field in (
         ("sampler", "model.sampler.kind"),
@@ -64,9 +63,7 @@ def run(argv: list[str]) -> int:
     ):
         if flag in flags.bare:
             dotted.append(f"--{field}={flags.bare[flag]}")
-    experiment = config.parse(experiment, dotted)
-    prepared = experiments.prepare(name, experiment, flags.bare.get("data", source))
-    experiments.check_vocabulary(prepared, workdir)
+    prepared = experiments.reopen(workdir, dotted, flags.bare.get("data"))
     sizes = serving.export(
         experiments.restore(prepared, workdir),
         output,
