@@ -96,11 +96,11 @@ class Prefixes(NamedTuple):
 
 
 class Walks(NamedTuple):
-    """A training batch of whole training sequences."""
+    """A training batch of whole training sequences; in several lengths, as in `Sequences`."""
 
-    seq: jax.Array  # i32[B, L]
+    seq: jax.Array | tuple[jax.Array, ...]  # i32[B, L]
     first: jax.Array  # i32[B], place of the first item that is not generated
-    negative: jax.Array  # i32[B, L], for every place an item that is not the user's
+    negative: jax.Array | tuple[jax.Array, ...]  # i32[B, L], an item that is not the user's
     weight: jax.Array  # f32[B], 0 on padding rows
     row: jax.Array  # i32[B], place in the global batch; keys the noise
 
@@ -119,7 +119,7 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
     Args:
       encode: (i32[B_k, L_k], rows of `rest`...) -> arrays [B_k, ...].
       seq: i32[B, L], or a tuple of i32[B_k, L_k] (`Sequences.seq`).
-      rest: arrays [B, ...] that are cut alike.
+      rest: arrays [B, ...] that are cut alike, or tuples that are cut already.
 
     Returns:
       What `encode` returns, its rows in the order of the batch.
@@ -132,9 +132,9 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
     if not isinstance(seq, tuple):
         return encode(seq, *rest)
     out, first = [], 0
-    for part in seq:
+    for k, part in enumerate(seq):
         rows = slice(first, first + part.shape[0])
-        out.append(encode(part, *(jax.tree.map(lambda x, rows=rows: x[rows], r) for r in rest)))
+        out.append(encode(part, *(r[k] if isinstance(r, tuple) else r[rows] for r in rest)))
         first = rows.stop
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
 

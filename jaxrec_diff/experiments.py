@@ -162,7 +162,7 @@ def feed_of(prepared: Prepared) -> feeds.Feed:
     # batches drawn by themselves hold any number of histories of a length; one that is larger than
     # the data is about to be refused
     in_strata = experiment.train.epoch_sampler == "perm" and batch_size <= fed.num_examples
-    if system.several_lengths and in_strata:
+    if system.several_lengths(experiment.model) and in_strata:
         return feeds.by_length(kind, dataset, experiment.data, batch_size, devices)
     return fed
 

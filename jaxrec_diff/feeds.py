@@ -28,7 +28,6 @@ from jaxrec_diff.batches import (
     Interactions,
     Pairs,
     Prefixes,
-    Sequences,
     Shared,
     Slices,
     Walks,
@@ -109,12 +108,8 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
       ValueError: if the data has no users and the kind needs them.
     """
     if kind in ("sequences", "windows"):
-        return _sequences(_of_kind(kind, dataset, config), config)
-    if dataset.profiles is None:
-        raise ValueError(
-            f"{dataset.name} holds histories without users; this model needs a table of users and "
-            "items"
-        )
+        return _fed(_cut_sequences(kind, dataset, config), dataset, config)
+    profiles = _profiles(dataset)
     if dataset.shown is not None and kind not in OF_HISTORIES:
         raise ValueError(
             f"{dataset.name} has generated items ahead of its sequences, which mean nothing to a "
@@ -127,24 +122,48 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
         "walks": _walks,
         "prefixes": _prefixes,
     }[kind]
-    return cut(dataset, dataset.profiles, config)
+    return cut(dataset, profiles, config)
 
 
-def _sequences(dataset: Dataset, config: DataConfig) -> Feed:
-    def example(train, index, row, key):
+def _profiles(dataset: Dataset) -> Slices:
+    if dataset.profiles is None:
+        raise ValueError(
+            f"{dataset.name} holds histories without users; this model needs a table of users and "
+            "items"
+        )
+    return dataset.profiles
+
+
+class _Cut(NamedTuple):
+    """Examples that are cut from histories, at any length."""
+
+    train: Any  # arrays on the host
+    spans: Slices  # of every example, the history that it is cut from
+    pick: Callable[[Any, Any], Any]
+    """(train, rows) -> the same with these examples alone."""
+    example: Callable[..., Any]
+    """(train, index i32[B], row i32[B], key, length) -> example."""
+    apart: tuple[str, ...]
+    """Fields of an example that have a column a place."""
+
+
+def _cut_sequences(kind: Kind, dataset: Dataset, config: DataConfig) -> _Cut:
+    def example(train, index, row, key, length):
         del key
-        return batches.sequences(train, index, max_len=config.max_len, row=row)
+        return batches.sequences(train, index, max_len=length, row=row)
+
+    train = _of_kind(kind, dataset, config).train
+    return _Cut(train, train, batches.pick, example, ("seq",))
+
+
+def _fed(cut: _Cut, dataset: Dataset, config: DataConfig) -> Feed:
+    """All examples at the longest length."""
 
     def query(rows, index):
         return batches.queries(rows, index, max_len=config.max_len)
 
-    return Feed(
-        dataset.train,
-        len(dataset.train.start),
-        example,
-        shown(dataset),
-        query,
-    )
+    example = partial(cut.example, length=config.max_len)
+    return Feed(cut.train, len(cut.spans.start), example, shown(dataset), query)
 
 
 def by_length(
@@ -157,25 +176,24 @@ def by_length(
     grouped by length, one compilation a group. What a length leaves out is padding and nothing
     else; whether that changes a number is the model's to say.
     """
-    dataset = _of_kind(kind, dataset, config)
-    lengths = bucket_lengths(dataset.train, config)
-    bucket = _bucket(dataset.train, lengths)
-    by_bucket = np.argsort(bucket, kind="stable")
-    train = dataset.train._replace(
-        **{name: getattr(dataset.train, name)[by_bucket] for name in ("start", "end", "stop")}
-    )
+    if kind == "walks":
+        cut = _cut_walks(dataset, _profiles(dataset), config)
+    else:
+        cut = _cut_sequences(kind, dataset, config)
+    lengths = bucket_lengths(cut.spans, config)
+    bucket = _bucket(cut.spans, lengths)
+    train = cut.pick(cut.train, np.argsort(bucket, kind="stable"))
     sizes = tuple(np.bincount(bucket, minlength=len(lengths)).tolist())
     slots = [c // devices for c in order.capacities(sizes, batch_size, devices)]
     edges = np.append(0, np.cumsum(slots))
     base = np.append(0, np.cumsum(order.capacities(sizes, batch_size, 1)))
 
-    def cut(rows, index, length):
+    def query(rows, index, length):
         return batches.queries(rows, index, max_len=length)
 
     def example(train, index, row, key):
-        del key
         if index.shape[0] % edges[-1]:  # not a batch of `order`: a few rows to initialise from
-            return batches.sequences(train, index, max_len=config.max_len, row=row)
+            return cut.example(train, index, row, key, config.max_len)
         index = index.reshape(-1, edges[-1])
         device, slot = jnp.divmod(row.reshape(-1, edges[-1]), edges[-1])
         parts = []
@@ -185,28 +203,36 @@ def by_length(
             # that noise does not depend on the number of devices.
             place = base[k] + (slot[:, own] - edges[k]) * devices + device[:, own]
             parts.append(
-                batches.sequences(
-                    train, index[:, own].reshape(-1), max_len=length, row=place.reshape(-1)
-                )
+                cut.example(train, index[:, own].reshape(-1), place.reshape(-1), key, length)
             )
-        columns = list(zip(*parts, strict=True))[1:]
-        rest: Any = (None if c[0] is None else jnp.concatenate(c) for c in columns)
-        return Sequences(tuple(part.seq for part in parts), *rest)
+        return _joined(parts, cut.apart)
 
     def grouped(slices):
         found = _bucket(slices, lengths)
         return tuple(
-            Group(np.flatnonzero(found == k).astype(np.int32), partial(cut, length=length))
+            Group(np.flatnonzero(found == k).astype(np.int32), partial(query, length=length))
             for k, length in enumerate(lengths)
             if (found == k).any()
         )
 
-    return _sequences(dataset, config)._replace(
+    return _fed(cut, dataset, config)._replace(
         train=train,
         example=example,
         order=lambda key: order.stratified(key, sizes, batch_size, devices),
         groups={split: grouped(rows) for split, rows in shown(dataset).items()},
     )
+
+
+def _joined(parts: list[Any], apart: tuple[str, ...]) -> Any:
+    """One example of examples of several lengths, whose fields `apart` become tuples."""
+    columns: dict[str, Any] = {}
+    for name in parts[0]._fields:
+        column = [getattr(part, name) for part in parts]
+        if name in apart:
+            columns[name] = tuple(column)
+        else:
+            columns[name] = None if column[0] is None else jnp.concatenate(column)
+    return type(parts[0])(**columns)
 
 
 def _of_kind(kind: Kind, dataset: Dataset, config: DataConfig) -> Dataset:
@@ -280,37 +306,43 @@ def _prefixes(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
 
 
 def _walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    return _fed(_cut_walks(dataset, profiles, config), dataset, config)
+
+
+def _cut_walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> _Cut:
     # A generated item may be drawn as a negative: the user's are those of the raw history.
     raw = chosen(profiles)
     owned, offsets = _owned(raw, dataset.num_items)
     user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
     train = Walked(profiles, user, owned, offsets)
 
-    def example(train, index, row, key):
+    def example(train, index, row, key, length):
         real = index >= 0
         user = jnp.asarray(train.user)[jnp.maximum(index, 0)]
         start, end = (jnp.asarray(part)[user] for part in train.profiles[1:3])
-        seq = batches.window(jnp.asarray(train.profiles.items), start, end, config.max_len)
+        seq = batches.window(jnp.asarray(train.profiles.items), start, end, length)
         offsets = jnp.asarray(train.offsets)
-        first = batches.generated(train.profiles, start, end, config.max_len)
+        first = batches.generated(train.profiles, start, end, length)
         first = jnp.zeros_like(user) if first is None else first
-        places = jnp.arange(config.max_len)
         negative = jax.vmap(
             lambda place: unowned(
                 jax.random.fold_in(key, place), row, train.owned, offsets[user],
                 offsets[user + 1], dataset.num_items,
             ),
             out_axes=1,
-        )(places)  # fmt: skip
+        )(jnp.arange(length))  # fmt: skip
         # a user who has everything prefers nothing
         weight = (real & (negative[:, 0] <= dataset.num_items)).astype(jnp.float32)
         negative = jnp.minimum(negative, dataset.num_items)
         return Walks(seq, first, negative, weight, row)
 
-    def query(rows, index):
-        return batches.queries(rows, index, max_len=config.max_len)
-
-    return Feed(train, len(user), example, shown(dataset), query)
+    return _Cut(
+        train,
+        batches.pick(profiles, user),
+        lambda train, rows: train._replace(user=train.user[rows]),
+        example,
+        ("seq", "negative"),
+    )
 
 
 def _interactions(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:

@@ -40,8 +40,9 @@ class System(NamedTuple):
     "items" f32[I, D], "clusters" i32[I]."""
     spared: Callable[[Any], bool] = lambda config: False
     """Whether settings do without what the system `needs`."""
-    several_lengths: bool = False
-    """Whether `seq` may be a tuple of batches of different lengths (`batches.over_lengths`)."""
+    several_lengths: Callable[[Any], bool] = lambda config: False
+    """Whether settings let `seq` be a tuple of batches of different lengths
+    (`batches.over_lengths`)."""
     reader: Callable[..., Reader] | None = None
     """config, DataSpec, exports -> the trained network as a function of embedded items."""
     check: Callable[..., None] | None = None
@@ -61,6 +62,12 @@ _HISTORIES_COMPETE = Rules(mask_seen=False, trained_only=False)
 # The released scripts rank all items but those of the splits before, and divide by all users.
 _DIFFREC_SCRIPT = Rules(mask_seen=True, trained_only=False, all_users=True, decimals=4)
 
+
+def _always(config: Any) -> bool:
+    del config
+    return True
+
+
 SYSTEMS: dict[type, System] = {
     dreamrec.DreamRecConfig: System(dreamrec.build, _DREAMREC_SCRIPT),
     dimerec.DimeRecConfig: System(dimerec.build, _DREAMREC_SCRIPT),
@@ -68,7 +75,7 @@ SYSTEMS: dict[type, System] = {
     lightgcn.LightGCNConfig: System(
         lightgcn.build, _MATRIX_SCRIPT, "pairs", lightgcn.export, _TABLES
     ),
-    diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE, several_lengths=True),
+    diffrec2.DiffRec2Config: System(diffrec2.build, _HISTORIES_COMPETE, several_lengths=_always),
     diffrec.DiffRecConfig: System(diffrec.build, _DIFFREC_SCRIPT, "interactions"),
     ldiffrec.LDiffRecConfig: System(
         ldiffrec.build,
@@ -83,14 +90,14 @@ SYSTEMS: dict[type, System] = {
         lambda config: "user_pairs" if config.triples == "user" else "pairs",
         needs=(("users",), ("items",)),
     ),
-    diffurec.DiffuRecConfig: System(diffurec.build, _HISTORIES_COMPETE, several_lengths=True),
+    diffurec.DiffuRecConfig: System(diffurec.build, _HISTORIES_COMPETE, several_lengths=_always),
     sasrec.SASRecConfig: System(
         sasrec.build,
         _HISTORIES_COMPETE,
         "windows",
         sasrec.export,
         ("items",),
-        several_lengths=True,
+        several_lengths=_always,
         reader=sasrec.reader,
     ),
     bert4rec.Bert4RecConfig: System(
@@ -99,6 +106,7 @@ SYSTEMS: dict[type, System] = {
         "walks",
         bert4rec.export,
         ("items",),
+        several_lengths=lambda config: config.pad_key_mask,
         reader=bert4rec.reader,
     ),
     # It generates; its points are ranked for the items that came before held-out users' histories.

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import losses, noise, validation
+from jaxrec_diff import batches, losses, noise, validation
+from jaxrec_diff.batches import Walks
 from jaxrec_diff.models.base import (
     Aux,
     DataSpec,
@@ -124,7 +125,11 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """BERT4Rec as four pure functions, on `Walks`."""
+    """BERT4Rec as four pure functions, on `Walks`.
+
+    Sequences may come in several lengths where attention passes over padding, and only there: other
+    places then see nothing of it.
+    """
     del protocol
     net = Bert4RecNet(spec.num_items, spec.max_len, config)
     mask_id = spec.num_items + 1
@@ -133,7 +138,8 @@ def build(
         return net.apply({"params": params}, *args, method=method, **kwargs)
 
     def init(key, example):
-        return Variables(net.init(key, example.seq, method="encode")["params"], state=())
+        seq = example.seq[0] if isinstance(example.seq, tuple) else example.seq
+        return Variables(net.init(key, seq, method="encode")["params"], state=())
 
     def encode_with_dropout(params, key, seq, row):
         def one(seq, key):
@@ -143,15 +149,24 @@ def build(
 
     def loss(params, state, key, example):
         k_mask, k_encoder = jax.random.split(key)
-        shown, labelled = masked(config, k_mask, example, mask_id)
-        features = encode_with_dropout(params, k_encoder, shown, example.row)
-        weight = labelled * example.weight[:, None]
-        value = binary(features, params["items"], example.seq, example.negative, weight, axis_name)
+
+        def encode(*walk):
+            walk = Walks(*walk)
+            shown, labelled = masked(config, k_mask, walk, mask_id)
+            features = encode_with_dropout(params, k_encoder, shown, walk.row)
+            out = features, walk.seq, walk.negative, labelled * walk.weight[:, None]
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+        features, label, negative, weight = batches.over_lengths(encode, *example)
+        value = binary(features, params["items"], label, negative, weight, axis_name)
         return value, Aux(state, {"loss": value})
 
     def sample(params, state, key, query):
         del state, key
-        asked, place = with_mask(query.seq, mask_id)
+        seq = query.seq
+        if seq.shape[1] < spec.max_len:  # histories of a shorter length keep their oldest item
+            seq = jnp.pad(seq, ((0, 0), (0, 1)))
+        asked, place = with_mask(seq, mask_id)
         return call(params, "encode", asked, place)
 
     def head(params, state):
@@ -207,11 +222,11 @@ def binary(
     """Mean of -log sigmoid(f . e_label) plus mean of -log(1 - sigmoid(f . e_negative)), f32[].
 
     Args:
-      features: f32[B, L, D].
-      items: f32[.., D] rows.
-      label: i32[B, L].
-      negative: i32[B, L].
-      weight: f32[B, L], 0 where nothing is to be found.
+      features: f32[..., D].
+      items: f32[I + 2, D] rows.
+      label: i32[...].
+      negative: i32[...].
+      weight: f32[...], 0 where nothing is to be found.
     """
     positive = jnp.sum(features * items[label], axis=-1)
     other = jnp.sum(features * items[negative], axis=-1)

@@ -1,5 +1,7 @@
 """BERT4Rec against the released encoder filled by formula, and what is masked."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +104,34 @@ def test_what_is_drawn_for_a_row_does_not_depend_on_the_batch():
     part = bert4rec.masked(CONFIG, KEY, jax.tree.map(lambda leaf: leaf[2:4], batch), 7)
     for a, b in zip(whole, part, strict=True):
         np.testing.assert_array_equal(a[2:4], b)
+
+
+def test_several_lengths_are_one_batch():
+    # everything is masked and nothing dropped: only what is drawn at a place could differ
+    config = Bert4RecConfig(width=4, dropout_rate=0.0, last_share=1.0, init_scale=1.0)
+    model = bert4rec.build(config, SPEC)
+    batch = walk([[1, 2, 0, 0, 0], [3, 4, 0, 0, 0], [5, 6, 1, 2, 0]], first=[0, 1, 0])
+    batch = batch._replace(negative=jnp.arange(15).reshape(3, 5) % 6 + 1)
+    params, _ = model.init(KEY, batch)
+    cut = batch._replace(
+        seq=(batch.seq[:2, :2], batch.seq[2:]),
+        negative=(batch.negative[:2, :2], batch.negative[2:]),
+    )
+    (whole, _), (parts, _) = (model.loss(params, (), KEY, each) for each in (batch, cut))
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+
+def test_a_shorter_query_keeps_its_oldest_item():
+    model = bert4rec.build(replace(CONFIG, pad_key_mask=True), SPEC)
+    params, _ = model.init(KEY, walk([[1, 2, 3, 0, 0]]))
+    params = dict(params) | {"items": params["items"] * 50}  # far enough apart to be seen
+    rows = jnp.arange(1)
+    short, padded, without = (
+        model.sample(params, (), KEY, SequenceQuery(jnp.array(seq), rows))
+        for seq in ([[1, 2, 3]], [[1, 2, 3, 0, 0]], [[2, 3, 0, 0, 0]])
+    )
+    np.testing.assert_allclose(short, padded, rtol=1e-5)
+    assert np.abs(short - without).max() > 1e-3
 
 
 def test_export_is_read_back_and_moves_with_the_points():
