@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import time
@@ -33,8 +34,7 @@ from jaxrec_diff import (
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data import Dataset, load, optimum, views
 from jaxrec_diff.models.base import DataSpec, Model
-from jaxrec_diff.training import loop, parallel, stages
-from jaxrec_diff.training.checkpoint import abstract
+from jaxrec_diff.training import checkpoint, loop, parallel, stages
 from jaxrec_diff.training.optim import make
 from jaxrec_diff.training.state import TrainState, averaged, create
 
@@ -544,10 +544,11 @@ def generator_of(prepared: Prepared, workdir: Path) -> Generating:
     """The trained generator of a workdir.
 
     Raises:
-      ValueError: if the run has none, or not yet.
+      ValueError: if the run has none, or has not finished its training.
     """
     if not generates(prepared):
         raise ValueError(f"{workdir} holds a {prepared.name}, which generates no items")
+    _check_phases(prepared, workdir)
     arrays = _read_arrays(stages.export_path(workdir, _BACKBONE))
     viewed = _viewed(prepared._replace(exports=arrays))
     folder = stages.export_path(workdir, _GENERATOR).parent / "checkpoints"
@@ -562,13 +563,41 @@ def _raw(prepared: Prepared) -> batches.Slices:
 
 
 def _with_exports(prepared: Prepared, workdir: Path) -> Prepared:
-    """The run with what its earlier phases left in the workdir."""
+    """The run with what its earlier phases left in the workdir.
+
+    Raises:
+      ValueError: if one of them is not finished.
+    """
     if prepared.experiment.backbone is None:
         return prepared
+    _check_phases(prepared, workdir)
     if generates(prepared):
         arrays = _read_arrays(stages.export_path(workdir, _GENERATOR))
         return _later(prepared, arrays["prefix"])
     return prepared._replace(exports=_read_arrays(stages.export_path(workdir, _BACKBONE)))
+
+
+def _check_phases(prepared: Prepared, workdir: Path) -> None:
+    """Refuses a run whose earlier phases are not finished: what follows has nothing to start from.
+
+    Raises:
+      ValueError: naming the phase, how far it got and the command that goes on.
+    """
+    phases = [(_BACKBONE, _earlier(prepared))]
+    if generates(prepared):
+        phases.append((_GENERATOR, _viewed(prepared)))
+    for phase, run in phases:
+        path = stages.export_path(workdir, phase)
+        if path.exists():
+            continue
+        at = checkpoint.newest(path.parent / "checkpoints")
+        total = loop.num_updates(run.experiment.train, feed_of(run).num_examples)
+        got = f"stands at update {at:,} of at most {total:,}" if at else "has saved no update yet"
+        settings = f"--preset={workdir / 'config.json'}"
+        more = shlex.join([f"--model={prepared.name}", settings, f"--workdir={workdir}"])
+        raise ValueError(
+            f"{workdir} is not finished: its {phase}, {run.name}, {got}; bin/train {more} goes on"
+        )
 
 
 # What DDRM's released MF, LightGCN and SGL call their tables.
@@ -890,7 +919,7 @@ def _abstract_state(prepared: Prepared, model: Model):
         return create(variables, optimizer, ema_decay=experiment.train.ema_decay)
 
     replicated = jax.sharding.NamedSharding(prepared.mesh, jax.sharding.PartitionSpec())
-    return abstract(jax.eval_shape(initial), replicated)
+    return checkpoint.abstract(jax.eval_shape(initial), replicated)
 
 
 def open_workdir(prepared: Prepared, workdir: Path) -> None:

@@ -1,6 +1,9 @@
 """From a recommender over generated items to the recommender again, and what the items are like."""
 
 import json
+import re
+import shlex
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -211,6 +214,58 @@ def test_a_stopped_augmentation_goes_on_and_other_settings_are_refused(
     assert "begun with other settings" in capsys.readouterr().err
     assert main([*words, f"--output={again}"]) == 0
     assert asked == [80] and again.read_bytes() == once.read_bytes()
+
+
+class Killed(Exception):
+    """Stands in for a signal that cannot be caught."""
+
+
+@pytest.mark.parametrize("phase", ["backbone", "generator"])
+def test_a_run_that_has_no_trained_generator_is_refused(phase, tmp_path, capsys):
+    folder, output = tmp_path / "half run", tmp_path / "longer.csv"
+    asked = config.parse(config.preset("diffuasr", "synthetic").experiment, [*DATA, *SMALL])
+    prepared = experiments.prepare("diffuasr", asked, "synthetic")
+
+    def kill(progress):
+        # the first epoch is logged after its checkpoint was written
+        if progress.phase == phase and progress.kind == "epoch":
+            raise Killed
+
+    with pytest.raises(Killed):
+        experiments.train(prepared, folder, say=lambda text: None, on_progress=kill)
+    before = sorted(tmp_path.rglob("*"))
+    augmented = ["augment", f"--workdir={folder}", f"--output={output}", "--quiet"]
+    name = {"backbone": "sasrec", "generator": "diffuasr"}[phase]
+    for words in (
+        [*augmented, "--force"],
+        ["evaluate", f"--workdir={folder}"],
+        ["recommend", f"--workdir={folder}", f"--output={tmp_path / 'top.csv'}"],
+    ):
+        capsys.readouterr()
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        found = re.fullmatch(
+            rf"error: .*half run is not finished: its {phase}, {name}, stands at update (\d+) "
+            r"of at most (\d+); (bin/train .*) goes on\n",
+            said,
+        )
+        assert found and 2 * int(found[1]) == int(found[2]) > 0, said
+        assert sorted(tmp_path.rglob("*")) == before
+    if phase == "backbone":
+        return
+    # the command that was named does go on
+    _, *words = shlex.split(found[3])
+    assert main(["train", *words, "--quiet"]) == 0
+    assert main(augmented) == 0 and output.exists()
+
+
+def test_a_generator_that_is_not_begun_is_refused(workdir, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder)
+    shutil.rmtree(folder / "stages" / "generator")
+    assert main(["augment", f"--workdir={folder}", f"--output={tmp_path / 'longer.csv'}"]) == 2
+    assert "its generator, diffuasr, has saved no update yet; bin/train" in capsys.readouterr().err
+    assert not list(tmp_path.glob("longer*"))
 
 
 def test_few_items_alone_get_more(workdir, tmp_path):

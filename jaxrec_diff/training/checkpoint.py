@@ -126,6 +126,11 @@ def restore_best(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainS
         return None
 
 
+def newest(folder: Path) -> int:
+    """The newest step that is saved in a folder, or 0; arrays are not looked at."""
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
+
+
 def drop(checkpoints: ocp.CheckpointManager, steps: tuple[int, ...]) -> None:
     """Deletes damaged checkpoints, so that their steps can be written again."""
     for step in steps:

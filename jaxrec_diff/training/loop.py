@@ -108,9 +108,8 @@ def fit(
       Stopped: after `stop_asked`.
     """
     check(config, num_examples, mesh)
-    left = config.epoch_sampler == "whole" and num_examples % config.batch_size > 0
-    per_epoch = num_examples // config.batch_size + left
-    total = per_epoch * config.num_epochs
+    total = num_updates(config, num_examples)
+    per_epoch = total // config.num_epochs
     root = jax.random.key(seed)
     k_init, k_order, k_noise = (jax.random.fold_in(root, i) for i in range(3))
     optimizer = make(config, total)
@@ -229,6 +228,12 @@ def check(config: TrainConfig, num_examples: int, mesh: jax.sharding.Mesh) -> No
             f"train.batch_size={config.batch_size} does not divide over {mesh.size} devices; "
             f"{near} does"
         )
+
+
+def num_updates(config: TrainConfig, num_examples: int) -> int:
+    """Updates of a training that is not stopped early."""
+    left = config.epoch_sampler == "whole" and num_examples % config.batch_size > 0
+    return (num_examples // config.batch_size + left) * config.num_epochs
 
 
 def _exhausted(config: TrainConfig, counters: _Counters) -> bool:
