@@ -91,9 +91,11 @@ class DiffuASRConfig:
     """gamma."""
     drop_rate: float = 0.1
     """Chance that training drops the condition (classifier_free only)."""
-    classifier_target: Literal["item", "softmax", "all"] = "item"
-    """log sigmoid of the first item's score, its log softmax over the catalogue, or the mean of
-    log sigmoid over all items of S."""
+    classifier_target: Literal["item", "softmax", "all", "bpr", "cond"] = "item"
+    """What is raised of the recommender's answer f to M points. item: log sigmoid of the first
+    item's score; softmax: its log softmax over the catalogue; all: the mean of log sigmoid over the
+    items of S; bpr: the same of each score minus that of an item drawn from outside S; cond: minus
+    the mean square of f - c, c the pooled rows of S. The released code lacks softmax."""
     classifier_on: Literal["x0_hat", "xt"] = "x0_hat"
     """Where the recommender, which was trained on clean rows, is asked."""
     pool: Literal["mean", "sum"] = "mean"
@@ -185,14 +187,15 @@ class Generator(NamedTuple):
     points: Callable[[Any, Any, jax.Array, Any], jax.Array]
     """params, state, key, query -> f32[B, M, d], in the space of the rows."""
     head: Callable[[Any, Any], Head]
-    log_prob: Callable[[Any, Any, jax.Array, jax.Array], jax.Array]
-    """params, state, points f32[B, M, d], seq i32[B, L] -> f32[B]: what the recommender thinks of
-    the first item of S behind the points."""
+    log_prob: Callable[[Any, Any, jax.Array, Any, jax.Array], jax.Array]
+    """params, state, key, query, points f32[B, M, d] -> f32[B]: what the recommender thinks of S
+    behind the points, by `classifier_target`; the key is that of `points`, for its draws."""
 
 
 def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None = None) -> Generator:
     """The parts of `build`, with points as they come out of the reverse path."""
     official, length = config.compat == "official", spec.prefix_len
+    classified = config.guidance == "classifier"
     check(config, spec, frozenset(spec.exports) | ({"reader"} if spec.reader else set()))
     table = _standardised(spec) if config.items == "frozen" else None
     width = config.width if table is None else table.rows.shape[1]
@@ -222,7 +225,7 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
             state["spread"] = _spread(params["items"])
         else:
             state["items"] = jnp.asarray(table.rows)
-        if config.guidance == "classifier":
+        if classified:
             assert spec.reader is not None  # `check` looked
             state["reader"] = jax.tree.map(jnp.asarray, spec.reader.params)
         return Variables(params, state)
@@ -230,10 +233,14 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
     def rows_of(params, state):
         return params["items"] if table is None else state["items"]
 
-    def condition(rows, seq):
+    def pooled(vectors, seq):
+        """f32[B, L, d] at the places of S -> f32[B, d]."""
         real = (seq > 0)[..., None]
-        total = jnp.sum(jnp.where(real, rows[seq], 0.0), axis=1)
+        total = jnp.sum(jnp.where(real, vectors, 0.0), axis=1)
         return total if config.pool == "sum" else total / jnp.maximum(real.sum(axis=1), 1)
+
+    def condition(rows, seq):
+        return pooled(rows[seq], seq)
 
     def apply(params, x, t, cond, keys=None):
         t = jnp.broadcast_to(t, x.shape[:1])
@@ -248,44 +255,40 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         with_cond, without = jnp.split(apply(params, x, t, cond, keys), 2)
         return (1.0 + config.guidance_weight) * with_cond - config.guidance_weight * without
 
-    def log_prob(state, rows, target):
-        """f32[B, M, d] -> f32[B]: what the recommender makes of `target` i32[B, n] behind x."""
+    def log_prob(state, rows, key, query, *, last=False):
+        """What the classifier makes of points, f32[B, M, d] -> f32[B]; a query or an example."""
+        seq, kind = query.seq, config.classifier_target
+        reader, back = spec.reader, _Affine(0.0, 1.0) if table is None else table.back
+        assert reader is not None  # `check` looked
+        target = seq if kind in ("all", "bpr") else _one(seq, last)
+        real, wanted = target > 0, back(rows[target])
+        if kind == "bpr":
+            other = strangers(key, query.row, seq, spec.num_items)
+            real = real & (other <= spec.num_items)
+            wanted = wanted - back(rows[jnp.minimum(other, spec.num_items)])
 
         def of(x):
-            shift, scale = (0.0, 1.0) if table is None else (table.mean, table.scale)
-            assert spec.reader is not None  # `check` looked
-            found = spec.reader.read(state["reader"], shift + scale * x)
-            logits = jnp.einsum("bd,bnd->bn", found, shift + scale * rows[target])
-            if config.classifier_target == "softmax":
-                everything = found @ (shift + scale * rows[1:]).T
-                return logits[:, 0] - jax.nn.logsumexp(everything, axis=-1)
-            real = target > 0
+            found = reader.read(state["reader"], back(x))
+            if kind == "cond":
+                return -losses.mse(found, pooled(back(rows[seq]), seq))
+            logits = jnp.einsum("bd,bnd->bn", found, wanted)
+            if kind == "softmax":
+                return logits[:, 0] - jax.nn.logsumexp(found @ back(rows[1:]).T, axis=-1)
             each = jnp.where(real, jax.nn.log_sigmoid(logits), 0.0)
             return each.sum(axis=-1) / jnp.maximum(real.sum(axis=-1), 1)
 
         return of
 
-    def wanted(seq, last=False):
-        """The items that a classifier is asked about, i32[B, n]."""
-        if config.classifier_target == "all":
-            return seq
-        if not last:
-            return seq[:, :1]
-        place = jnp.maximum((seq > 0).sum(axis=-1) - 1, 0)
-        return jnp.take_along_axis(seq, place[:, None], axis=1)
-
-    def released(params, state, rows, seq, x, t, cond, keys=None, *, last=False):
-        """The noise as the released code has it, in training and in sampling."""
+    def released(params, x, t, cond, asked, keys=None):
+        """The noise as the released code has it, in training and in sampling; `asked` is the
+        classifier, or None."""
         if config.guidance == "classifier_free":
             return extrapolated(params, x, t, cond, keys)
         out = apply(params, x, t, cond, keys)
-        if config.guidance == "none":
-            return out
-        asked = log_prob(state, rows, wanted(seq, last))
-        return out + released_correction(asked, x, config.guidance_weight)
+        return out if asked is None else out + released_correction(asked, x, config.guidance_weight)
 
     def loss(params, state, key, example):
-        k_t, k_eps, k_drop, k_net = jax.random.split(key, 4)
+        k_t, k_eps, k_drop, k_net, k_other = jax.random.split(key, 5)
         rows = rows_of(params, state)
         x0, cond = rows[example.prefix], condition(rows, example.seq)
         t = timesteps.antithetic_rows(k_t, example.row, config.num_steps)
@@ -293,7 +296,8 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         xt = forward.q_sample(tables, x0, t, eps)
         keys = noise.row_keys(k_net, example.row) if config.dropout_rate > 0 else None
         if official:
-            out = released(params, state, rows, example.seq, xt, t, cond, keys)
+            asked = log_prob(state, rows, k_other, example) if classified else None
+            out = released(params, xt, t, cond, asked, keys)
         else:
             if config.guidance == "classifier_free":
                 keep = noise.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
@@ -315,13 +319,15 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         value = losses.weighted_mean(each, example.weight, axis_name)
         return value, Aux(state, {"loss": value} | metrics)
 
-    def denoiser(params, state, query):
+    def denoiser(params, state, key, query):
         rows = rows_of(params, state)
         cond = condition(rows, query.seq)
+        # the released code shows the classifier a history backwards
+        asked = log_prob(state, rows, key, query, last=official) if classified else None
 
         def predict(x, t):
             if official:
-                return released(params, state, rows, query.seq, x, t, cond, last=True)
+                return released(params, x, t, cond, asked)
             if config.guidance == "classifier_free" and config.guidance_weight != 0:
                 return extrapolated(params, x, t, cond)
             return apply(params, x, t, cond)
@@ -330,25 +336,25 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
             signal, level = tables.signal[t], tables.noise[t]
             return forward.to_x0_eps(predict(xt, t), xt, signal, level, config.predict)[0]
 
-        if official or config.guidance != "classifier" or config.guidance_weight == 0:
+        if official or asked is None or config.guidance_weight == 0:
             return denoise
-        asked = log_prob(state, rows, wanted(query.seq))
         return guidance.classifier(
             denoise, asked, tables, config.guidance_weight, on=config.classifier_on
         )
 
     def points(params, state, key, query):
-        k_start, k_steps = jax.random.split(key)
+        k_start, k_steps, k_other = jax.random.split(key, 3)
         shape = (length, width)
         start = noise.normal(k_start, query.row, shape)
         draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
-        return samplers.run(steps, denoiser(params, state, query), start, draw)
+        return samplers.run(steps, denoiser(params, state, k_other, query), start, draw)
 
     def head(params, state):
         return Head(_unit(rows_of(params, state)[1:]))
 
-    def likelihood(params, state, points, seq):
-        return log_prob(state, rows_of(params, state), wanted(seq))(points)
+    def likelihood(params, state, key, query, points):
+        k_other = jax.random.split(key, 3)[2]
+        return log_prob(state, rows_of(params, state), k_other, query)(points)
 
     return Generator(init, loss, points, head, likelihood)
 
@@ -365,12 +371,57 @@ def released_correction(
     return jax.lax.stop_gradient(_OFFICIAL_SCALE * weight * gradient)
 
 
+def strangers(key: jax.Array, row: jax.Array, seq: jax.Array, num_items: int) -> jax.Array:
+    """For every place of a history an item that is not in it, uniformly: i32[B, L].
+
+    With the n distinct items s_1 < s_2 < ... of the history and r uniform in [0, I - n), the r-th
+    item that is not among them is r + 1 + #{i : s_i - i <= r}.
+
+    Args:
+      key: of the draws.
+      row: i32[B], folded into the key, so that a row's items do not depend on the batch.
+      seq: i32[B, L] histories; 0 is no item.
+      num_items: I.
+
+    Returns:
+      items in [1, I]; beyond I where the history has every item.
+    """
+    length = seq.shape[1]
+    beyond = 2 * num_items + length  # sorts last and counts for no r
+    ordered = jnp.sort(jnp.where(seq > 0, seq, beyond), axis=1)
+    again = jnp.pad(ordered[:, 1:] == ordered[:, :-1], ((0, 0), (1, 0)))
+    ordered = jnp.sort(jnp.where(again, beyond, ordered), axis=1)
+    skipped = ordered - 1 - jnp.arange(length)  # s_i - i, rising
+    free = num_items - (ordered < beyond).sum(axis=1)
+
+    def draw(key, skipped, free):
+        r = jax.random.randint(key, (length,), 0, jnp.maximum(free, 1), jnp.int32)
+        return r + 1 + jnp.searchsorted(skipped, r, side="right").astype(jnp.int32)
+
+    return jax.vmap(draw)(noise.row_keys(key, row), skipped, free)
+
+
+def _one(seq: jax.Array, last: bool) -> jax.Array:
+    """The first or the last item of a history, i32[B, 1]."""
+    place = jnp.maximum((seq > 0).sum(axis=-1, keepdims=True) - 1, 0) if last else 0
+    return jnp.take_along_axis(seq, jnp.broadcast_to(place, (len(seq), 1)), axis=1)
+
+
+class _Affine(NamedTuple):
+    """The way from standardised rows back to the recommender's: shift + scale row."""
+
+    shift: Any  # f32[D], or 0
+    scale: Any  # f32
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.shift + self.scale * x
+
+
 class _Table(NamedTuple):
-    """Rows of unit variance, f32[I + 1, D], and the way back: mean + scale row."""
+    """Rows of unit variance, f32[I + 1, D], and the way back."""
 
     rows: np.ndarray
-    mean: np.ndarray  # f32[D]
-    scale: np.float32
+    back: _Affine
 
 
 def _standardised(spec: DataSpec) -> _Table:
@@ -381,7 +432,7 @@ def _standardised(spec: DataSpec) -> _Table:
     mean = known.mean(axis=0)
     scale = np.sqrt(np.mean(known.var(axis=0)))
     rows = np.concatenate([np.zeros((1, items.shape[1])), (items - mean) / scale])
-    return _Table(rows.astype(np.float32), mean.astype(np.float32), np.float32(scale))
+    return _Table(rows.astype(np.float32), _Affine(mean.astype(np.float32), np.float32(scale)))
 
 
 def check(config: DiffuASRConfig, spec: DataSpec, given: frozenset[str]) -> None:

@@ -1,5 +1,8 @@
 """DiffuASR against formulas, and what its guidance and its frozen rows are for."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,9 +161,124 @@ def test_guidance_raises_what_the_recommender_thinks_of_the_next_item(on):
             config(guidance="classifier", guidance_weight=weight, classifier_on=on)
         )
         points = made.points(params, extra, KEY, QUERY)  # the same noise
-        means.append(np.asarray(made.log_prob(params, extra, points, SEQ)))
+        means.append(np.asarray(made.log_prob(params, extra, KEY, QUERY, points)))
     assert (means[1] >= means[0] - 1e-6).all()
     assert means[1].mean() > means[0].mean() + 1e-3
+
+
+def outsiders(key, row, seq):
+    """For every place an item that is not in the history, from the list of all of those."""
+    free = [item for item in range(1, ITEMS + 1) if item not in seq]
+    drawn = jax.random.randint(jax.random.fold_in(key, row), (len(seq),), 0, len(free))
+    return [free[i] for i in drawn]
+
+
+@pytest.mark.parametrize("pool", ["mean", "sum"])
+@pytest.mark.parametrize("target", ["item", "softmax", "all", "bpr", "cond"])
+def test_what_the_recommender_is_asked_is_that_of_a_plain_loop(target, pool):
+    settings = config(guidance="classifier", classifier_target=target, pool=pool)
+    made, params, extra = started(settings)
+    points = np.random.default_rng(0).normal(size=(3, LENGTH, 4))
+    rows = ROWS.astype(np.float64)
+    scale = math.sqrt(sum(rows[:, d].var() for d in range(4)) / 4)
+    log_sigmoid = lambda z: -math.log1p(math.exp(-z))
+    k_other = jax.random.split(KEY, 3)[2]
+    expected = []
+    for b in range(3):
+        f = [sum(0.02 * (rows[:, d].mean() + scale * points[b, m, d]) for m in range(LENGTH))
+             for d in range(4)]  # fmt: skip
+        score = lambda item, f=f: sum(f[d] * rows[item - 1, d] for d in range(4))
+        history = [item for item in SEQ[b].tolist() if item]
+        if target == "item":
+            value = log_sigmoid(score(history[0]))
+        elif target == "softmax":
+            value = score(history[0]) - math.log(
+                sum(math.exp(score(item)) for item in range(1, ITEMS + 1))
+            )
+        elif target == "all":
+            value = sum(log_sigmoid(score(item)) for item in history) / len(history)
+        elif target == "bpr":
+            others = outsiders(k_other, b, SEQ[b].tolist())
+            pairs = list(zip(history, others, strict=False))
+            value = sum(log_sigmoid(score(i) - score(j)) for i, j in pairs) / len(pairs)
+        else:
+            count = len(history) if pool == "mean" else 1
+            c = [sum(rows[item - 1, d] for item in history) / count for d in range(4)]
+            value = -sum((f[d] - c[d]) ** 2 for d in range(4)) / 4
+        expected.append(value)
+    found = made.log_prob(params, extra, KEY, QUERY, jnp.asarray(points, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("compat", ["paper", "official"])
+@pytest.mark.parametrize("target", ["bpr", "cond"])
+def test_questions_about_the_whole_history_do_not_depend_on_the_batch(target, compat):
+    settings = config(
+        guidance="classifier", classifier_target=target, compat=compat, guidance_weight=0.3
+    )
+    made, params, extra = started(settings)
+    whole = made.points(params, extra, KEY, QUERY)
+    for row in range(3):
+        alone = made.points(params, extra, KEY, jax.tree.map(lambda x, b=row: x[b : b + 1], QUERY))
+        np.testing.assert_allclose(alone[0], whole[row], rtol=1e-4, atol=1e-4)
+    plain, *_ = started(dataclasses.replace(settings, guidance_weight=0.0))
+    assert np.abs(plain.points(params, extra, KEY, QUERY) - whole).max() > 1e-4
+    value, aux = made.loss(params, extra, KEY, BATCH)
+    unguided, _ = plain.loss(params, extra, KEY, BATCH)
+    assert np.isfinite(value) and (abs(value - unguided) > 1e-7) == (compat == "official")
+
+
+@pytest.mark.parametrize("target", ["all", "bpr", "cond"])
+def test_guidance_raises_what_is_asked_of_the_whole_history(target):
+    # an untrained network's estimate of x_0 is of unit size, that of the noise makes x_0 explode
+    settings = config(
+        guidance="classifier", guidance_weight=1.0, classifier_target=target, predict="x0",
+        classifier_on="xt",
+    )  # fmt: skip
+    guided, params, extra = started(settings)
+    plain, *_ = started(dataclasses.replace(settings, guidance_weight=0.0))
+    before, after = (
+        np.asarray(
+            guided.log_prob(params, extra, KEY, QUERY, made.points(params, extra, KEY, QUERY))
+        )
+        for made in (plain, guided)
+    )
+    assert (after > before).all(), (before, after)
+
+
+@pytest.mark.parametrize("compat", ["paper", "official"])
+def test_the_released_code_asks_about_the_wrong_end_of_a_history(compat):
+    settings = config(
+        guidance="classifier", guidance_weight=100.0 if compat == "official" else 1.0,
+        compat=compat, classifier_on="xt", predict="x0",
+    )  # fmt: skip
+    made, params, extra = started(settings)
+    points = {
+        name: made.points(params, extra, KEY, QUERY._replace(seq=jnp.array([seq] * 3)))
+        for name, seq in (
+            ("plain", [7, 1, 2, 9, 0]), ("first", [1, 7, 2, 9, 0]), ("last", [7, 1, 9, 2, 0]),
+        )
+    }  # fmt: skip
+    # the condition knows no order; what is asked about does
+    moved = {name: np.abs(points[name] - points["plain"]).max() for name in ("first", "last")}
+    asked, other = ("last", "first") if compat == "official" else ("first", "last")
+    assert moved[asked] > 1e-3 and moved[other] < moved[asked] / 20, moved
+
+
+def test_strangers_are_drawn_evenly_from_what_a_history_lacks():
+    seq = jnp.array([[3, 4, 3, 0], [1, 12, 0, 0], [0, 0, 0, 0]])
+    found = diffuasr.strangers(KEY, jnp.array([7, 2, 9]), seq, ITEMS)
+    for b, row in enumerate((7, 2, 9)):
+        assert found[b].tolist() == outsiders(KEY, row, seq[b].tolist())
+    many = np.asarray(
+        diffuasr.strangers(KEY, jnp.arange(2000), jnp.tile(seq[:1], (2000, 1)), ITEMS)
+    )
+    counts = np.bincount(many.reshape(-1), minlength=ITEMS + 1)
+    assert counts[[0, 3, 4]].sum() == 0
+    np.testing.assert_allclose(counts[[1, 2, *range(5, 13)]] / 8000, 0.1, atol=0.015)
+    # a history with everything leaves nothing to compare with
+    everything = jnp.arange(1, 4)[None]
+    assert (np.asarray(diffuasr.strangers(KEY, jnp.arange(1), everything, 3)) > 3).all()
 
 
 def test_released_guidance_acts_in_the_loss_as_well():
