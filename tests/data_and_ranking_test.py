@@ -292,6 +292,20 @@ def test_k_core_and_repeats_against_loops():
     assert filters.apply(again, DataConfig(dedup_adjacent=True))[0].times.tolist() == [0, 1, 3]
 
 
+def test_recent_keeps_the_last_of_every_user_against_a_loop():
+    rng = np.random.default_rng(1)
+    table = Columns(rng.integers(0, 9, 80), rng.integers(0, 30, 80), None, np.arange(80))
+    kept, seen = [], Counter()
+    for place in reversed(range(80)):
+        seen[table.users[place]] += 1
+        if seen[table.users[place]] <= 4:
+            kept.append(place)
+    assert 9 < len(kept) < 80
+    got, log = filters.apply(table, DataConfig(recent=4))
+    assert got.times.tolist() == kept[::-1] and log[-1]["filter"] == "data.recent=4"
+    assert len(filters.apply(table, DataConfig(recent=99))[0].users) == 80
+
+
 ROWS = [("u1", "x", 5, 3), ("u1", "y", 4, 1), ("u2", "x", 1, 9), ("u1", "z", 3, 2),
         ("u2", "y", 2, 8), ("u2", "z", 5, 7)]  # fmt: skip
 

@@ -53,7 +53,8 @@ def load(source: str, config: DataConfig) -> Dataset:
 
 
 def _filtered(config: DataConfig) -> bool:
-    return config.dedup_adjacent or config.user_core > 1 or config.item_core > 1
+    cores = config.user_core > 1 or config.item_core > 1
+    return config.dedup_adjacent or cores or config.recent > 0
 
 
 def _from_table(

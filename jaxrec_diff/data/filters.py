@@ -50,6 +50,8 @@ def apply(columns: Columns, config: DataConfig) -> tuple[Columns, list[dict]]:
     if config.user_core > 1 or config.item_core > 1:
         name = f"the core filter (user-core {config.user_core}, item-core {config.item_core})"
         columns = step(name, k_core(columns, config.user_core, config.item_core), "lower it")
+    if config.recent:
+        columns = step(f"data.recent={config.recent}", _recent(columns, config.recent), "")
     return columns, log
 
 
@@ -64,6 +66,16 @@ def k_core(columns: Columns, user_core: int, item_core: int) -> Columns:
         columns = take(columns, keep)
         if not len(columns.users):
             return columns
+
+
+def _recent(columns: Columns, count: int) -> Columns:
+    """The last `count` rows of every user."""
+    _, user = np.unique(columns.users, return_inverse=True)
+    order = np.argsort(user, kind="stable")
+    ends = np.cumsum(np.bincount(user))
+    keep = np.empty(len(order), bool)
+    keep[order] = np.arange(len(order)) >= (ends - count)[user[order]]
+    return take(columns, keep)
 
 
 def _dedup(columns: Columns, which: str) -> Columns:
