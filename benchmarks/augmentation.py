@@ -1,16 +1,17 @@
 """What generated items are worth to a recommender that is trained on them.
 
     python benchmarks/augmentation.py --data=$JAXREC_DATA/amazon-beauty/interactions.parquet \\
-        --out=runs/augmentation --seeds=3 --name=beauty-augmentation
-    python benchmarks/augmentation.py --data=synthetic --out=runs/aug --seeds=1 --name=try \\
+        --out=runs/augmentation --name=beauty-augmentation
+    python benchmarks/augmentation.py --data=synthetic --out=runs/aug --seeds 0 --name=try \\
         --train.num-epochs=20 --backbone.train.num-epochs=10
 
 Trains {sasrec, bert4rec} on {none, random, random_seq, asrep, diffuasr_cg, diffuasr_cf} and writes
 `benchmarks/results/NAME.json`: HR and NDCG of all, short, medium and long users, among all items
 and among 101 with fixed negatives, means and deviations over seeds, and the items' quality. Every
 copy of the data is judged on the same users and the same candidates. Dotted flags are those of
-`bin/train --model=diffuasr`. A part that is finished is not run again. `--methods diffuasr_cf
-diffuasr_cg diffuasr_unguided diffuasr_mlp` is the ablation of guidance and of SU-Net.
+`bin/train --model=diffuasr`. The file is written after every cell, seed by seed, and a part that
+is finished is not run again. `--methods diffuasr_cf diffuasr_cg diffuasr_unguided diffuasr_mlp` is
+the ablation of guidance and of SU-Net.
 """
 
 import argparse
@@ -112,10 +113,14 @@ def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags:
     return results | {"generated": augment.quality(prefix, profiles, counts)}
 
 
+def mean_of(cells: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([cell[name] for cell in cells]))
+
+
 def summed(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and deviation of every figure over seeds."""
     first = cells[0]
-    out = {}
+    out: dict[str, Any] = {"seeds": len(cells), "train_seconds": mean_of(cells, "train_seconds")}
     for protocol, groups in first["groups"].items():
         out[protocol] = {}
         for group in groups:
@@ -129,7 +134,7 @@ def summed(cells: list[dict[str, Any]]) -> dict[str, Any]:
             }
     generated = [cell["generated"] for cell in cells if "generated" in cell]
     if generated:
-        out["generated"] = {k: float(np.mean([g[k] for g in generated])) for k in generated[0]}
+        out["generated"] = {name: mean_of(generated, name) for name in generated[0]}
     return out
 
 
@@ -151,31 +156,30 @@ def main() -> None:
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--out", type=Path, default=Path("runs/augmentation"))
     parser.add_argument("--name", required=True, help="of the results file")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--backbones", nargs="+", default=BACKBONES, choices=BACKBONES)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices={*METHODS, *GENERATORS})
     options, flags = parser.parse_known_args()
-    started, found, last = time.time(), {}, None
-    for backbone in options.backbones:
-        for method in options.methods:
-            cells = []
-            for seed in range(options.seeds):
+    started, cells, path = time.time(), {}, RESULTS / f"{options.name}.json"
+    RESULTS.mkdir(exist_ok=True)
+    for seed in options.seeds:
+        for backbone in options.backbones:
+            for method in options.methods:
                 say(f"== {backbone} {method} seed {seed}")
                 last = run(backbone, method, options.data, seed, options.out, flags)
-                cells.append(last)
-            found[f"{backbone} {method}"] = summed(cells)
-    kept = ("device", "platform", "versions", "commit", "data_hash", "dataset")
-    results = {
-        "command": " ".join(["python", *sys.argv]),
-        "seeds": options.seeds,
-        "wall_seconds": time.time() - started,
-    } | {name: last[name] for name in kept}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{options.name}.json"
-    path.write_text(json.dumps(results | {"cells": found}, indent=1) + "\n")
+                cells.setdefault(f"{backbone} {method}", []).append(last)
+                kept = ("device", "platform", "versions", "commit", "data_hash", "dataset")
+                results = {
+                    "command": " ".join(["python", *sys.argv]),
+                    "seeds": options.seeds,
+                    "wall_seconds": time.time() - started,
+                    **{name: last[name] for name in kept},
+                    "cells": {name: summed(found) for name, found in cells.items()},
+                }
+                path.write_text(json.dumps(results, indent=1) + "\n")
     for protocol in ("full", "among_101"):
         for metric in ("hr@10", "ndcg@10"):
-            say(table(found, protocol, metric))
+            say(table(results["cells"], protocol, metric))
     say(f"figures are in {path}")
 
 
