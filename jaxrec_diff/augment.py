@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,16 @@ import numpy as np
 from jaxrec_diff import batches, ranking
 from jaxrec_diff.batches import Slices
 from jaxrec_diff.models.base import Model
+
+
+class Rounding(NamedTuple):
+    """Which items a place may take, beside the nearest."""
+
+    dedup: bool = False  # an item once in a user's M: the oldest place chooses first
+    exclude_seen: bool = False  # none of the items that a user is conditioned on
+
+
+NEAREST = Rounding()
 
 
 def prefixes(
@@ -23,12 +33,13 @@ def prefixes(
     max_len: int,
     batch_size: int = 1024,
     first: int = 0,
+    rounding: Rounding = NEAREST,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Chunks (first user, i32[b, M]) of generated items, user by user.
 
     A user's noise is keyed by the user's number, so items do not depend on the batch. Points are
     rounded to the item of the largest cosine, ties to the lowest id, a chunk of the catalogue at a
-    time. Users without items get none.
+    time. Users without items get none, and a place gets 0 where `rounding` leaves nothing.
 
     Args:
       model: whose `sample` returns f32[B, M, D].
@@ -39,16 +50,25 @@ def prefixes(
       max_len: L, items of a history that the model sees.
       batch_size: users at once; changes no number.
       first: user to begin with.
+      rounding: which items are left out.
     """
     key = jax.random.fold_in(jax.random.key(seed), 4)
     resident = jax.tree.map(jnp.asarray, profiles)
     total = len(profiles.start)
+    longest = int(np.max(profiles.end - profiles.start, initial=1))
 
     @jax.jit
     def made(params, state, profiles, index):
         query = batches.queries(profiles, index, max_len=max_len)
         points = model.sample(params, state, key, query)
-        items = ranking.nearest(points, model.head(params, state).table)
+        # all of a user's items, those before the last L too
+        owned = batches.queries(profiles, index, max_len=longest).seq
+        items = ranking.nearest(
+            points,
+            model.head(params, state).table,
+            seen=owned if rounding.exclude_seen else None,
+            distinct=rounding.dedup,
+        )
         return jnp.where((query.seq > 0).any(axis=1)[:, None], items, 0)
 
     state = jax.jit(model.prepare)(params, state)
@@ -148,16 +168,16 @@ def quality(
       true: i32[U, R] items that really came first for these users, 0 where there are fewer.
 
     Returns:
-      distinct_in_row: distinct items of a user over M; coverage: share of the catalogue used;
-      popularity_kl: divergence of the law of generated items from the training law, in nats, both
-      with one count added to every item; in_history: share of items that the user has;
+      distinct_in_row: distinct items of a user over those given; coverage: share of the catalogue
+      used; popularity_kl: divergence of the law of generated items from the training law, in
+      nats, both with one count added to every item; in_history: share of items that the user has;
       recall: share of a user's true first items that were generated, mean over users, and
       recall_popular: the same of the M most popular items.
     """
-    rows = prefix[(prefix > 0).all(axis=1)]
+    rows = prefix[(prefix > 0).any(axis=1)]
     length, count = prefix.shape[1], len(train_counts)
     ordered = np.sort(rows, axis=1)
-    distinct = 1 + (np.diff(ordered, axis=1) > 0).sum(axis=1)
+    distinct = (ordered[:, 0] > 0) + (np.diff(ordered, axis=1) > 0).sum(axis=1)
     used = np.bincount(rows.reshape(-1), minlength=count + 1)[1:]
     p = (used + 1.0) / (used + 1.0).sum()
     q = (train_counts + 1.0) / (train_counts + 1.0).sum()
@@ -168,7 +188,7 @@ def quality(
     given = np.arange(len(prefix))[:, None] * (count + 1) + prefix
     real = prefix > 0
     out = {
-        "distinct_in_row": float(distinct.mean() / length),
+        "distinct_in_row": float(np.mean(distinct / (rows > 0).sum(axis=1))),
         "coverage": float((used > 0).mean()),
         "popularity_kl": float(np.sum(p * np.log(p / q))),
         "in_history": float(np.isin(given, own)[real].mean()),

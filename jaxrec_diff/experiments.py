@@ -460,7 +460,7 @@ def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ..
     def items_before(built, fitted):
         say(f"{prepared.name}: best {_describe(fitted, built.prepared)}; now its items")
         chosen = built.prepared._replace(dataset=prepared.dataset)
-        return {"prefix": generate(chosen, fitted.train)}
+        return {"prefix": _joined(generate(chosen, fitted.train))}
 
     def final(dataset, exports):
         del dataset
@@ -512,24 +512,43 @@ def _viewed(prepared: Prepared) -> Prepared:
 
 
 def generate(
-    prepared: Prepared, train: TrainState, histories: batches.Slices | None = None
-) -> np.ndarray:
-    """The items that a generator puts ahead of histories, i32[U, M].
+    prepared: Prepared,
+    train: TrainState,
+    histories: batches.Slices | None = None,
+    *,
+    batch_size: int | None = None,
+    first: int = 0,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The items that a generator puts ahead of histories, in chunks (first row, i32[b, M]).
 
     Args:
       prepared: the generator's run with its backbone's exports, on the data as it was read.
       train: what was fitted.
-      histories: by default every user's training items.
+      histories: by default the training items of every user who may get any.
+      batch_size: histories at once, by default that of evaluation; changes no item.
+      first: row to begin with.
     """
-    chunks = augment.prefixes(
+    data = prepared.experiment.data
+    return augment.prefixes(
         build(prepared),
         averaged(train),
         train.state,
-        _raw(prepared) if histories is None else histories,
+        _short(_raw(prepared), data.prefix_max_items) if histories is None else histories,
         seed=prepared.experiment.seed,
-        max_len=prepared.experiment.data.max_len,
-        batch_size=prepared.experiment.eval.batch_size,
+        max_len=data.max_len,
+        batch_size=batch_size or prepared.experiment.eval.batch_size,
+        first=first,
+        rounding=augment.Rounding(data.prefix_dedup, data.prefix_exclude_seen),
     )
+
+
+def _short(profiles: batches.Slices, most: int) -> batches.Slices:
+    """Rows of more than `most` items emptied, so that nothing is put ahead of them; 0: none."""
+    few = profiles.end - profiles.start <= most
+    return profiles._replace(end=np.where(few, profiles.end, profiles.start)) if most else profiles
+
+
+def _joined(chunks: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
     return np.concatenate([chunk for _, chunk in chunks])
 
 
@@ -848,7 +867,7 @@ def _held_out(prepared: Prepared, workdir: Path) -> dict[str, float]:
     generator = generator_of(prepared, workdir)
     rest = _viewed(prepared).dataset.test
     histories = batches.Slices(rest.items, rest.start, rest.end, rest.end)
-    items = generate(generator.prepared, generator.train, histories)
+    items = _joined(generate(generator.prepared, generator.train, histories))
     true = rest.items[rest.end[:, None] + np.arange(items.shape[1])]
     found = augment.quality(items, histories, prepared.dataset.train_counts, true)
     return {k: v for k, v in found.items() if k.startswith("recall")}

@@ -44,7 +44,8 @@ def top(
       table: f32[I, D]; row j is item j + 1.
       bias: f32[I].
       k: length of the lists.
-      seen: i32[B, S] item ids that are no candidates for that row; 0 is none.
+      seen: i32[B, S] item ids that are no candidates for that row; 0 is none. Of i32[B / r, S] each
+        row stands for r rows in succession.
       allowed: bool[I] candidates; all by default.
       chunk: items scored at once; by default what fits in a fixed number of bytes.
       pool: what an item scores under P points: the best, or log sum_p exp(score_p).
@@ -74,7 +75,13 @@ def top(
         place = seen - 1 - offset
         # ids outside this chunk, padding among them, are dropped: a negative place would wrap
         place = jnp.where((place >= 0) & (place < chunk), place, chunk)
-        return scores.at[jnp.arange(size)[:, None], place].set(-jnp.inf, mode="drop")
+        owner = jnp.arange(len(seen))[:, None]
+        if len(seen) == size:
+            return scores.at[owner, place].set(-jnp.inf, mode="drop")
+        # one scattered write for all rows of an owner
+        barred = jnp.zeros((len(seen), 1, chunk), bool).at[owner, 0, place].set(True, mode="drop")
+        of_owner = scores.reshape(len(seen), -1, chunk)
+        return jnp.where(barred, -jnp.inf, of_owner).reshape(scores.shape)
 
     def best_of(scores, offset):
         # A slice of a list must not be merged into it: XLA then sorts whole rows, ten times slower.
@@ -102,10 +109,40 @@ def top(
     return Top(values, jnp.where(values > -jnp.inf, ids, 0))
 
 
-def nearest(points: jax.Array, table: jax.Array, *, chunk: int | None = None) -> jax.Array:
+def nearest(
+    points: jax.Array,
+    table: jax.Array,
+    *,
+    seen: jax.Array | None = None,
+    distinct: bool = False,
+    chunk: int | None = None,
+) -> jax.Array:
     """The best item of each place by inner product: f32[B, M, D] -> i32[B, M].
 
-    Normalise both sides for the cosine.
+    Normalise both sides for the cosine. A place for which no candidate is left gets 0.
+
+    Args:
+      points: f32[B, M, D].
+      table: f32[I, D]; row j is item j + 1.
+      seen: i32[B, S] item ids that no place of that row may take; 0 is none.
+      distinct: an item is taken once in a row: from the first place on, each takes the best of
+        what those before it left.
+      chunk: items scored at once, as for `top`.
     """
-    flat = points.reshape(-1, points.shape[-1])
-    return top(flat, table, k=1, chunk=chunk).items[:, 0].reshape(points.shape[:-1])
+    size, places, _ = points.shape
+    flat = points.reshape(size * places, -1)
+    # what others take is at most M - 1 of a place's M best
+    k = places if distinct else 1
+    best = top(flat, table, k=k, seen=seen, chunk=chunk).items.reshape(size, places, k)
+    if not distinct:
+        return best[:, :, 0]
+
+    def take(taken, place):
+        wanted = best[:, place]
+        free = ~(wanted[:, :, None] == taken[:, None, :]).any(axis=2) | (wanted == 0)
+        first = jnp.argmax(free, axis=1)[:, None]
+        item = jnp.take_along_axis(wanted, first, axis=1)[:, 0]
+        return taken.at[:, place].set(item), item
+
+    none = jnp.zeros((size, places), jnp.int32)
+    return jax.lax.scan(take, none, jnp.arange(places))[1].T

@@ -268,6 +268,68 @@ def test_a_generator_that_is_not_begun_is_refused(workdir, tmp_path, capsys):
     assert not list(tmp_path.glob("longer*"))
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_rounding_leaves_out_what_it_is_told_to(batch_size):
+    # every place of user u wants item u + 1, then item 5 and so on down
+    table = jnp.eye(5)
+
+    def sample(params, state, key, query):
+        wanted = 10 * table[query.row % 5] + jnp.arange(5.0)
+        return jnp.tile(wanted[:, None], (1, 3, 1))
+
+    model = constant_model()._replace(sample=sample)
+    for rounding, expected in (
+        (augment.Rounding(), [[1, 1, 1], [2, 2, 2], [0, 0, 0]]),
+        (augment.Rounding(dedup=True), [[1, 5, 4], [2, 5, 4], [0, 0, 0]]),
+        (augment.Rounding(exclude_seen=True), [[1, 1, 1], [5, 5, 5], [0, 0, 0]]),
+        (augment.Rounding(True, True), [[1, 2, 0], [5, 4, 3], [0, 0, 0]]),
+    ):
+        chunks = augment.prefixes(
+            model, (), (), PROFILES, seed=0, max_len=2, batch_size=batch_size, rounding=rounding
+        )
+        assert np.concatenate([items for _, items in chunks]).tolist() == expected
+
+
+ROUNDED = [
+    "--data.prefix-dedup=true", "--data.prefix-exclude-seen=true", "--data.prefix-max-items=4",
+]  # fmt: skip
+
+
+def test_rounding_is_the_same_in_a_run_and_afterwards(workdir, tmp_path):
+    folder = tmp_path / "run"
+    words = ["train", "--model=diffuasr", f"--workdir={folder}", "--quiet"]
+    assert main([*words, *DATA, *SMALL, *ROUNDED]) == 0
+    with np.load(folder / "stages" / "generator" / "export.npz") as stored:
+        prefix = stored["prefix"]
+    profiles = experiments.reopen(folder).dataset.profiles
+    sizes = profiles.end - profiles.start
+    np.testing.assert_array_equal((prefix > 0).all(axis=1), sizes <= 4)
+    np.testing.assert_array_equal((prefix > 0).any(axis=1), sizes <= 4)
+    assert 0 < (sizes <= 4).sum() < len(sizes)
+    few = prefix[sizes <= 4]
+    assert (few[:, 0] != few[:, 1]).all()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["generated"]["in_history"] == 0 and results["generated"]["distinct_in_row"] == 1
+    # the other run differs in its rounding alone: its generator is trained before anything is
+    # rounded, and was asked for by flags of bin/augment
+    files = [tmp_path / name for name in ("own.csv", "other.csv", "plain.csv")]
+    for file, run, flags in (
+        (files[0], folder, []), (files[1], workdir, ROUNDED), (files[2], workdir, []),
+    ):  # fmt: skip
+        assert main(["augment", f"--workdir={run}", f"--output={file}", "--quiet", *flags]) == 0
+    own, other, plain = (file.read_bytes() for file in files)
+    assert own == other and own != plain
+    made = load(str(files[0]), experiments.read_config(folder)[2].data)
+    assert made.profiles.generated.sum() == (prefix > 0).sum()
+
+
+def test_a_limit_that_leaves_nobody_is_refused(workdir, tmp_path, capsys):
+    output = tmp_path / "none.csv"
+    assert main(["augment", f"--workdir={workdir}", f"--output={output}", "--max-items=1"]) == 2
+    assert "data.prefix-max-items=1 leaves nobody" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_few_items_alone_get_more(workdir, tmp_path):
     output = tmp_path / "short.parquet"
     words = ["augment", f"--workdir={workdir}", f"--output={output}", "--quiet", "--max-items=4"]

@@ -108,6 +108,66 @@ def test_nearest_is_the_best_item_of_each_place(chunk):
     np.testing.assert_array_equal(found, np.argmax(points @ table.T, axis=-1) + 1)
 
 
+def greedy(points, table, seen, distinct):
+    """Place by place the best item that may still be taken, by plain loops in float64."""
+    out = []
+    for row, barred in zip(points.astype(float), seen, strict=True):
+        barred, chosen = set(barred), []
+        for point in row:
+            best, item = -np.inf, 0
+            for j, other in enumerate(table.astype(float)):
+                score = sum(a * b for a, b in zip(point, other, strict=True))
+                if score > best and j + 1 not in barred:  # ties to the lowest id
+                    best, item = score, j + 1
+            chosen.append(item)
+            if distinct:
+                barred.add(item)
+        out.append(chosen)
+    return out
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5, 11, 52])
+@pytest.mark.parametrize(("distinct", "barred"), [(True, False), (False, True), (True, True)])
+def test_nearest_items_of_a_row_once_and_none_that_is_seen(chunk, distinct, barred):
+    points, table, _ = problem(7, rows=5, spread=6)
+    points[1] = points[1, :1]  # all places of a row want the same
+    seen = np.random.default_rng(8).integers(0, ITEMS + 1, (5, 30)).astype(np.int32)
+    seen[0, 3:] = 0
+    seen[2] = np.argsort(-(points[2, 0] @ table.T), kind="stable")[:30] + 1  # its very best
+    given = jnp.asarray(seen) if barred else None
+    found = ranking.nearest(
+        jnp.asarray(points), jnp.asarray(table), seen=given, distinct=distinct, chunk=chunk
+    )
+    wanted = greedy(points, table, seen if barred else np.zeros((5, 0), int), distinct)
+    assert found.tolist() == wanted
+    assert wanted != greedy(points, table, np.zeros((5, 0), int), False)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_places_for_which_nothing_is_left_get_nothing(chunk):
+    points, table = jnp.ones((2, 5, 1)), jnp.array([[1.0], [3.0], [2.0], [0.0]])
+    seen = jnp.array([[2, 0], [0, 0]])
+    found = ranking.nearest(points, table, seen=seen, distinct=True, chunk=chunk)
+    assert found.tolist() == [[3, 1, 4, 0, 0], [2, 3, 1, 4, 0]]
+    everything = jnp.array([[1, 2, 3, 4]])
+    assert ranking.nearest(points[:1], table, seen=everything, chunk=chunk).tolist() == [[0] * 5]
+
+
+def test_rounding_holds_no_array_of_places_by_items():
+    rows, places, items = 64, 8, 50_000
+    shapes = (
+        jax.ShapeDtypeStruct((rows, places, 16), jnp.float32),
+        jax.ShapeDtypeStruct((items, 16), jnp.float32),
+        jax.ShapeDtypeStruct((rows, 20), jnp.int32),
+    )
+
+    def chosen(points, table, seen):
+        return ranking.nearest(points, table, seen=seen, distinct=True, chunk=5000)
+
+    analysis = jax.jit(chosen).lower(*shapes).compile().memory_analysis()
+    assert analysis.temp_size_in_bytes < 4 * rows * places * items / 2
+
+
 @pytest.mark.parametrize(("rows", "chunk"), [(256, 1000), (2048, None)])
 def test_no_array_of_rows_by_items(rows, chunk):
     items = 50_000

@@ -34,8 +34,13 @@ usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
 --max-items  only users with at most so many training items get any
 --force      replaces the file
 
-Generated items see training items only. A run that was stopped goes on where it
-was.
+Generated items see training items only. The run's settings hold unless a flag
+changes them, such as
+  --data.prefix-dedup=true         an item at most once ahead of a user
+  --data.prefix-exclude-seen=true  none that is in the user's history
+  --data.prefix-max-items=N        what --max-items=N says
+  --model.guidance-weight=2, --model.sampler.steps=5
+An augmentation that was stopped goes on where it was.
 """
 ACCEPTS = Accepts(
     {"workdir": FILE, "output": FILE, "data": FILE, "batch-size": PLAIN, "max-items": PLAIN},
@@ -61,18 +66,14 @@ def run(argv: list[str]) -> int:
     quiet_start()
     import numpy as np
 
-    from jaxrec_diff import augment, config, experiments
-    from jaxrec_diff.training.state import averaged
+    from jaxrec_diff import config, experiments
 
-    prepared = experiments.reopen(workdir, flags.dotted, flags.bare.get("data"))
+    dotted = list(flags.dotted)
+    if "max-items" in flags.bare:
+        dotted.append(f"--data.prefix-max-items={whole(flags, 'max-items', 1)}")
+    prepared = experiments.reopen(workdir, dotted, flags.bare.get("data"))
     experiment = prepared.experiment
     made, train = experiments.generator_of(prepared, workdir)
-    profiles = prepared.dataset.profiles
-    assert profiles is not None  # a generator was trained on users
-    asked = profiles
-    if "max-items" in flags.bare:
-        few = profiles.end - profiles.start <= whole(flags, "max-items", 1)
-        asked = profiles._replace(end=np.where(few, profiles.end, profiles.start))
     size = whole(flags, "batch-size", experiment.eval.batch_size)
 
     parts = output.with_name(output.name + ".parts")
@@ -82,22 +83,11 @@ def run(argv: list[str]) -> int:
         "workdir": str(workdir.resolve()),
         "settings": settings,
         "data": prepared.dataset.card["hash"],
-        "max_items": flags.bare.get("max-items", ""),
     }
     done = _resume(parts, recipe, force)
-    started, total = time.monotonic(), len(profiles.start)
+    started, total = time.monotonic(), prepared.dataset.num_users
     with counter("users", total, quiet="quiet" in flags.switches) as tell:
-        chunks = augment.prefixes(
-            experiments.build(made),
-            averaged(train),
-            train.state,
-            asked,
-            seed=experiment.seed,
-            max_len=experiment.data.max_len,
-            batch_size=size,
-            first=done,
-        )
-        for first, items in chunks:
+        for first, items in experiments.generate(made, train, batch_size=size, first=done):
             partial = parts / "part.partial.npy"
             np.save(partial, items)
             partial.replace(parts / f"{first:012d}.npy")  # whole or not at all

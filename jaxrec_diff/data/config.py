@@ -97,6 +97,13 @@ class DataConfig:
     """Items that must be left behind the first M of a sequence that such a model learns from."""
     prefix_stride: int = 0
     """Learn from windows that start every so many items; 0 takes the first M of a user only."""
+    prefix_dedup: bool = False
+    """Put an item at most once ahead of a user's history: from the oldest place on, each takes the
+    nearest item that those before it left."""
+    prefix_exclude_seen: bool = False
+    """Put no item ahead of a user's history that is in it."""
+    prefix_max_items: int = 0
+    """Put items ahead of users with at most so many training items only; 0: of all users."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """The generated data set."""
 
@@ -122,6 +129,7 @@ class DataConfig:
         validation.at_least("data.prefix-len", self.prefix_len, 1)
         validation.at_least("data.prefix-rest", self.prefix_rest, 1)
         validation.at_least("data.prefix-stride", self.prefix_stride, 0)
+        validation.at_least("data.prefix-max-items", self.prefix_max_items, 0)
         if min(self.ratio) < 0 or not 0.999 < sum(self.ratio) < 1.001:
             raise ValueError(
                 f"data.ratio must be three shares that sum to 1 such as 0.8,0.1,0.1, "

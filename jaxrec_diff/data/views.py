@@ -25,7 +25,7 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
     split (validation and test items) occur nowhere.
 
     Raises:
-      ValueError: if the data has no users, or too few are long enough.
+      ValueError: if the data has no users, too few are long enough, or none is short enough.
     """
     profiles = _profiles(dataset)
     length, least = config.prefix_len, config.prefix_len + config.prefix_rest
@@ -35,6 +35,12 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
         raise ValueError(
             f"{dataset.name} has {len(users)} users with at least {least} training items; lower "
             "data.prefix-len"
+        )
+    shortest, most = sizes[sizes > 0].min(), config.prefix_max_items
+    if 0 < most < shortest:
+        raise ValueError(
+            f"data.prefix-max-items={most} leaves nobody to put items ahead of: no user of "
+            f"{dataset.name} has fewer than {shortest} training items; {shortest} is the least"
         )
     users = np.random.default_rng(0).permutation(users)
     held = max(1, int(_HELD_OUT * len(users)))
