@@ -47,7 +47,11 @@ def settings(backbone: str, source: str, seed: int, flags: list[str]) -> config.
     """DiffuASR's settings on a backbone that is judged in both protocols."""
     dataset = dataset_name(source)
     made = config.preset("diffuasr", dataset).experiment
-    made = config.parse(config.with_backbone(made, backbone, dataset), flags)
+    made = config.with_backbone(made, backbone, dataset)
+    if backbone == "sasrec":  # as the paper trains it; BERT4Rec has this loss alone
+        phase = replace(made.backbone, model=replace(made.backbone.model, loss="bce"))
+        made = replace(made, backbone=phase)
+    made = config.parse(made, flags)
     phase = replace(made.backbone, eval=replace(made.backbone.eval, candidates=100))
     return replace(made, backbone=phase, seed=seed)
 
@@ -120,7 +124,11 @@ def mean_of(cells: list[dict[str, Any]], name: str) -> float:
 def summed(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and deviation of every figure over seeds."""
     first = cells[0]
-    out: dict[str, Any] = {"seeds": len(cells), "train_seconds": mean_of(cells, "train_seconds")}
+    out: dict[str, Any] = {
+        "seeds": len(cells),
+        "commits": sorted({cell["commit"] for cell in cells}),
+        "train_seconds": mean_of(cells, "train_seconds"),
+    }
     for protocol, groups in first["groups"].items():
         out[protocol] = {}
         for group in groups:
