@@ -372,7 +372,10 @@ def check_workdir(prepared: Prepared, workdir: Path) -> None:
         if workdir.is_dir() and any(workdir.iterdir()):
             raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
         return
-    differs = config.difference(_read_json(path), stored(prepared))
+    # A field that this version has and the one that wrote the folder had not is at its default.
+    name, source, experiment = read_config(workdir)
+    there = {"preset": name, "source": source} | config.to_json(experiment)
+    differs = config.difference(there, stored(prepared))
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
     card, ours = _read_json(workdir / "data_card.json"), prepared.dataset.card

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,23 @@ def test_other_generated_items_are_other_data(tmp_path):
     experiments.open_workdir(raw, tmp_path / "raw")
     with pytest.raises(ValueError, match="generated items with hash none, this data has"):
         experiments.check_workdir(kept, tmp_path / "raw")
+
+
+def test_a_folder_without_a_newer_field_has_its_default(tmp_path):
+    chosen = config.parse(
+        config.preset("sasrec", "synthetic").experiment,
+        [f for f in DATA if ".synthetic." in f] + ["--train.batch-size=32", "--devices=1"],
+    )
+    prepared = experiments.prepare("sasrec", chosen, "synthetic")
+    experiments.open_workdir(prepared, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    stored = json.loads(path.read_text())
+    assert stored["data"].pop("recent") == 0
+    path.write_text(json.dumps(stored))
+    experiments.check_workdir(prepared, tmp_path / "run")
+    cut = replace(chosen, data=replace(chosen.data, recent=5))
+    with pytest.raises(ValueError, match="holds a run with data.recent: 0 there, 5 here"):
+        experiments.check_workdir(prepared._replace(experiment=cut), tmp_path / "run")
 
 
 def test_a_tracked_test_is_the_test_of_the_best_epoch(tmp_path):
