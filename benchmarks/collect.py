@@ -42,7 +42,8 @@ def collect(workdir: Path, every: int = 1) -> dict[str, Any]:
         if name != results["protocol"]  # the chosen one stands at the top
     }
     metric = results["selected_by"].split()[-1]
-    wanted = {*CURVE, *(f"{split}/{m}" for split in ("valid", "test") for m in (metric, "ndcg@20"))}
+    shown = (metric, "hr@10", "ndcg@20")
+    wanted = {*CURVE, *(f"{split}/{m}" for split in ("valid", "test") for m in shown)}
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     lines = lines[every - 1 :: every]
     curve = [trimmed({k: v for k, v in line.items() if k in wanted}) for line in lines]
