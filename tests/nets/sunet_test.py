@@ -52,9 +52,9 @@ def float64():
         yield
 
 
-@pytest.mark.parametrize("dense_side", [0, 2])
-def test_output_of_the_released_network(dense_side):
-    net, params, args = released(10, 64, dense_side=dense_side)
+@pytest.mark.parametrize(("dense_side", "tile_channels"), [(0, 0), (2, 8)])
+def test_output_of_the_released_network(dense_side, tile_channels):
+    net, params, args = released(10, 64, dense_side=dense_side, tile_channels=tile_channels)
     out = np.asarray(jax.jit(net.apply)({"params": params}, *args))
     close = dict(rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(out.sum((1, 2)), [7.026467427385, 7.045072203316], **close)
@@ -176,7 +176,7 @@ def test_other_widths_are_padded_and_cut(width):
 @pytest.mark.parametrize(("channels", "rank"), [(8, 8), (16, 10)])
 def test_rank_of_what_the_network_sees(channels, rank):
     # conv_in alone reads x: with fewer channels than items it cannot see all of it
-    conv = sunet.Conv(channels, "same", 0)
+    conv = sunet.Conv(channels, "same", dense_side=0, tile_channels=0)
     basis = jnp.eye(10 * 16).reshape(10 * 16, 10, 4, 4).transpose(0, 2, 3, 1)
     params = conv.init(jax.random.key(1), basis.astype(jnp.float32))
     params = {"params": params["params"] | {"bias": jnp.zeros(channels)}}
@@ -192,3 +192,57 @@ def test_dropout_is_keyed_by_row():
     alone = apply({"params": params}, x[1:], t[1:], c[1:], keys[1:])
     np.testing.assert_allclose(alone, whole[1:], rtol=1e-9)
     assert np.abs(whole - net.apply({"params": params}, x, t, c)).max() > 1e-3
+
+
+def loops(x, kernel, move):
+    """A 3x3 convolution as released, pixel by pixel and tap by tap."""
+    size, r, _, _ = x.shape
+    if move == "up":
+        x, r = x[:, np.arange(2 * r) // 2][:, :, np.arange(2 * r) // 2], 2 * r
+    before, stride = (0, 2) if move == "down" else (1, 1)
+    out = np.zeros((size, r // stride, r // stride, kernel.shape[-1]))
+    for p, q, i, j in np.ndindex(r // stride, r // stride, 3, 3):
+        row, column = stride * p + i - before, stride * q + j - before
+        if 0 <= row < r and 0 <= column < r:
+            out[:, p, q] += x[:, row, column] @ kernel[i, j]
+    return out
+
+
+@pytest.mark.parametrize("move", ["same", "down", "up"])
+@pytest.mark.parametrize(
+    ("r", "dense_side", "tile_channels"), [(2, 2, 0), (4, 4, 0), (4, 0, 2), (8, 0, 2), (12, 0, 2)]
+)
+def test_every_form_is_the_convolution(move, r, dense_side, tile_channels):
+    rng = np.random.default_rng(r)
+    x, kernel, bias = (
+        rng.normal(size=(2, r, r, 3)),
+        rng.normal(size=(3, 3, 3, 2)),
+        rng.normal(size=2),
+    )
+    conv = sunet.Conv(2, move, dense_side=dense_side, tile_channels=tile_channels)
+    params = {"params": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
+    out = jax.jit(conv.apply)(params, jnp.asarray(x))
+    np.testing.assert_allclose(out, loops(x, kernel, move) + bias, rtol=1e-11, atol=1e-12)
+
+
+def test_tiles_are_taken_where_they_are_asked_for():
+    # one product of 36 matrices: a plain convolution has none
+    def products(channels, move="same", r=8, tile_channels=32):
+        conv = sunet.Conv(channels, move, dense_side=2, tile_channels=tile_channels)
+        x = jnp.zeros((1, r, r, channels), jnp.float32)
+        text = str(jax.make_jaxpr(conv.init)(jax.random.key(0), x))
+        return text.count("dot_general"), text.count("conv_general_dilated[")
+
+    assert products(32) == products(32, "up", 4) == (1, 0)
+    assert products(24) == products(32, "down") == products(32, r=6) == (0, 1)
+    assert products(32, tile_channels=0) == (0, 1)
+
+
+@pytest.mark.parametrize("form", [sunet.tiled, sunet.tiled_up])
+def test_tiles_in_float32(form):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(8, 8, 8, 128)), rng.normal(size=(3, 3, 128, 8))
+    exact = loops(x, kernel, "up" if form is sunet.tiled_up else "same")
+    out = jax.jit(form)(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
+    assert out.dtype == jnp.float32
+    assert np.abs(out - exact).max() < 2e-4 * exact.std()
