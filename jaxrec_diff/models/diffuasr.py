@@ -50,6 +50,7 @@ from jaxrec_diff.nets.embeddings import sinusoidal
 from jaxrec_diff.nets.sunet import Embed, SUNet
 
 _ROUNDING_TEMPERATURE = 0.1
+_CPU_ROWS = 64  # users walked down at once on a CPU: what one layer holds stays in the caches
 _OFFICIAL_SCALE = 0.01  # sqrt(1 - abar_0), which the released code takes at every step
 
 
@@ -343,6 +344,11 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         )
 
     def points(params, state, key, query):
+        if jax.default_backend() != "cpu":
+            return part(params, state, key, query)
+        return _in_parts(lambda query: part(params, state, key, query), query, _CPU_ROWS)
+
+    def part(params, state, key, query):
         k_start, k_steps, k_other = jax.random.split(key, 3)
         shape = (length, width)
         start = noise.normal(k_start, query.row, shape)
@@ -357,6 +363,22 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         return log_prob(state, rows_of(params, state), k_other, query)(points)
 
     return Generator(init, loss, points, head, likelihood)
+
+
+def _in_parts(run: Callable[[Any], jax.Array], rows: Any, size: int) -> jax.Array:
+    """`run` on equal parts of at most `size` rows, one after the other, the last one filled up."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+    parts = -(-count // size)
+    if parts <= 1:
+        return run(rows)
+    each = -(-count // parts)
+
+    def split(leaf):
+        fill = [(0, parts * each - count)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, fill, mode="edge").reshape(parts, each, *leaf.shape[1:])
+
+    out = jax.lax.map(run, jax.tree.map(split, rows))
+    return out.reshape(parts * each, *out.shape[2:])[:count]
 
 
 def released_correction(

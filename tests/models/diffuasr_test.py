@@ -367,3 +367,17 @@ def test_clusters_are_generated_from_frozen_rows():
     points = made.sample(train.params, train.state, KEY, query)
     found = np.asarray(ranking.nearest(points, made.head(train.params, train.state).table))
     assert ((found - 1) // 30 == group[:, None]).mean() > 0.9
+
+
+@pytest.mark.parametrize("count", [3, 64, 65, 150])
+def test_rows_in_parts(count):
+    rows = {"seq": jnp.arange(2 * count).reshape(count, 2), "row": jnp.arange(count)}
+    sizes = []
+
+    def run(part):
+        sizes.append(part["row"].shape[0])
+        return part["seq"] * 10 + part["row"][:, None]
+
+    out = diffuasr._in_parts(run, rows, 64)
+    np.testing.assert_array_equal(out, run(rows))
+    assert sizes[0] == {3: 3, 64: 64, 65: 33, 150: 50}[count]
