@@ -87,7 +87,7 @@ class DiffuASRConfig:
     apart; trained rows only."""
     guidance: Literal["none", "classifier_free", "classifier"] = "classifier_free"
     """classifier_free: the condition is dropped in training and extrapolated in sampling;
-    classifier: the trained recommender's log-probability of the first item of S is raised."""
+    classifier: what the trained recommender thinks of S behind the points is raised."""
     guidance_weight: float = 1.0
     """gamma."""
     drop_rate: float = 0.1
@@ -409,11 +409,11 @@ def strangers(key: jax.Array, row: jax.Array, seq: jax.Array, num_items: int) ->
       items in [1, I]; beyond I where the history has every item.
     """
     length = seq.shape[1]
-    beyond = 2 * num_items + length  # sorts last and counts for no r
+    beyond = num_items + 1  # sorts last and counts for no r
     ordered = jnp.sort(jnp.where(seq > 0, seq, beyond), axis=1)
     again = jnp.pad(ordered[:, 1:] == ordered[:, :-1], ((0, 0), (1, 0)))
     ordered = jnp.sort(jnp.where(again, beyond, ordered), axis=1)
-    skipped = ordered - 1 - jnp.arange(length)  # s_i - i, rising
+    skipped = jnp.where(ordered < beyond, ordered - 1 - jnp.arange(length), beyond)  # s_i - i
     free = num_items - (ordered < beyond).sum(axis=1)
 
     def draw(key, skipped, free):
