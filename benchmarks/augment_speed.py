@@ -87,16 +87,17 @@ def augmentation(options, guidance, kind, steps, denoiser="sunet"):
 
 
 def forms(options):
-    """The network with small pictures as matrices against plain convolutions."""
+    """The network with small pictures as matrices and wide ones in tiles against convolutions."""
     x = jnp.asarray(
         np.random.default_rng(0).normal(size=(options.rows, LENGTH, WIDTH)), jnp.float32
     )
     t, cond = jnp.zeros(options.rows, jnp.int32), x[:, 0]
-    for dense_side in (0, 1, 2):
-        net = SUNet(channels=options.channels, dense_side=dense_side)
+    for dense_side, tile_channels in ((0, 0), (1, 0), (2, 0), (2, 32)):
+        form = {"dense_side": dense_side, "tile_channels": tile_channels}
+        net = SUNet(channels=options.channels, **form)
         params = jax.jit(net.init)(jax.random.key(0), x[:1], t[:1], cond[:1])
         found = seconds(net.apply, params, x, t, cond, repeats=options.repeats)
-        yield {"what": "sunet", "dense_side": dense_side, "channels": options.channels, **found}
+        yield {"what": "sunet", **form, "channels": options.channels, **found}
 
 
 def main() -> None:
