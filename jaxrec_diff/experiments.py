@@ -374,8 +374,8 @@ def check_workdir(prepared: Prepared, workdir: Path) -> None:
         return
     # A field that this version has and the one that wrote the folder had not is at its default.
     name, source, experiment = read_config(workdir)
-    there = {"preset": name, "source": source} | config.to_json(experiment)
-    differs = config.difference(there, stored(prepared))
+    written = {"preset": name, "source": source} | config.to_json(experiment)
+    differs = config.difference(written, stored(prepared))
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
     card, ours = _read_json(workdir / "data_card.json"), prepared.dataset.card
