@@ -307,11 +307,11 @@ def _progress(experiment: Any):
     )
     with Progress(*columns) as bar:
         task = bar.add_task("training", total=None, speed="")
-        best = [0.0]
+        best: dict[str, float] = {}  # of each phase
 
         def fancy(event: Any) -> None:
             if event.kind == "epoch":
-                best[0] = max(best[0], event.metrics[metric])
+                best[event.phase] = max(best.get(event.phase, 0.0), event.metrics[metric])
                 line = report.epoch_line(
                     event.step, event.epoch, event.examples_per_second, event.metrics, metric
                 )
@@ -322,7 +322,7 @@ def _progress(experiment: Any):
                     completed=event.step,
                     total=event.total_steps,
                     description=f"epoch {event.epoch:.1f} loss {event.metrics.get('loss', 0):.4f} "
-                    f"best {best[0]:.4f}",
+                    f"best {best.get(event.phase, 0.0):.4f}",
                     speed=f"{event.examples_per_second:,.0f} examples/s",
                 )
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jaxrec_diff import cli
+from jaxrec_diff import cli, config
+from jaxrec_diff.training import loop
 
 SMALL = [
     "--devices=1",
@@ -166,3 +168,15 @@ def test_refusals_are_one_line(flags, said, capsys, tmp_path, monkeypatch):
     said_there = capsys.readouterr().err
     assert said in said_there and said_there.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_bar_of_a_phase_knows_nothing_of_the_best_before(monkeypatch, capsys):
+    made = config.preset("diffuasr", "synthetic").experiment
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    first = loop.Progress("epoch", 8, 8, 1.0, 9.0, {f"valid/{made.eval.metric}": 0.5, "loss": 1.0})
+    with cli._progress(made) as tell:
+        tell(first._replace(phase="backbone"))
+        tell(loop.Progress("train", 1, 8, 0.1, 9.0, {"loss": 0.3}, "generator"))
+    shown = capsys.readouterr().out
+    assert "loss 0.3000 best 0.0000" in shown and "best 0.5000" not in shown
