@@ -311,7 +311,9 @@ def _progress(experiment: Any):
 
         def fancy(event: Any) -> None:
             if event.kind == "epoch":
-                best[event.phase] = max(best.get(event.phase, 0.0), event.metrics[metric])
+                # an earlier phase may be measured by other figures
+                now = event.metrics.get(metric, 0.0)
+                best[event.phase] = max(best.get(event.phase, 0.0), now)
                 line = report.epoch_line(
                     event.step, event.epoch, event.examples_per_second, event.metrics, metric
                 )

@@ -177,6 +177,7 @@ def test_the_bar_of_a_phase_knows_nothing_of_the_best_before(monkeypatch, capsys
     first = loop.Progress("epoch", 8, 8, 1.0, 9.0, {f"valid/{made.eval.metric}": 0.5, "loss": 1.0})
     with cli._progress(made) as tell:
         tell(first._replace(phase="backbone"))
+        tell(first._replace(phase="backbone", metrics={"valid/recall@5": 0.7}))
         tell(loop.Progress("train", 1, 8, 0.1, 9.0, {"loss": 0.3}, "generator"))
     shown = capsys.readouterr().out
     assert "loss 0.3000 best 0.0000" in shown and "best 0.5000" not in shown
