@@ -330,7 +330,7 @@ def test_a_limit_that_leaves_nobody_is_refused(workdir, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_few_items_alone_get_more(workdir, tmp_path):
+def test_few_items_alone_get_more(workdir, tmp_path, capsys):
     output = tmp_path / "short.parquet"
     words = ["augment", f"--workdir={workdir}", f"--output={output}", "--quiet", "--max-items=4"]
     assert main(words) == 0
@@ -340,6 +340,8 @@ def test_few_items_alone_get_more(workdir, tmp_path):
     ahead = np.add.reduceat(read.profiles.generated, read.profiles.start)
     few = profiles.end - profiles.start <= 4
     assert few.any() and not few.all()
+    said = f"{2 * few.sum()} generated items ahead of the sequences of {few.sum()} of 150 users in "
+    assert capsys.readouterr().out.startswith(said)
     np.testing.assert_array_equal(ahead > 0, few)
 
 

@@ -93,10 +93,11 @@ def run(argv: list[str]) -> int:
             partial.replace(parts / f"{first:012d}.npy")  # whole or not at all
             tell(first + len(items))
     seconds = time.monotonic() - started
-    count = _write(output, parts, prepared.dataset)
+    count, owners = _write(output, parts, prepared.dataset)
     shutil.rmtree(parts)
     print(
-        f"{count:,} generated items ahead of {total:,} users' sequences in {output}, "
+        f"{count:,} generated items ahead of the sequences of {owners:,} of {total:,} users in "
+        f"{output}, "
         f"{(total - done) / max(seconds, 1e-9):,.0f} users/s"
     )
     return 0
@@ -122,8 +123,9 @@ def _resume(parts: Path, recipe: dict[str, Any], force: bool) -> int:
     return 0
 
 
-def _write(output: Path, parts: Path, dataset: Any) -> int:
-    """Streams the parts and the sequences into one file; returns how many items are generated."""
+def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
+    """Streams the parts and the sequences into one file; returns how many items are generated, and
+    for how many users."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -133,7 +135,7 @@ def _write(output: Path, parts: Path, dataset: Any) -> int:
     by_place = np.argsort(profiles.start, kind="stable")
     stops = np.empty_like(profiles.start)  # where a user's whole sequence ends
     stops[by_place] = np.append(profiles.start[by_place][1:], len(profiles.items))
-    partial, file, total = output.with_name(output.name + ".partial"), None, 0
+    partial, file, total, owners = output.with_name(output.name + ".partial"), None, 0, 0
     try:
         for path in sorted(parts.glob("[0-9]*.npy")):
             first, items = int(path.stem), np.load(path)
@@ -164,8 +166,9 @@ def _write(output: Path, parts: Path, dataset: Any) -> int:
                 file = csv.CSVWriter(partial, table.schema, write_options=options)
             file.write_table(table)
             total += int(made.sum())
+            owners += int((given > 0).sum())
     finally:
         if file is not None:
             file.close()
     partial.replace(output)
-    return total
+    return total, owners
