@@ -225,6 +225,30 @@ def test_every_form_is_the_convolution(move, r, dense_side, tile_channels):
     np.testing.assert_allclose(out, loops(x, kernel, move) + bias, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("move", ["same", "down", "up"])
+@pytest.mark.parametrize(("r", "tile_channels"), [(6, 0), (8, 0), (8, 2)])
+def test_gradients_of_every_form_are_those_of_a_bilinear_map(move, r, tile_channels):
+    rng = np.random.default_rng(r)
+    draw = lambda *shape: rng.normal(size=shape)
+    to = {"same": r, "down": r // 2, "up": 2 * r}[move]
+    x, kernel, outer = draw(2, r, r, 3), draw(3, 3, 3, 2), draw(2, to, to, 2)
+    conv = sunet.Conv(2, move, dense_side=2, tile_channels=tile_channels)
+
+    @jax.jit
+    def gradients(x, kernel):
+        def value(x, kernel):
+            params = {"params": {"kernel": kernel, "bias": jnp.zeros(2)}}
+            return jnp.sum(outer * conv.apply(params, x))
+
+        return jax.grad(value, argnums=(0, 1))(x, kernel)
+
+    of_x, of_kernel = gradients(x, kernel)
+    # <outer, conv(dx, k)> and <outer, conv(x, dk)> for any direction
+    dx, dk = draw(*x.shape), draw(*kernel.shape)
+    np.testing.assert_allclose(np.sum(of_x * dx), np.sum(outer * loops(dx, kernel, move)))
+    np.testing.assert_allclose(np.sum(of_kernel * dk), np.sum(outer * loops(x, dk, move)))
+
+
 def test_tiles_are_taken_where_they_are_asked_for():
     # one product of 36 matrices: a plain convolution has none
     def products(channels, move="same", r=8, tile_channels=32):
@@ -234,7 +258,8 @@ def test_tiles_are_taken_where_they_are_asked_for():
         return text.count("dot_general"), text.count("conv_general_dilated[")
 
     assert products(32) == products(32, "up", 4) == (1, 0)
-    assert products(24) == products(32, "down") == products(32, r=6) == (0, 1)
+    assert products(24) == products(32, r=6) == (0, 1)
+    assert products(32, "down") == (1, 0)  # of patches
     assert products(32, tile_channels=0) == (0, 1)
 
 
