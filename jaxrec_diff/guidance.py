@@ -48,13 +48,14 @@ def classifier(
     """
 
     def guided(xt, t):
-        x0_hat = denoise(xt, t)
-
-        def total(x):
-            return jnp.sum(log_prob(x if on == "xt" else denoise(x, t)))
-
+        up = jax.grad(lambda x: jnp.sum(log_prob(x)))
+        if on == "xt":
+            x0_hat, gradient = denoise(xt, t), up(xt)
+        else:
+            x0_hat, back = jax.vjp(lambda x: denoise(x, t), xt)
+            (gradient,) = back(up(x0_hat))
         signal, noise = rows(tables.signal, t, xt), rows(tables.noise, t, xt)
-        return x0_hat + scale * noise**2 / signal * jax.grad(total)(xt)
+        return x0_hat + scale * noise**2 / signal * gradient
 
     return guided
 

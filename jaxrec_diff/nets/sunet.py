@@ -14,6 +14,7 @@ Parameters are the same whatever form a convolution takes.
 """
 
 import math
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -240,7 +241,8 @@ class Conv(nn.Module):
             return out.reshape(size, to, to, self.features) + bias
         wide = 0 < self.tile_channels <= min(channels, self.features)
         if wide and r % 4 == 0 and self.move != "down":
-            return (tiled(x, kernel) if self.move == "same" else tiled_up(x, kernel)) + bias
+            form = doubled_in_tiles if self.move == "up" else partial(convolved, tiles=True)
+            return form(x, kernel) + bias
         if self.move == "down":
             return halved(x, kernel) + bias
         if self.move == "up":
@@ -263,26 +265,27 @@ def _patches(x: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
     return jnp.concatenate([x[:, down, across] for down, across in shifts], axis=-1)
 
 
-@jax.custom_vjp
-def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolved(x: jax.Array, kernel: jax.Array, tiles: bool = False) -> jax.Array:
     """A 3x3 convolution between zeros, f32[B, r, r, C], f32[3, 3, C, O] -> f32[B, r, r, O].
 
-    On a CPU its gradient is written out: those that XLA derives run 15 (of x) to 50 times (of the
-    kernel) slower inside a loop such as the scan of an epoch than outside.
+    Its gradient is written out, for tiles and on a CPU: that of `tiled` is a convolution again and
+    not what its sums become, and those of a plain one that XLA derives run 15 (of x) to 50 times
+    (of the kernel) slower inside a loop such as the scan of an epoch than outside.
     """
-    return _plain(x, kernel, 1, (1, 1))
+    return tiled(x, kernel) if tiles else _plain(x, kernel, 1, (1, 1))
 
 
-def _convolved_forward(x, kernel):
-    return convolved(x, kernel), (x, kernel)
+def _convolved_forward(x, kernel, tiles):
+    return convolved(x, kernel, tiles), (x, kernel)
 
 
-def _convolved_backward(kept, gradient):
+def _convolved_backward(tiles, kept, gradient):
     x, kernel = kept
-    if jax.default_backend() != "cpu":
+    if not tiles and jax.default_backend() != "cpu":
         return jax.vjp(lambda x, kernel: _plain(x, kernel, 1, (1, 1)), x, kernel)[1](gradient)
     # of x: the turned kernel, from outputs to inputs; of the kernel: one product of all patches
-    of_x = _plain(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1, (1, 1))
+    of_x = convolved(gradient, kernel[::-1, ::-1].swapaxes(2, 3), tiles)
     patches = _patches(x, 1, (1, 1)).reshape(-1, 9 * x.shape[-1])
     of_kernel = patches.T @ gradient.reshape(-1, gradient.shape[-1])
     return of_x, of_kernel.reshape(kernel.shape)
@@ -368,7 +371,7 @@ def tiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return out.reshape(size, r, r, features)
 
 
-def tiled_up(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def doubled_in_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`tiled` on every pixel doubled both ways, f32[B, r, r, C] -> f32[B, 2 r, 2 r, O].
 
     Of two pixels that were one, the first meets taps (k0, k1 + k2) of its left neighbour and
@@ -382,7 +385,7 @@ def tiled_up(x: jax.Array, kernel: jax.Array) -> jax.Array:
         second = jnp.stack([none, k0 + k1, k2], axis=axis)
         kernel = jnp.stack([first, second], axis=3 + axis)
     features = kernel.shape[-1]
-    out = tiled(x, kernel.reshape(*kernel.shape[:3], 4 * features))
+    out = convolved(x, kernel.reshape(*kernel.shape[:3], 4 * features), True)
     out = out.reshape(size, r, r, 2, 2, features).swapaxes(2, 3)
     return out.reshape(size, 2 * r, 2 * r, features)
 

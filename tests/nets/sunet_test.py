@@ -263,11 +263,11 @@ def test_tiles_are_taken_where_they_are_asked_for():
     assert products(32, tile_channels=0) == (0, 1)
 
 
-@pytest.mark.parametrize("form", [sunet.tiled, sunet.tiled_up])
+@pytest.mark.parametrize("form", [sunet.tiled, sunet.doubled_in_tiles])
 def test_tiles_in_float32(form):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(8, 8, 8, 128)), rng.normal(size=(3, 3, 128, 8))
-    exact = loops(x, kernel, "up" if form is sunet.tiled_up else "same")
+    exact = loops(x, kernel, "up" if form is sunet.doubled_in_tiles else "same")
     out = jax.jit(form)(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
     assert out.dtype == jnp.float32
     assert np.abs(out - exact).max() < 2e-4 * exact.std()
