@@ -1,6 +1,8 @@
 """Items ahead of histories: made by a model in batches of users, and what they are worth."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -74,10 +76,22 @@ def prefixes(
     state = jax.jit(model.prepare)(params, state)
     step = partial(made, params, state, resident)
     size = min(batch_size, total)
-    for start in range(first, total, size):
+
+    def chunk(start):
         index = np.arange(start, start + size, dtype=np.int32)
         index[index >= total] = -1
-        yield start, np.asarray(step(index))[: total - start]
+        return start, np.asarray(step(index))[: total - start]
+
+    # Two at a time: one leaves cores of a CPU idle between operations, and a device while the items
+    # of the batch before are written.
+    with ThreadPoolExecutor(2) as pool:
+        ahead = deque[Future[tuple[int, np.ndarray]]]()
+        for start in range(first, total, size):
+            ahead.append(pool.submit(chunk, start))
+            if len(ahead) == 2:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def uniform(profiles: Slices, num_items: int, length: int, seed: int) -> np.ndarray:
