@@ -372,10 +372,10 @@ def check_workdir(prepared: Prepared, workdir: Path) -> None:
         if workdir.is_dir() and any(workdir.iterdir()):
             raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
         return
-    # A field that this version has and the one that wrote the folder had not is at its default.
-    name, source, experiment = read_config(workdir)
-    written = {"preset": name, "source": source} | config.to_json(experiment)
-    differs = config.difference(written, stored(prepared))
+    there, ours = _read_json(path), stored(prepared)
+    if isinstance(there, dict) and there.get("preset") == ours["preset"]:
+        there = _completed(there, prepared.experiment)
+    differs = config.difference(there, ours)
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
     card, ours = _read_json(workdir / "data_card.json"), prepared.dataset.card
@@ -960,6 +960,15 @@ def stored(prepared: Prepared) -> dict[str, Any]:
     return {"preset": prepared.name, "source": prepared.source} | config.to_json(
         prepared.experiment
     )
+
+
+def _completed(there: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Settings of an older version, with the fields that it had not at their defaults."""
+    parts = ("model", "data", "train", "eval")
+    plain = replace(experiment, **{name: type(getattr(experiment, name))() for name in parts})
+    defaults = config.to_json(plain)
+    known = [name for name in parts if isinstance(there.get(name), dict)]
+    return defaults | there | {name: defaults[name] | there[name] for name in known}
 
 
 def _read_json(path: Path) -> Any:

@@ -168,6 +168,7 @@ def test_a_folder_without_a_newer_field_has_its_default(tmp_path):
         [f for f in DATA if ".synthetic." in f] + ["--train.batch-size=32", "--devices=1"],
     )
     prepared = experiments.prepare("sasrec", chosen, "synthetic")
+    prepared = prepared._replace(name="sasrec+diffuasr")  # as the last stage of a pipeline is
     experiments.open_workdir(prepared, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     stored = json.loads(path.read_text())
