@@ -75,12 +75,15 @@ def top(
         place = seen - 1 - offset
         # ids outside this chunk, padding among them, are dropped: a negative place would wrap
         place = jnp.where((place >= 0) & (place < chunk), place, chunk)
-        owner = jnp.arange(len(seen))[:, None]
-        if len(seen) == size:
+        # shapes, not len(): sizes of an exported program are symbols
+        owner = jnp.arange(seen.shape[0])[:, None]
+        if seen.shape[0] == size:
             return scores.at[owner, place].set(-jnp.inf, mode="drop")
         # one scattered write for all rows of an owner
-        barred = jnp.zeros((len(seen), 1, chunk), bool).at[owner, 0, place].set(True, mode="drop")
-        of_owner = scores.reshape(len(seen), -1, chunk)
+        barred = (
+            jnp.zeros((seen.shape[0], 1, chunk), bool).at[owner, 0, place].set(True, mode="drop")
+        )
+        of_owner = scores.reshape(seen.shape[0], -1, chunk)
         return jnp.where(barred, -jnp.inf, of_owner).reshape(scores.shape)
 
     def best_of(scores, offset):
