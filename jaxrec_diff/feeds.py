@@ -109,7 +109,7 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
     """
     if kind in ("sequences", "windows"):
         return _fed(_cut_sequences(kind, dataset, config), dataset, config)
-    profiles = _profiles(dataset)
+    profiles = views.profiles_of(dataset, "this model needs")
     if dataset.shown is not None and kind not in OF_HISTORIES:
         raise ValueError(
             f"{dataset.name} has generated items ahead of its sequences, which mean nothing to a "
@@ -123,15 +123,6 @@ def feed(kind: Kind, dataset: Dataset, config: DataConfig) -> Feed:
         "prefixes": _prefixes,
     }[kind]
     return cut(dataset, profiles, config)
-
-
-def _profiles(dataset: Dataset) -> Slices:
-    if dataset.profiles is None:
-        raise ValueError(
-            f"{dataset.name} holds histories without users; this model needs a table of users and "
-            "items"
-        )
-    return dataset.profiles
 
 
 class _Cut(NamedTuple):
@@ -177,7 +168,7 @@ def by_length(
     else; whether that changes a number is the model's to say.
     """
     if kind == "walks":
-        cut = _cut_walks(dataset, _profiles(dataset), config)
+        cut = _cut_walks(dataset, views.profiles_of(dataset, "this model needs"), config)
     else:
         cut = _cut_sequences(kind, dataset, config)
     lengths = bucket_lengths(cut.spans, config)

@@ -14,6 +14,8 @@ from jaxrec_diff.data.dataset import Dataset
 
 _HELD_OUT = 0.05  # share of users, each of validation and test
 
+_AHEAD = "items can only be put ahead of"  # in words of `profiles_of`
+
 
 def before(dataset: Dataset, config: DataConfig) -> Dataset:
     """What came before histories: the answer is the M items *ahead of* a history.
@@ -27,7 +29,7 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
     Raises:
       ValueError: if the data has no users, too few are long enough, or none is short enough.
     """
-    profiles = _profiles(dataset)
+    profiles = profiles_of(dataset, _AHEAD)
     length, least = config.prefix_len, config.prefix_len + config.prefix_rest
     sizes = profiles.end - profiles.start
     users = np.flatnonzero(sizes >= least)
@@ -77,7 +79,7 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
       dataset: with users.
       prefix: i32[U, M] item ids, 0 where a user gets fewer.
     """
-    profiles = _profiles(dataset)
+    profiles = profiles_of(dataset, _AHEAD)
     given = (prefix > 0).sum(axis=1).astype(np.int64)
     # Users' sequences lie one after the other; each moves by what came before it, itself included.
     by_place = np.argsort(profiles.start, kind="stable")
@@ -112,7 +114,7 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
 
 def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
     """Training sequences in reversed time, split leave-one-out: the last item to find is v_1."""
-    profiles = _profiles(dataset)
+    profiles = profiles_of(dataset, _AHEAD)
     sizes = (profiles.end - profiles.start).astype(np.int64)
     offsets = np.append(0, np.cumsum(sizes))
     user = np.repeat(np.arange(len(sizes)), sizes)
@@ -137,11 +139,15 @@ def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
     )
 
 
-def _profiles(dataset: Dataset) -> Slices:
+def profiles_of(dataset: Dataset, need: str) -> Slices:
+    """Training items by user.
+
+    Raises:
+      ValueError: saying `need` .. "a table of users and items", if the data has no users.
+    """
     if dataset.profiles is None:
         raise ValueError(
-            f"{dataset.name} holds histories without users; items can only be put ahead of a "
-            "table of users and items"
+            f"{dataset.name} holds histories without users; {need} a table of users and items"
         )
     return dataset.profiles
 
