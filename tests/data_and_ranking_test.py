@@ -306,6 +306,26 @@ def test_recent_keeps_the_last_of_every_user_against_a_loop():
     assert len(filters.apply(table, DataConfig(recent=99))[0].users) == 80
 
 
+def test_recent_min_gives_users_their_own_lengths():
+    owner = np.repeat(np.arange(4000), 50)
+    table = Columns(owner, np.tile(np.arange(50), 4000), None, np.arange(len(owner)))
+    got, log = filters.apply(table, DataConfig(recent=40, recent_min=3))
+    assert log[-1]["filter"] == "data.recent=40 data.recent-min=3"
+    sizes = np.bincount(got.users)
+    # what is left of a user is its last items, without a gap
+    place = np.arange(len(got.users)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    assert (got.items == 50 - sizes[got.users] + place).all()
+    assert sizes.min() == 3 and sizes.max() == 40
+    for k in (3, 4, 6, 20):  # P(size <= k) = log((k + 1) / 3) / log(41 / 3)
+        assert abs((sizes <= k).mean() - np.log((k + 1) / 3) / np.log(41 / 3)) < 0.03
+    again, _ = filters.apply(table, DataConfig(recent=40, recent_min=3))
+    assert (again.times == got.times).all()
+    alike, _ = filters.apply(table, DataConfig(recent=5, recent_min=5))
+    assert (np.bincount(alike.users) == 5).all()
+    with pytest.raises(ValueError, match="data.recent-min must lie in .0, 5., got 6"):
+        DataConfig(recent=5, recent_min=6)
+
+
 ROWS = [("u1", "x", 5, 3), ("u1", "y", 4, 1), ("u2", "x", 1, 9), ("u1", "z", 3, 2),
         ("u2", "y", 2, 8), ("u2", "z", 5, 7)]  # fmt: skip
 

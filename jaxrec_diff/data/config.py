@@ -74,6 +74,9 @@ class DataConfig:
     """Drop an interaction with the same item as the user's one before."""
     recent: int = 0
     """Most recent interactions of a user that are kept, after the other filters; 0 keeps all."""
+    recent_min: int = 0
+    """Above 0 each user keeps a number between this and `recent`, log-uniform by a fixed seed, so
+    that a data set of long histories has short ones too."""
     split: Literal["leave_one_out", "ratio", "global_time", "diffrec"] = "leave_one_out"
     """leave_one_out: last item of a user is test, the one before validation; ratio: shares of each
     user's sequence; global_time: shares of the time line; diffrec: int(0.7 n) + 1, (n - 1) // 5 and
@@ -126,6 +129,7 @@ class DataConfig:
         validation.at_least("data.user-core", self.user_core, 0)
         validation.at_least("data.item-core", self.item_core, 0)
         validation.at_least("data.recent", self.recent, 0)
+        validation.within("data.recent-min", self.recent_min, 0, self.recent)
         validation.at_least("data.prefix-len", self.prefix_len, 1)
         validation.at_least("data.prefix-rest", self.prefix_rest, 1)
         validation.at_least("data.prefix-stride", self.prefix_stride, 0)

@@ -51,7 +51,10 @@ def apply(columns: Columns, config: DataConfig) -> tuple[Columns, list[dict]]:
         name = f"the core filter (user-core {config.user_core}, item-core {config.item_core})"
         columns = step(name, k_core(columns, config.user_core, config.item_core), "lower it")
     if config.recent:
-        columns = step(f"data.recent={config.recent}", _recent(columns, config.recent), "")
+        name = f"data.recent={config.recent}"
+        if config.recent_min:
+            name += f" data.recent-min={config.recent_min}"
+        columns = step(name, _recent(columns, config.recent, config.recent_min), "")
     return columns, log
 
 
@@ -68,9 +71,14 @@ def k_core(columns: Columns, user_core: int, item_core: int) -> Columns:
             return columns
 
 
-def _recent(columns: Columns, count: int) -> Columns:
-    """The last `count` rows of every user."""
-    _, user = np.unique(columns.users, return_inverse=True)
+def _recent(columns: Columns, most: int, least: int) -> Columns:
+    """The last `most` rows of every user, or of its own number down to `least` > 0."""
+    users, user = np.unique(columns.users, return_inverse=True)
+    count = np.full(len(users), most)
+    if least:
+        # log-uniform over the integers: k has a chance near log((k + 1) / k)
+        drawn = np.random.default_rng(0).uniform(np.log(least), np.log(most + 1), len(users))
+        count = np.clip(np.exp(drawn).astype(np.int64), least, most)
     order = np.argsort(user, kind="stable")
     ends = np.cumsum(np.bincount(user))
     keep = np.empty(len(order), bool)
