@@ -27,6 +27,10 @@ _LIST = 20  # length of the lists that coverage and the other diagnostics look a
 _TUNING_ROWS = 8192
 
 
+LOSS = "loss"  # the one metric that is lower for the better
+_LOSS_ROWS = 4096  # held-out rows are repeated up to so many: a row has one step of the diffusion
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """How a model is judged."""
@@ -35,7 +39,8 @@ class EvalConfig:
     """honest: items of the history and items never trained are no candidates, every row counts;
     official: as the system's released script does it."""
     metric: str = "hr@20"
-    """Validation metric that picks the checkpoint."""
+    """Validation metric that picks the checkpoint. loss: the objective of training on held-out rows
+    under draws that stay the same, lower is better; of models that generate items."""
     ks: tuple[int, ...] = (5, 10, 20, 50)
     """Cut-offs."""
     batch_size: int = 1024
@@ -59,7 +64,7 @@ class EvalConfig:
         validation.at_least("eval.seeds", self.seeds, 1)
         validation.at_least("eval.candidates", self.candidates, 0)
         known = [f"{name}@{k}" for name in metrics.NAMES for k in self.ks]
-        if self.metric not in known:
+        if self.metric not in (LOSS, *known):
             near = difflib.get_close_matches(self.metric, known, 1, 0.0)[0]
             raise ValueError(f"eval.metric={self.metric!r} is not computed; did you mean {near!r}?")
 
@@ -375,6 +380,43 @@ def over_seeds(
     """Evaluations under `seeds` draws of the sampler's noise, a stream of their own."""
     root = jax.random.fold_in(jax.random.key(seed), 3)
     return [run(params, state, jax.random.fold_in(root, draw)) for draw in range(seeds)]
+
+
+def held_out_loss(
+    model: Model,
+    example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
+    held: batches.Slices,
+    key: jax.Array,
+    batch_size: int,
+) -> Callable[[Any, Any], float]:
+    """(params, state) -> the objective of training on rows that were kept from it.
+
+    Every call draws the same steps, noise and dropout, so that two states are compared on the same.
+
+    Args:
+      model: whose `loss` it is.
+      example: of a feed, whose training rows are like `held`.
+      held: the rows.
+      key: of the draws.
+      batch_size: rows at once; changes the mean's last bits.
+    """
+    count = len(held.start)
+    total = count * max(1, -(-_LOSS_ROWS // count))
+    steps = -(-total // batch_size)
+    row = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size)
+    index = np.where(row < total, row % count, -1).astype(np.int32)
+    rows = jax.tree.map(jnp.asarray, held)
+
+    @jax.jit
+    def mean(params, state, rows, index, row):
+        def one(batch):
+            index, row = batch
+            value, _ = model.loss(params, state, key, example(rows, index, row, key))
+            return value * (index >= 0).sum()
+
+        return jax.lax.map(one, (index, row)).sum() / total
+
+    return lambda params, state: float(mean(params, state, rows, index, row))
 
 
 def mean_over_seeds(evaluations: list[Evaluation]) -> Evaluation:

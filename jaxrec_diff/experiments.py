@@ -79,6 +79,15 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
     for control in experiment.eval.controls:
         item_weights.check(control, dataset.num_items)
     _check_candidates(experiment.eval.candidates, dataset)
+    judged = [(name, experiment)] if models.feed(experiment.model) != "prefixes" else []
+    if experiment.backbone is not None:
+        judged.append((experiment.backbone.preset, experiment.backbone))
+    for model, settings in judged:
+        if settings.eval.metric == evaluate.LOSS:
+            raise ValueError(
+                f"eval.metric={evaluate.LOSS} is of models that generate items, which {model} does "
+                f"not; {evaluate.EvalConfig.metric} is one of its metrics"
+            )
     mesh = parallel.make_mesh(available[: experiment.devices or len(available)])
     raw = Prepared(name, source, experiment, dataset, mesh)
     prepared = _viewed(raw)
@@ -483,7 +492,16 @@ def _of_phase(name: str, on_progress: Callable[[loop.Progress], None]):
 
 def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
     metric = prepared.experiment.eval.metric
-    return f"valid {metric} {fitted.best_score:.4f} at step {fitted.best_step}"
+    return f"valid {metric} {_best_valid(fitted, prepared):.4f} at step {fitted.best_step}"
+
+
+def _best_valid(fitted: loop.Fit, prepared: Prepared) -> float:
+    """The best validation metric, of which a loss is minus the score."""
+    return (
+        abs(fitted.best_score)
+        if prepared.experiment.eval.metric == evaluate.LOSS
+        else fitted.best_score
+    )
 
 
 def _earlier(prepared: Prepared) -> Prepared:
@@ -672,6 +690,11 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
         diagnose=False,
     )
     key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
+    held_out = None
+    if experiment.eval.metric == evaluate.LOSS:
+        held_out = evaluate.held_out_loss(
+            model, feed.example, prepared.dataset.valid, key, experiment.train.batch_size
+        )
 
     def judge(params, state):
         found = rank(params, state, key)
@@ -682,6 +705,9 @@ def _fit(fitting: _Fitting, folder: Path) -> loop.Fit:
         }
         head = jax.device_get(model.head(params, state))
         metrics["item_spread"] = float(np.sqrt(np.mean(np.var(head.table, axis=0))))
+        if held_out is not None:
+            metrics["valid/loss"] = held_out(params, state)
+            return -metrics["valid/loss"], metrics
         score = found["valid"].metrics[experiment.eval.metric]
         return score if rules.decimals is None else round(score, rules.decimals), metrics
 
@@ -799,7 +825,7 @@ def _results(
         "share_of_optimum": {n: main["metrics"][n] / v for n, v in best.items() if v > 0},
         "diagnostics": main["diagnostics"],
         "selected_by": f"valid {experiment.eval.metric}",
-        "best_valid": fitted.best_score,
+        "best_valid": _best_valid(fitted, prepared),
         "best_step": fitted.best_step,
         "steps": fitted.steps,
         "num_epochs": experiment.train.num_epochs,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import augment, config, experiments
+from jaxrec_diff import augment, config, evaluate, experiments
 from jaxrec_diff.batches import Slices
 from jaxrec_diff.cli import main
 from jaxrec_diff.data import load, views
@@ -144,6 +144,36 @@ def test_frozen_rows_are_the_trained_backbones(workdir):
     state = generator.train.state
     rows = np.asarray(state["items"])[1:]
     np.testing.assert_allclose(np.corrcoef(rows[:, 0], items[:, 0])[0, 1], 1.0, rtol=1e-5)
+
+
+def test_the_generator_is_chosen_by_its_held_out_loss(workdir):
+    log = workdir / "stages" / "generator" / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    best = min(lines, key=lambda line: line["valid/loss"])
+    name, source, experiment = experiments.read_config(workdir)
+    generator = experiments.generator_of(experiments.prepare(name, experiment, source), workdir)
+    assert len(lines) == 2 and int(generator.train.step) == best["step"]
+    assert lines[0]["valid/loss"] > lines[1]["valid/loss"]  # it learns, so the later one is kept
+
+
+def test_held_out_loss_against_a_loop():
+    held = Slices(np.arange(12), np.array([0, 4, 7]), np.array([2, 5, 10]), np.array([4, 7, 12]))
+
+    def loss(params, state, key, example):
+        first, row, weight = example
+        each = params * first + row + jax.random.uniform(key)
+        return jnp.sum(each * weight) / weight.sum(), None
+
+    def example(rows, index, row, key):
+        return rows.items[rows.start[jnp.maximum(index, 0)]] + 1.0, row, index >= 0
+
+    model = Model(lambda key, example: None, loss, lambda *of: None, lambda *of: None)
+    key = jax.random.key(3)
+    found = evaluate.held_out_loss(model, example, held, key, batch_size=100)
+    rows = np.arange(4098)  # three rows, 1,366 times over
+    first = np.array([1.0, 5.0, 8.0])[rows % 3]
+    wanted = [p * first.mean() + rows.mean() + float(jax.random.uniform(key)) for p in (2.0, -3.0)]
+    assert [found(p, None) for p in (2.0, -3.0)] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_results_have_both_protocols_by_length_and_the_items_quality(workdir):

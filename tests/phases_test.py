@@ -99,6 +99,8 @@ def test_given_arrays_take_the_backbones_place(workdir, tmp_path):
         (["--backbone=dimerec"], "needs an array 'users'"),
         (["--backbone=ddrm"], "needs a backbone itself"),
         ([*BACKBONE[:2], "--backbone.train.batch-size=1000000"], "at most"),
+        ([*BACKBONE[:2], "--eval.metric=loss"], "which ddrm does not"),
+        ([*BACKBONE[:2], "--backbone.eval.metric=loss"], "which mf does not"),
         (["--backbone.train.batchsize=3"], "did you mean --backbone.train.batch-size?"),
     ],
 )

@@ -18,6 +18,8 @@ from jaxrec_diff.training.state import TrainState, averaged, create
 # bar and for a signal to be heard. Its length changes no number.
 _DISPATCH_SECONDS = 1.0
 
+_WORST = -1e30  # below every score
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss stopped being a number; `step` is the update at which it did."""
@@ -265,7 +267,7 @@ def _after_evaluation(counters: _Counters, score: float, at: int) -> _Counters:
 
 def _save(checkpoints: Any, train: TrainState, counters: _Counters, score: float) -> None:
     # json has no infinity: a state saved between evaluations counts as the worst.
-    finite = float(score) if np.isfinite(score) else -1.0
-    best = counters.best_score if np.isfinite(counters.best_score) else -1.0
+    finite = float(score) if np.isfinite(score) else _WORST
+    best = counters.best_score if np.isfinite(counters.best_score) else _WORST
     meta = counters._replace(best_score=float(best))._asdict()
     checkpoint.save(checkpoints, train, meta, finite)
