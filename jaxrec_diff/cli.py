@@ -282,17 +282,19 @@ def _label(bare: dict[str, str], split: str) -> str:
 @contextmanager
 def _progress(experiment: Any):
     """A bar on a terminal, a line an epoch anywhere else."""
-    from jaxrec_diff import report
+    from jaxrec_diff import evaluate, experiments, report
 
-    metric = f"valid/{experiment.eval.metric}"
+    def line(event: Any) -> str:
+        metric = f"valid/{experiments.metric_of(experiment, event.phase)}"
+        return report.epoch_line(
+            event.step, event.epoch, event.examples_per_second, event.metrics, metric
+        )
+
     if not sys.stdout.isatty():
 
         def plain(event: Any) -> None:
             if event.kind == "epoch":
-                line = report.epoch_line(
-                    event.step, event.epoch, event.examples_per_second, event.metrics, metric
-                )
-                print(line, flush=True)
+                print(line(event), flush=True)
 
         yield plain
         return
@@ -311,20 +313,18 @@ def _progress(experiment: Any):
 
         def fancy(event: Any) -> None:
             if event.kind == "epoch":
-                # an earlier phase may be measured by other figures
-                now = event.metrics.get(metric, 0.0)
-                best[event.phase] = max(best.get(event.phase, 0.0), now)
-                line = report.epoch_line(
-                    event.step, event.epoch, event.examples_per_second, event.metrics, metric
-                )
-                bar.console.print(line, highlight=False)
+                metric = experiments.metric_of(experiment, event.phase)
+                better = min if metric == evaluate.LOSS else max
+                now = event.metrics[f"valid/{metric}"]
+                best[event.phase] = better(best.get(event.phase, now), now)
+                bar.console.print(line(event), highlight=False)
             if event.kind in ("train", "resume"):
                 bar.update(
                     task,
                     completed=event.step,
                     total=event.total_steps,
                     description=f"epoch {event.epoch:.1f} loss {event.metrics.get('loss', 0):.4f} "
-                    f"best {best.get(event.phase, 0.0):.4f}",
+                    + (f"best {best[event.phase]:.4f}" if event.phase in best else ""),
                     speed=f"{event.examples_per_second:,.0f} examples/s",
                 )
 

@@ -490,6 +490,17 @@ def _of_phase(name: str, on_progress: Callable[[loop.Progress], None]):
     return lambda progress: on_progress(progress._replace(phase=name))
 
 
+def metric_of(experiment: Experiment, phase: str = "") -> str:
+    """The validation metric that picks the checkpoint of a phase, by default of the last one.
+
+    A generator's run ends in its backbone again.
+    """
+    backbone = experiment.backbone
+    ends_in_it = phase == "" and models.feed(experiment.model) == "prefixes"
+    own = backbone is None or not (phase == _BACKBONE or ends_in_it)
+    return experiment.eval.metric if own else backbone.eval.metric
+
+
 def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
     metric = prepared.experiment.eval.metric
     return f"valid {metric} {_best_valid(fitted, prepared):.4f} at step {fitted.best_step}"

@@ -146,9 +146,7 @@ def table(found: dict[str, Any]) -> str:
 
 def _metric(prepared: experiments.Prepared) -> str:
     """What trials are judged by: of a generator, the recommender that is trained at the end."""
-    experiment = prepared.experiment
-    last = experiment.backbone if experiments.generates(prepared) else experiment
-    return f"valid/{last.eval.metric}"
+    return f"valid/{experiments.metric_of(prepared.experiment)}"
 
 
 def _complete(row: dict[str, Any]) -> bool:

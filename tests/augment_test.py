@@ -387,6 +387,11 @@ def test_shrinking_rows_are_warned_of(tmp_path, capsys):
     assert main(words) == 0
     said = capsys.readouterr().out
     assert said.count("item rows have shrunk") == 1
+    # every phase is told of by the metric that picks its checkpoint
+    epochs = [
+        re.findall(r"valid/(\S+)", line) for line in said.splitlines() if "examples/s" in line
+    ]
+    assert epochs == [["hr@20"], ["loss"], ["loss"], ["hr@20"]]
 
 
 def test_what_cannot_be_started_from_is_refused(tmp_path):
