@@ -10,8 +10,8 @@ Trains {sasrec, bert4rec} on {none, random, random_seq, asrep, diffuasr_cg, diff
 and among 101 with fixed negatives, means and deviations over seeds, and the items' quality. Every
 copy of the data is judged on the same users and the same candidates. Dotted flags are those of
 `bin/train --model=diffuasr`. The file is written after every cell, seed by seed, and a part that
-is finished is not run again. `--methods diffuasr_cf diffuasr_cg diffuasr_unguided diffuasr_mlp` is
-the ablation of guidance and of SU-Net.
+is finished is not run again. `--methods diffuasr_cf diffuasr_cg diffuasr_unguided diffuasr_mlp
+diffuasr_no_skip` is the ablation of guidance and of SU-Net.
 """
 
 import argparse
@@ -36,6 +36,8 @@ GENERATORS: dict[str, dict[str, Any]] = {
     # ablations: no guidance, and a plain network of SU-Net's cost
     "diffuasr_unguided": {"guidance": "none"},
     "diffuasr_mlp": {"guidance": "classifier_free", "denoiser": "mlp"},
+    # x_t has to find its own way through SU-Net, as in the paper
+    "diffuasr_no_skip": {"guidance": "classifier_free", "input_skip": False},
 }
 
 
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, choices={*METHODS, *GENERATORS})
     options, flags = parser.parse_known_args()
     started, cells, path = time.time(), {}, RESULTS / f"{options.name}.json"
+    kept = ("device", "platform", "versions", "commit", "data_hash", "dataset")
     RESULTS.mkdir(exist_ok=True)
     for seed in options.seeds:
         for backbone in options.backbones:
@@ -176,7 +179,6 @@ def main() -> None:
                 say(f"== {backbone} {method} seed {seed}")
                 last = run(backbone, method, options.data, seed, options.out, flags)
                 cells.setdefault(f"{backbone} {method}", []).append(last)
-                kept = ("device", "platform", "versions", "commit", "data_hash", "dataset")
                 results = {
                     "command": " ".join(["python", *sys.argv]),
                     "seeds": options.seeds,

@@ -274,7 +274,7 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
                 return -losses.mse(found, pooled(back(rows[seq]), seq))
             logits = jnp.einsum("bd,bnd->bn", found, wanted)
             if kind == "softmax":
-                return logits[:, 0] - jax.nn.logsumexp(found @ back(rows[1:]).T, axis=-1)
+                return logits[:, 0] - losses.log_normaliser(found, back(rows[1:]))
             each = jnp.where(real, jax.nn.log_sigmoid(logits), 0.0)
             return each.sum(axis=-1) / jnp.maximum(real.sum(axis=-1), 1)
 
