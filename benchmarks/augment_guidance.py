@@ -1,0 +1,95 @@
+"""What guidance does to DiffuASR's items: one trained generator, several weights.
+
+    python benchmarks/augment_guidance.py --workdirs runs/augmentation/sasrec-seed*/diffuasr_cf \\
+        --name=beauty-diffuasr-guidance
+
+For every weight the generator of each workdir puts items ahead of the histories of long users that
+were kept from it, whose first items are known, from the same noise. Written to
+`benchmarks/results/NAME.json`: `augment.quality` of the items, and for a classifier the mean log
+probability that it gives the points; means and deviations over workdirs.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff import augment, batches, experiments, feeds
+from jaxrec_diff.models.diffuasr import generator
+from jaxrec_diff.training.state import averaged
+
+RESULTS = Path(__file__).parent / "results"
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+
+
+def held_out(prepared: experiments.Prepared) -> tuple[batches.Slices, np.ndarray]:
+    """Histories of long users kept from training, and the M items that came before each."""
+    view = feeds.view("prefixes", prepared.dataset, prepared.experiment.data)
+    length = prepared.experiment.data.prefix_len
+    items = np.concatenate([view.valid.items, view.test.items])
+    start, end = (
+        np.concatenate(
+            [getattr(view.valid, side), getattr(view.test, side) + len(view.valid.items)]
+        )
+        for side in ("start", "end")
+    )
+    return batches.Slices(items, start, end, end), items[end[:, None] + np.arange(length)]
+
+
+def judged(workdir: Path, weight: float) -> dict[str, float]:
+    """Quality of the items that one generator makes under a weight of its guidance."""
+    prepared = experiments.reopen(workdir, [f"--model.guidance-weight={weight}"])
+    made = experiments.generator_of(prepared, workdir)
+    histories, true = held_out(made.prepared)
+    chunks = experiments.generate(made.prepared, made.train, histories)
+    items = np.concatenate([chunk for _, chunk in chunks])
+    counts = made.prepared.dataset.train_counts
+    found = augment.quality(items, histories, counts, true)
+    settings = made.prepared.experiment
+    if settings.model.guidance == "classifier":
+        parts = generator(settings.model, experiments.spec_of(made.prepared))
+        rows = jax.tree.map(jnp.asarray, histories)
+        index = jnp.arange(len(true), dtype=jnp.int32)
+        query = batches.queries(rows, index, max_len=settings.data.max_len)
+        of_run = averaged(made.train), made.train.state, jax.random.key(settings.seed), query
+        points = jax.jit(parts.points)(*of_run)
+        found["log_prob"] = float(jax.jit(parts.log_prob)(*of_run, points).mean())
+    return found | {"histories": len(true)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdirs", nargs="+", type=Path, required=True)
+    parser.add_argument("--weights", nargs="+", type=float, default=WEIGHTS)
+    parser.add_argument("--name", required=True, help="of the results file")
+    options = parser.parse_args()
+    first = experiments.reopen(options.workdirs[0])
+    results: dict[str, Any] = experiments.provenance(first) | {
+        "command": " ".join(["python", *sys.argv]),
+        "dataset": first.dataset.name,
+        "data_hash": first.dataset.card["hash"],
+        "guidance": first.experiment.model.guidance,
+        "seeds": [experiments.reopen(workdir).experiment.seed for workdir in options.workdirs],
+        "weights": {},
+    }
+    for weight in options.weights:
+        rows = [judged(workdir, weight) for workdir in options.workdirs]
+        results["weights"][f"{weight:g}"] = {
+            name: [
+                float(np.mean([row[name] for row in rows])),
+                float(np.std([row[name] for row in rows], ddof=1)) if len(rows) > 1 else None,
+            ]
+            for name in rows[0]
+        }
+        means = {k: round(v[0], 4) for k, v in results["weights"][f"{weight:g}"].items()}
+        print(f"{weight:g}", means, flush=True)
+        (RESULTS / f"{options.name}.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
