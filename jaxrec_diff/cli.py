@@ -193,6 +193,10 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
     return 0
 
 
+# Settings that are spent once a model is trained and its items are made.
+_TRAINING_READS = ("--train.", "--backbone.train.", "--data.prefix-")
+
+
 def _evaluate(argv: list[str]) -> int:
     flags = split_flags(argv, EVALUATE)
     if flags.help:
@@ -201,6 +205,10 @@ def _evaluate(argv: list[str]) -> int:
     bare = flags.bare
     split = bare.get("split", "test")
     workdir = trained_workdir(flags)
+    for flag in flags.dotted:
+        if flag.startswith(_TRAINING_READS):
+            name = flag.split("=")[0]
+            return refuse(f"{name} changes nothing in an evaluation; bin/train takes it")
     quiet_start()
     from jaxrec_diff import experiments, report
 

@@ -33,6 +33,7 @@ class Raw(NamedTuple):
     names: Any  # arrow array [N]
     ids: Any  # arrow array, one history after the other
     offsets: np.ndarray  # i64[N + 1]
+    left_out: int = 0  # rows of a table that lack a user, an item or a time; said once a file
 
 
 def read_histories(path: Path, config: DataConfig) -> Iterator[Raw]:
@@ -305,7 +306,8 @@ def _delimited(path: Path, separator: str, config: DataConfig) -> Iterator[Raw]:
 def _interactions(path: Path, config: DataConfig) -> Iterator[Raw]:
     import pyarrow as pa
 
-    columns = sources.read(str(path), config).tables["all"]
+    read = sources.read(str(path), config)
+    columns, left_out = read.tables["all"], read.missing.get("all", {}).get("left_out", 0)
     order = np.arange(len(columns.users))
     if columns.times is not None:
         order = np.argsort(columns.times, kind="stable")
@@ -319,6 +321,7 @@ def _interactions(path: Path, config: DataConfig) -> Iterator[Raw]:
             pa.array(names[begin : begin + _ROWS]),
             pa.array(flat[part[0] : part[-1]]),
             part - part[0],
+            left_out if begin == 0 else 0,
         )
 
 

@@ -148,6 +148,12 @@ def test_evaluation_prints_json_or_nothing(workdir, tmp_path, capsys):
         assert ("results are in" in said.err) == ("--quiet" not in more)
 
 
+def test_evaluation_refuses_what_training_alone_reads(workdir, capsys):
+    flags = ["evaluate", f"--workdir={workdir}", "--data.prefix-dedup=true"]
+    assert cli.main(flags) == 2
+    assert "--data.prefix-dedup changes nothing in an evaluation" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -170,14 +176,22 @@ def test_refusals_are_one_line(flags, said, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_bar_of_a_phase_knows_nothing_of_the_best_before(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("last", "best"), [("backbone", "0.5000"), ("generator", "0.7000"), ("", "0.2000")]
+)
+def test_the_bar_of_a_phase_knows_its_own_best(monkeypatch, capsys, last, best):
     made = config.preset("diffuasr", "synthetic").experiment
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    first = loop.Progress("epoch", 8, 8, 1.0, 9.0, {f"valid/{made.eval.metric}": 0.5, "loss": 1.0})
+    hits = f"valid/{made.backbone.eval.metric}"
+    figures = {
+        "backbone": (hits, 0.5, 0.4),
+        "generator": ("valid/loss", 0.7, 0.8),  # lower is better
+        "": (hits, 0.1, 0.2),
+    }
     with cli._progress(made) as tell:
-        tell(first._replace(phase="backbone"))
-        tell(first._replace(phase="backbone", metrics={"valid/recall@5": 0.7}))
-        tell(loop.Progress("train", 1, 8, 0.1, 9.0, {"loss": 0.3}, "generator"))
-    shown = capsys.readouterr().out
-    assert "loss 0.3000 best 0.0000" in shown and "best 0.5000" not in shown
+        for phase, (name, *values) in figures.items():
+            for value in values:
+                tell(loop.Progress("epoch", 8, 8, 1.0, 9.0, {name: value, "loss": 1.0}, phase))
+        tell(loop.Progress("train", 1, 8, 0.1, 9.0, {"loss": 0.3}, last))
+    assert f"loss 0.3000 best {best}" in capsys.readouterr().out

@@ -145,6 +145,20 @@ def test_every_format_of_histories_reads_the_same(tmp_path):
     (tmp_path / "b.csv").write_text("user_id,item_id,timestamp\nann,7,2\nbob,3,9\nann,12,1\n")
     (part,) = exchange.read_histories(tmp_path / "b.csv", DataConfig())
     assert part.ids.to_pylist() == [12, 7, 3] and part.offsets.tolist() == [0, 2, 3]
+    assert part.left_out == 0
+
+
+def test_rows_of_a_table_with_holes_are_left_out_and_counted(clicks_run, tmp_path, capsys):
+    asked, output = tmp_path / "asked.csv", tmp_path / "top.jsonl"
+    asked.write_text(
+        "user_id,item_id,timestamp\nann,shoe-01,2\nann,,3\n,shoe-02,1\nbob,shoe-03,9\n"
+    )
+    command = ["recommend", f"--workdir={clicks_run}", f"--histories={asked}", "--k=3"]
+    assert cli.main([*command, f"--output={output}"]) == 0
+    assert "left out 2 rows without a user, an item or a time" in capsys.readouterr().err
+    assert cli.main([*command, f"--output={output}", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows_left_out"] == 2 and summary["histories"] == 2
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def run(argv: list[str]) -> int:
     summary = tally._asdict() | {
         "unknown_users": question.unknown_users,
         "examples": question.examples,
+        "rows_left_out": question.left_out,
         "seconds": round(seconds, 3),
         "users_per_second": round(tally.histories / max(seconds, 1e-9), 1),
         "peak_memory_mib": _peak_memory(),
@@ -153,7 +154,7 @@ class _Question:
 
         self._recommender, self._bare = recommender, flags.bare
         self.examples: list[str] = []
-        self.unknown_users = 0
+        self.unknown_users = self.left_out = 0
         self.total: int | None = None
         experiment = recommender.experiment
         self._columns = replace(experiment.data, min_rating=None)
@@ -175,7 +176,8 @@ class _Question:
             yield from recommend.of_users(self._recommender, self._users)
             return
         for raw in self._raw():
-            part, missing = recommend.encode(self._recommender, *raw)
+            self.left_out += raw.left_out
+            part, missing = recommend.encode(self._recommender, raw.names, raw.ids, raw.offsets)
             self.examples = [*self.examples, *missing][:5]
             yield part
 
@@ -221,6 +223,10 @@ def _words(summary: dict[str, Any]) -> str:
         lines.append(
             f"skipped {counted(summary['unknown_ids'], 'unknown id')}{named} in "
             f"{counted(summary['touched'], 'history')}"
+        )
+    if summary["rows_left_out"]:
+        lines.append(
+            f"left out {counted(summary['rows_left_out'], 'row')} without a user, an item or a time"
         )
     if summary["fallbacks"] and summary["output"]:
         lines.append(
