@@ -151,7 +151,7 @@ def test_every_format_of_histories_reads_the_same(tmp_path):
 def test_rows_of_a_table_with_holes_are_left_out_and_counted(clicks_run, tmp_path, capsys):
     asked, output = tmp_path / "asked.csv", tmp_path / "top.jsonl"
     asked.write_text(
-        "user_id,item_id,timestamp\nann,shoe-01,2\nann,,3\n,shoe-02,1\nbob,shoe-03,9\n"
+        "visitor,product,when\nann,shoe-01,2024-01-02\nann,,2024-01-03\n,shoe-02,2024-01-01\nbob,shoe-03,2024-01-09\n"
     )
     command = ["recommend", f"--workdir={clicks_run}", f"--histories={asked}", "--k=3"]
     assert cli.main([*command, f"--output={output}"]) == 0
