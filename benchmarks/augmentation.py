@@ -39,6 +39,9 @@ GENERATORS: dict[str, dict[str, Any]] = {
     # x_t has to find its own way through SU-Net, as in the paper
     "diffuasr_no_skip": {"guidance": "classifier_free", "input_skip": False},
 }
+# Units of the plain network that multiplies as often as SU-Net of so many channels, for M = 10 and
+# d = 64: two hidden layers of h cost h^2 + 1408 h.
+EQUAL_COST = {8: 709, 16: 1800, 32: 4096}
 
 
 def say(text: str) -> None:
@@ -104,6 +107,8 @@ def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags:
         return experiments.train(raw, home / "none", say=say)
     if method in GENERATORS:
         model = replace(made.model, **GENERATORS[method])
+        if model.denoiser == "mlp" and model.channels in EQUAL_COST:
+            model = replace(model, mlp_hidden=EQUAL_COST[model.channels])
         prepared = experiments.prepare("diffuasr", replace(made, model=model), source)
         own = home / method / "stages" / "backbone"
         if not own.exists():
