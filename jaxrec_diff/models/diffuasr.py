@@ -79,7 +79,7 @@ class DiffuASRConfig:
     """Diffusion steps T."""
     items: Literal["frozen", "trained"] = "frozen"
     """frozen: rows of a trained recommender, standardised; trained: rows from N(0, 1), learnt with
-    the rest."""
+    the rest, of which eval.metric=loss picks those that shrank the most."""
     width: int = 64
     """Size d of trained rows; frozen ones have the recommender's."""
     rounding_weight: float = 0.0
