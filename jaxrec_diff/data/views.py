@@ -68,6 +68,12 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
     )
 
 
+def known_before(rows: Slices, length: int) -> tuple[Slices, np.ndarray]:
+    """Histories of rows of `before`, and the `length` items that came before each, i32[N, M]."""
+    histories = Slices(rows.items, rows.start, rows.end, rows.end)
+    return histories, rows.items[rows.end[:, None] + np.arange(length)]
+
+
 def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
     """The data set with generated items ahead of every user's sequence.
 
