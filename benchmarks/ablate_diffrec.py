@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrec_diff import config, experiments, forward
-from jaxrec_diff.models import row_process
+from jaxrec_diff import config
+from jaxrec_diff.diffusion import forward, row_process
+from jaxrec_diff.experiments import prepare, train
 
 # name -> flags on top of the released settings
 NOISE = {
@@ -52,9 +53,9 @@ def run(data: str, name: str, flags: list[str], epochs: int, seed: int) -> dict:
     preset = config.preset("diffrec", "ml-1m-clean").experiment
     flags = [*flags, f"--seed={seed}", f"--train.num-epochs={epochs}"]
     experiment = config.parse(preset, flags)
-    prepared = experiments.prepare("diffrec", experiment, data)
+    prepared = prepare.prepare("diffrec", experiment, data)
     with tempfile.TemporaryDirectory() as folder:
-        found = experiments.train(prepared, Path(folder) / "run", say=lambda text: None)
+        found = train.train(prepared, Path(folder) / "run", say=lambda text: None)
     betas = row_process.betas(experiment.model.process)
     rest = [0.0] if betas is None else forward.one_minus_alphas_cumprod(betas)
     keep = ("best_step", "best_valid", "steps", "device", "versions", "commit")

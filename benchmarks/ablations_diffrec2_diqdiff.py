@@ -23,9 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import config, experiments, ranking
-from jaxrec_diff.data import dataset_name
-from jaxrec_diff.models.base import SamplerConfig
+from jaxrec_diff import config
+from jaxrec_diff.data.sources import dataset_name
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.experiments import judging, prepare, provenance, restore, run
+from jaxrec_diff.experiments import train as experiments_train
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.state import averaged
 
@@ -38,7 +41,7 @@ def say(**figures: Any) -> None:
 
 def tops(prepared, params, state, key, batch_size: int) -> np.ndarray:
     """Best ten items of the first test users, i32[N, 10], asked for in batches of `batch_size`."""
-    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
+    model, feed = run.build(prepared), run.feed_of(prepared)
     rows = feed.splits["test"]
 
     @jax.jit
@@ -67,12 +70,12 @@ def compare(name: str, ways: dict[str, dict], training: dict, options, flags) ->
     train = replace(experiment.train, num_epochs=options.epochs, patience=0, eval_every=1)
     experiment = replace(experiment, model=replace(experiment.model, **training), train=train)
     experiment = config.parse(experiment, flags)
-    prepared = experiments.prepare(name, experiment, options.data)
+    prepared = prepare.prepare(name, experiment, options.data)
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
-        results = experiments.train(prepared, workdir, say=lambda _: None)
+        results = experiments_train.train(prepared, workdir, say=lambda _: None)
         say(model=name, training=training, steps=results["steps"], controls=results["controls"])
-        like = experiments._abstract_state(prepared, experiments.build(prepared))
+        like = restore.abstract_state(prepared, run.build(prepared))
         best = loop.load(workdir / "checkpoints", like)
         params, state, first = averaged(best), best.state, None
         for way, changes in ways.items():
@@ -84,7 +87,7 @@ def compare(name: str, ways: dict[str, dict], training: dict, options, flags) ->
                 eval=replace(experiment.eval, batch_size=size),
             )
             chosen = prepared._replace(experiment=changed)
-            found = experiments.reevaluate(chosen, workdir, "test")[0][0].metrics
+            found = judging.reevaluate(chosen, workdir, "test")[0][0].metrics
             draws = [tops(chosen, params, state, jax.random.key(k), size) for k in (0, 1)]
             first = draws[0] if first is None else first
             say(
@@ -107,7 +110,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={n: metadata.version(n) for n in ("jax", "jaxlib", "flax", "numpy")},
-        commit=experiments._commit(),
+        commit=provenance._commit(),
         seed=0,
         command=f"benchmarks/ablations_diffrec2_diqdiff.py --data {dataset_name(options.data)} "
         f"--epochs {options.epochs} {' '.join(flags)}".strip(),

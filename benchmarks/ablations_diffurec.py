@@ -21,7 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import config, experiments
+from jaxrec_diff import config
+from jaxrec_diff.experiments import prepare, provenance, restore, run
+from jaxrec_diff.experiments import train as experiments_train
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.state import averaged
 
@@ -37,20 +39,18 @@ def say(**figures) -> None:
     print(json.dumps(figures), flush=True)
 
 
-def gradient_share(prepared: experiments.Prepared, workdir: Path) -> dict[str, float]:
+def gradient_share(prepared: run.Prepared, workdir: Path) -> dict[str, float]:
     """|g_learned - g_stopped| / |g_learned| over the item table, and over its target rows."""
-    like = experiments._abstract_state(prepared, experiments.build(prepared))
+    like = restore.abstract_state(prepared, run.build(prepared))
     train = loop.load(workdir / "checkpoints", like)
-    feed = experiments.feed_of(prepared)
+    feed = run.feed_of(prepared)
     index = jax.random.permutation(jax.random.key(5), feed.num_examples)[:256]
     key = jax.random.key(6)
     example = feed.example(feed.train, index, jnp.arange(256, dtype=jnp.int32), key)
     grads = {}
     for target in ("learned", "stopped"):
         chosen = replace(prepared.experiment.model, target=target)
-        model = experiments.build(
-            prepared._replace(experiment=replace(prepared.experiment, model=chosen))
-        )
+        model = run.build(prepared._replace(experiment=replace(prepared.experiment, model=chosen)))
         loss = jax.jit(jax.grad(lambda p, model=model: model.loss(p, train.state, key, example)[0]))
         grads[target] = np.asarray(loss(averaged(train))["items"], np.float64)
     difference = grads["learned"] - grads["stopped"]
@@ -90,7 +90,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=platform.machine(),
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
-        commit=experiments._commit(),
+        commit=provenance._commit(),
         command=" ".join(["benchmarks/ablations_diffurec.py", *sys.argv[1:]]),
         seed=options.seed,
     )
@@ -98,9 +98,9 @@ def main() -> None:
         runs = {}
         for name, changes in ARMS.items():
             chosen = replace(base, model=replace(base.model, **changes))
-            prepared = experiments.prepare("diffurec", chosen, options.data)
+            prepared = prepare.prepare("diffurec", chosen, options.data)
             runs[name] = prepared, Path(folder) / name.replace(" ", "-")
-            results = experiments.train(prepared, runs[name][1], say=lambda line: None)
+            results = experiments_train.train(prepared, runs[name][1], say=lambda line: None)
             say(
                 arm=name,
                 steps=results["steps"],

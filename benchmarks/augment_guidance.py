@@ -20,41 +20,44 @@ import jax.numpy as jnp
 import numpy as np
 from augmentation import RESULTS, spread
 
-from jaxrec_diff import augment, batches, experiments, feeds
+from jaxrec_diff.augmentation import quality
+from jaxrec_diff.batches import cut, kinds
 from jaxrec_diff.data import views
+from jaxrec_diff.experiments import augmentation, generation, provenance, reopen, run
 from jaxrec_diff.models.diffuasr import generator
+from jaxrec_diff.ops import ragged
 from jaxrec_diff.training.state import averaged
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
-def held_out(prepared: experiments.Prepared) -> tuple[batches.Slices, np.ndarray]:
+def held_out(prepared: run.Prepared) -> tuple[ragged.Slices, np.ndarray]:
     """Histories of long users kept from training, and the M items that came before each."""
-    view = feeds.view("prefixes", prepared.dataset, prepared.experiment.data)
+    view = kinds.view("prefixes", prepared.dataset, prepared.experiment.data)
     length = prepared.experiment.data.prefix_len
     parts = [views.known_before(rows, length) for rows in (view.valid, view.test)]
     (first, _), (second, _) = parts
     items = np.concatenate([first.items, second.items])
     start = np.concatenate([first.start, second.start + len(first.items)])
     end = np.concatenate([first.end, second.end + len(first.items)])
-    return batches.Slices(items, start, end, end), np.concatenate([true for _, true in parts])
+    return ragged.Slices(items, start, end, end), np.concatenate([true for _, true in parts])
 
 
 def judged(workdir: Path, weight: float) -> dict[str, float]:
     """Quality of the items that one generator makes under a weight of its guidance."""
-    prepared = experiments.reopen(workdir, [f"--model.guidance-weight={weight}"])
-    made = experiments.generator_of(prepared, workdir)
+    prepared = reopen.reopen(workdir, [f"--model.guidance-weight={weight}"])
+    made = augmentation.generator_of(prepared, workdir)
     histories, true = held_out(made.prepared)
-    chunks = experiments.generate(made.prepared, made.train, histories)
+    chunks = generation.generate(made.prepared, made.train, histories)
     items = np.concatenate([chunk for _, chunk in chunks])
     counts = made.prepared.dataset.train_counts
-    found = augment.quality(items, histories, counts, true)
+    found = quality.quality(items, histories, counts, true)
     settings = made.prepared.experiment
     if settings.model.guidance == "classifier":
-        parts = generator(settings.model, experiments.spec_of(made.prepared))
+        parts = generator(settings.model, run.spec_of(made.prepared))
         rows = jax.tree.map(jnp.asarray, histories)
         index = jnp.arange(len(true), dtype=jnp.int32)
-        query = batches.queries(rows, index, max_len=settings.data.max_len)
+        query = cut.queries(rows, index, max_len=settings.data.max_len)
         of_run = averaged(made.train), made.train.state, jax.random.key(settings.seed), query
         points = jax.jit(parts.points)(*of_run)
         found["log_prob"] = float(jax.jit(parts.log_prob)(*of_run, points).mean())
@@ -67,13 +70,13 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", type=float, default=WEIGHTS)
     parser.add_argument("--name", required=True, help="of the results file")
     options = parser.parse_args()
-    first = experiments.reopen(options.workdirs[0])
-    results: dict[str, Any] = experiments.provenance(first) | {
+    first = reopen.reopen(options.workdirs[0])
+    results: dict[str, Any] = provenance.provenance(first) | {
         "command": " ".join(["python", *sys.argv]),
         "dataset": first.dataset.name,
         "data_hash": first.dataset.card["hash"],
         "guidance": first.experiment.model.guidance,
-        "seeds": [experiments.reopen(workdir).experiment.seed for workdir in options.workdirs],
+        "seeds": [reopen.reopen(workdir).experiment.seed for workdir in options.workdirs],
         "weights": {},
     }
     for weight in options.weights:

@@ -20,11 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import ranking
-from jaxrec_diff.batches import Prefixes, SequenceQuery
+from jaxrec_diff.batches.types import Prefixes, SequenceQuery
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models import diffuasr
-from jaxrec_diff.models.base import DataSpec, Reader, SamplerConfig
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
+from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.nets.sunet import SUNet
 
 LENGTH, WIDTH, HISTORY = 10, 64, 50

@@ -24,8 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec_diff import augment, config, experiments, models
-from jaxrec_diff.data import dataset_name, views
+from jaxrec_diff import config
+from jaxrec_diff.augmentation import baselines, quality
+from jaxrec_diff.data import views
+from jaxrec_diff.data.sources import dataset_name
+from jaxrec_diff.experiments import prepare, restore, train, workdir
+from jaxrec_diff.experiments import run as experiments_run
+from jaxrec_diff.models import registry
 
 RESULTS = Path(__file__).parent / "results"
 BACKBONES = ("sasrec", "bert4rec")
@@ -61,40 +66,40 @@ def settings(backbone: str, source: str, seed: int, flags: list[str]) -> config.
     return replace(made, backbone=phase, seed=seed)
 
 
-def raw_run(made: config.Experiment, backbone: str, source: str) -> experiments.Prepared:
+def raw_run(made: config.Experiment, backbone: str, source: str) -> experiments_run.Prepared:
     """The backbone of the settings as a run of its own."""
     phase = made.backbone
     alone = replace(made, model=phase.model, train=phase.train, eval=phase.eval, backbone=None)
-    return experiments.prepare(backbone, alone, source)
+    return prepare.prepare(backbone, alone, source)
 
 
-def prefix_of(method: str, raw: experiments.Prepared, folder: Path) -> np.ndarray:
+def prefix_of(method: str, raw: experiments_run.Prepared, folder: Path) -> np.ndarray:
     """Items of a control, i32[U, M]."""
     data, seed = raw.dataset, raw.experiment.seed
     length = raw.experiment.data.prefix_len
     if method == "random":
-        return augment.uniform(data.profiles, data.num_items, length, seed)
+        return baselines.uniform(data.profiles, data.num_items, length, seed)
     if method == "random_seq":
-        return augment.resampled(data.profiles, length, seed)
+        return baselines.resampled(data.profiles, length, seed)
     turned = raw._replace(name="backwards", dataset=views.backwards(data, raw.experiment.data))
     turned = turned._replace(
         experiment=replace(turned.experiment, eval=replace(turned.experiment.eval, candidates=0))
     )
-    experiments.train(turned, folder / "backwards", say=say)
-    trained = experiments.restore(turned, folder / "backwards")
-    return augment.recommended(
+    train.train(turned, folder / "backwards", say=say)
+    trained = restore.restore(turned, folder / "backwards")
+    return baselines.recommended(
         trained.model, trained.params, trained.state, data.profiles, length,
         max_len=raw.experiment.data.max_len, batch_size=raw.experiment.eval.batch_size,
     )  # fmt: skip
 
 
-def share(raw: experiments.Prepared, folder: Path) -> None:
+def share(raw: experiments_run.Prepared, folder: Path) -> None:
     """Leaves in the raw run what a generator starts from: all of a seed's start from the same."""
-    experiments.train(raw, folder, say=say)
-    trained = experiments.restore(raw, folder)
+    train.train(raw, folder, say=say)
+    trained = restore.restore(raw, folder)
     settings = raw.experiment.model
-    export = models.system(settings).export
-    arrays = export(settings, experiments.spec_of(raw), trained.params, trained.state)
+    export = registry.system(settings).export
+    arrays = export(settings, experiments_run.spec_of(raw), trained.params, trained.state)
     np.savez(folder / "export.npz", **arrays)
 
 
@@ -104,24 +109,24 @@ def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags:
     raw = raw_run(made, backbone, source)
     home = folder / f"{backbone}-seed{seed}"
     if method == "none":
-        return experiments.train(raw, home / "none", say=say)
+        return train.train(raw, home / "none", say=say)
     if method in GENERATORS:
         model = replace(made.model, **GENERATORS[method])
         if model.denoiser == "mlp" and model.channels in EQUAL_COST:
             model = replace(model, mlp_hidden=EQUAL_COST[model.channels])
-        prepared = experiments.prepare("diffuasr", replace(made, model=model), source)
+        prepared = prepare.prepare("diffuasr", replace(made, model=model), source)
         own = home / method / "stages" / "backbone"
         if not own.exists():
-            experiments.open_workdir(prepared, home / method)
+            workdir.open_workdir(prepared, home / method)
             own.parent.mkdir(parents=True, exist_ok=True)
             share(raw, home / "none")
             own.symlink_to((home / "none").resolve(), target_is_directory=True)
-        return experiments.train(prepared, home / method, say=say)
+        return train.train(prepared, home / method, say=say)
     prefix = prefix_of(method, raw, home)
     longer = raw._replace(name=f"{backbone}+{method}", dataset=views.longer(raw.dataset, prefix))
-    results = experiments.train(longer, home / method, say=say)
+    results = train.train(longer, home / method, say=say)
     profiles, counts = raw.dataset.profiles, raw.dataset.train_counts
-    return results | {"generated": augment.quality(prefix, profiles, counts)}
+    return results | {"generated": quality.quality(prefix, profiles, counts)}
 
 
 def mean_of(cells: list[dict[str, Any]], name: str) -> float:

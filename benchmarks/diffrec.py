@@ -27,13 +27,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import config, evaluate, feeds, models
-from jaxrec_diff.data import DataConfig
+from jaxrec_diff import config as jaxrec_diff_config
+from jaxrec_diff.batches import kinds
+from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.splits import Cuts, queries, slices
-from jaxrec_diff.experiments import _commit
-from jaxrec_diff.models import row_process
-from jaxrec_diff.models.base import DataSpec
+from jaxrec_diff.diffusion import row_process
+from jaxrec_diff.evaluation import config
+from jaxrec_diff.evaluation import evaluator as evaluation_evaluator
+from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.models import registry
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.training import optim, parallel, state, step
 
 KS = (10, 20, 50, 100)
@@ -84,9 +88,9 @@ class Ours:
     """The library's own loop body and evaluator around a model."""
 
     def __init__(self, experiment, dataset: Dataset, spec: DataSpec):
-        system = models.system(experiment.model)
+        system = registry.system(experiment.model)
         self.model = system.build(experiment.model, spec)
-        self.fed = feeds.feed("interactions", dataset, DataConfig())
+        self.fed = kinds.feed("interactions", dataset, DataConfig())
         self.mesh, self.dataset, self.rules = parallel.make_mesh(), dataset, system.official
         self.batch = experiment.train.batch_size
         optimizer = optim.make(experiment.train, 1000)
@@ -116,10 +120,10 @@ class Ours:
 
     def evaluator(self, *splits: str, batch_size: int = 1024):
         parts = {"valid": self.dataset.valid, "test": self.dataset.test}
-        return evaluate.together(
+        return evaluation_evaluator.together(
             self.model,
             {
-                split: evaluate.put(
+                split: evaluation_evaluator.put(
                     parts[split], self.fed.splits[split], self.fed.query, self.mesh, self.rules
                 )
                 for split in splits
@@ -127,7 +131,7 @@ class Ours:
             self.fed.shared,
             self.fed.query,
             self.mesh,
-            evaluate.EvalConfig(metric="recall@20", ks=KS, batch_size=batch_size),
+            config.EvalConfig(metric="recall@20", ks=KS, batch_size=batch_size),
             self.rules,
             self.dataset.train_counts,
             num_users=self.dataset.num_users,
@@ -163,7 +167,7 @@ def speed(repeats: int) -> None:
     import torch_diffrec
 
     torch.set_num_threads(1)
-    experiment = config.preset("diffrec", "ml-1m-clean").experiment
+    experiment = jaxrec_diff_config.preset("diffrec", "ml-1m-clean").experiment
     dataset = generated("ml-1m-clean's shape", 5949, 2810, 96.0, 0.9)
     ours = Ours(experiment, dataset, spec_of(dataset))
     sizes = {split: int((part.stop - part.end).sum()) for split, part in
@@ -257,7 +261,7 @@ def speed(repeats: int) -> None:
 def memory(name: str, updates: int = 4, ranked: int = 800) -> None:
     """Trains a few batches and ranks a few users at the size of Amazon-book's noisy files."""
     dataset = generated("amazon-book-noisy's shape", 110_000, 180_000, 29.0, 0.8)
-    experiment = config.preset(name, "amazon-book-noisy").experiment
+    experiment = jaxrec_diff_config.preset(name, "amazon-book-noisy").experiment
     exports = {}
     if name == "ldiffrec":
         # sizes of the released clusters

@@ -27,8 +27,13 @@ import numpy as np
 import torch
 import torch_diffurec
 
-from jaxrec_diff import config, evaluate, experiments, feeds, models
-from jaxrec_diff.models.base import SamplerConfig
+from jaxrec_diff import config
+from jaxrec_diff.batches import lengths as batches_lengths
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.evaluation import evaluator
+from jaxrec_diff.experiments import judging, prepare, provenance
+from jaxrec_diff.experiments import run as experiments_run
+from jaxrec_diff.models import diffurec, registry
 from jaxrec_diff.training import optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -80,14 +85,14 @@ RANKED = {
 }
 
 
-def initial(prepared: experiments.Prepared):
-    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
+def initial(prepared: experiments_run.Prepared):
+    model, feed = experiments_run.build(prepared), experiments_run.feed_of(prepared)
     index = np.zeros(2, np.int32)
     example = feed.example(feed.train, index, index, jax.random.key(0))
     return model, feed, jax.jit(model.init)(jax.random.key(0), example)
 
 
-def train_rate(name: str, prepared: experiments.Prepared, repeats: int) -> float:
+def train_rate(name: str, prepared: experiments_run.Prepared, repeats: int) -> float:
     model, feed, variables = initial(prepared)
     optimizer = optim.make(prepared.experiment.train, 1)
 
@@ -105,12 +110,12 @@ def train_rate(name: str, prepared: experiments.Prepared, repeats: int) -> float
         jax.block_until_ready(updates.run(args[0], data, *args[1:], np.int32(0), np.int32(1)))
 
     rate = real / median_seconds(run, repeats)
-    lengths = feeds.bucket_lengths(prepared.dataset.train, prepared.experiment.data)
+    lengths = batches_lengths.bucket_lengths(prepared.dataset.train, prepared.experiment.data)
     say(question="train step", which=name, lengths=lengths, examples_per_second=rate)
     return rate
 
 
-def some_rows(prepared: experiments.Prepared, count: int) -> experiments.Prepared:
+def some_rows(prepared: experiments_run.Prepared, count: int) -> experiments_run.Prepared:
     """The data with `count` of its test rows, evenly spread."""
     test = prepared.dataset.test
     rows = np.linspace(0, len(test.start) - 1, count).astype(np.int64)
@@ -119,15 +124,15 @@ def some_rows(prepared: experiments.Prepared, count: int) -> experiments.Prepare
     return prepared._replace(dataset=prepared.dataset._replace(test=cut, test_users=users))
 
 
-def ranker(prepared: experiments.Prepared):
-    rules = evaluate.rules_of(
-        prepared.experiment.eval, models.system(prepared.experiment.model).official
+def ranker(prepared: experiments_run.Prepared):
+    rules = evaluator.rules_of(
+        prepared.experiment.eval, registry.system(prepared.experiment.model).official
     )
-    model = experiments.build(prepared)
-    return experiments._evaluator(prepared, model, "test", rules)
+    model = experiments_run.build(prepared)
+    return judging.split_evaluator(prepared, model, "test", rules)
 
 
-def rank_rate(name: str, prepared: experiments.Prepared, variables, repeats: int) -> float:
+def rank_rate(name: str, prepared: experiments_run.Prepared, variables, repeats: int) -> float:
     count = USERS if name.startswith("cut") else TORCH_USERS
     run = ranker(some_rows(prepared, count))
     seconds = median_seconds(lambda: run(*variables, jax.random.key(3)), repeats)
@@ -135,7 +140,7 @@ def rank_rate(name: str, prepared: experiments.Prepared, variables, repeats: int
     return count / seconds
 
 
-def torch_rates(prepared: experiments.Prepared, params, repeats: int) -> tuple[float, float]:
+def torch_rates(prepared: experiments_run.Prepared, params, repeats: int) -> tuple[float, float]:
     c = prepared.experiment.model
     betas = np.linspace(0.0001 * 1000 / 32 + 0.01, 0.02 * 1000 / 32 + 0.01, 32)
     model = torch_diffurec.DiffuRec(
@@ -171,7 +176,7 @@ def torch_rates(prepared: experiments.Prepared, params, repeats: int) -> tuple[f
 def agreement(prepared, params, model, seq) -> None:
     """One call of both networks on the same input, lambda at its mean."""
     net_config = replace(prepared.experiment.model, lambda_std=0.0)
-    net = models.diffurec.DiffuRecNet(prepared.dataset.num_items, 50, net_config)
+    net = diffurec.DiffuRecNet(prepared.dataset.num_items, 50, net_config)
     x = np.random.default_rng(1).normal(size=(len(seq), net_config.width)).astype(np.float32)
     draw, torch.randn_like = torch.randn_like, torch.zeros_like
     try:
@@ -203,11 +208,11 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
-        commit=experiments._commit(),
+        commit=provenance._commit(),
         seed=0,
         command=" ".join(["benchmarks/diffurec.py", *sys.argv[1:]]),
     )
-    first = experiments.prepare("diffurec", TRAINED["padded"], options.data)
+    first = prepare.prepare("diffurec", TRAINED["padded"], options.data)
 
     def on(chosen):
         return first._replace(experiment=chosen)

@@ -17,7 +17,8 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from jaxrec_diff import config, experiments
+from jaxrec_diff import config
+from jaxrec_diff.experiments import prepare, provenance, run
 from jaxrec_diff.training import optim, parallel, state, step
 
 STRETCHES = {500: 15.77, 1000: 8.69, 1437: 8.06}
@@ -38,8 +39,8 @@ def main() -> None:
         seed=options.seed,
         devices=1,
     )
-    prepared = experiments.prepare("diffurec", small, options.data)
-    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
+    prepared = prepare.prepare("diffurec", small, options.data)
+    model, feed = run.build(prepared), run.feed_of(prepared)
     epoch = feed.num_examples // small.train.batch_size
     optimizer = optim.make(small.train, epoch * small.train.num_epochs)
     keys = jax.random.split(jax.random.key(options.seed), 3)
@@ -75,7 +76,7 @@ def main() -> None:
                 "device": jax.devices()[0].device_kind,
                 "platform": platform.machine(),
                 "versions": {"jax": jax.__version__, "numpy": np.__version__},
-                "commit": experiments._commit(),
+                "commit": provenance._commit(),
             }
         )
     )

@@ -15,7 +15,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxrec_diff import evaluate, experiments, models
+from jaxrec_diff.evaluation import evaluator
+from jaxrec_diff.experiments import judging, prepare, provenance, restore, workdir
+from jaxrec_diff.experiments import run as experiments_run
+from jaxrec_diff.models import registry
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.state import averaged
 
@@ -25,10 +28,10 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--few", type=int, nargs="+", default=[4, 2, 1])
     options = parser.parse_args()
-    name, source, stored = experiments.read_config(options.workdir)
+    name, source, stored = workdir.read_config(options.workdir)
     stored = replace(stored, devices=1, eval=replace(stored.eval, protocol="official"))
-    prepared = experiments.prepare(name, stored, source)
-    like = experiments._abstract_state(prepared, experiments.build(prepared))
+    prepared = prepare.prepare(name, stored, source)
+    like = restore.abstract_state(prepared, experiments_run.build(prepared))
     train = loop.load(options.workdir / "checkpoints", like)
     print(
         json.dumps(
@@ -36,7 +39,7 @@ def main() -> None:
                 "command": " ".join(["benchmarks/diffurec_steps.py", *sys.argv[1:]]),
                 "run": json.loads((options.workdir / "results.json").read_text())["command"],
                 "device": jax.devices()[0].device_kind,
-                "commit": experiments._commit(),
+                "commit": provenance._commit(),
                 "steps_trained": int(train.step),
             }
         ),
@@ -57,8 +60,8 @@ def main() -> None:
     for arm, changes in arms.items():
         chosen = replace(stored, model=replace(model, **changes))
         run_as = prepared._replace(experiment=chosen)
-        rules = evaluate.rules_of(chosen.eval, models.system(chosen.model).official)
-        run = experiments._evaluator(run_as, experiments.build(run_as), "test", rules)
+        rules = evaluator.rules_of(chosen.eval, registry.system(chosen.model).official)
+        run = judging.split_evaluator(run_as, experiments_run.build(run_as), "test", rules)
         found = [run(averaged(train), train.state, jax.random.key(draw)) for draw in range(2)]
         metrics = {
             key: float(np.mean([one.metrics[key] for one in found])) for key in found[0].metrics

@@ -24,11 +24,14 @@ import numpy as np
 import torch
 import torch_diqdiff
 
-from jaxrec_diff import batches, forward, quantize
-from jaxrec_diff.data import DataConfig, load
-from jaxrec_diff.experiments import _commit
-from jaxrec_diff.models import diqdiff
-from jaxrec_diff.models.base import DataSpec
+from jaxrec_diff.batches import cut
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.load import load
+from jaxrec_diff.diffusion import forward
+from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.models import diffurec, diqdiff
+from jaxrec_diff.models.contract import DataSpec
+from jaxrec_diff.ops import quantize
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -90,7 +93,7 @@ def main() -> None:
     dataset = load(folder, DataConfig(max_len=LENGTH))
     index = np.random.default_rng(0).choice(len(dataset.train.start), options.batch, replace=False)
     rows = jnp.arange(options.batch, dtype=jnp.int32)
-    example = batches.sequences(dataset.train, jnp.asarray(index), max_len=LENGTH, row=rows)
+    example = cut.sequences(dataset.train, jnp.asarray(index), max_len=LENGTH, row=rows)
     say(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
@@ -106,14 +109,14 @@ def main() -> None:
     model = torch_diqdiff.DiQDiff(dataset.num_items, LENGTH, CONFIG.num_codes)
     torch_diqdiff.load(model, variables.params, variables.state.selector)
     seq = np.asarray(diqdiff.latest_last(example.seq, LENGTH)).astype(np.int64)
-    net = diqdiff.DiffuRecNet(dataset.num_items, LENGTH, CONFIG.backbone())
+    net = diffurec.DiffuRecNet(dataset.num_items, LENGTH, CONFIG.backbone())
     agreement(model, variables.params, seq[:64], net)
 
     optimizer = optim.make(TrainConfig(), 1)
     update = jax.jit(lambda train: step.update(ours, optimizer, train, jax.random.key(0), example))
     train = state.create(variables, optimizer)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    tables = forward.tables(diqdiff.released_betas(CONFIG.schedule, CONFIG.num_steps))
+    tables = forward.tables(diffurec.released_betas(CONFIG.schedule, CONFIG.num_steps))
     signal, noise = (torch.from_numpy(np.array(table)) for table in tables)
     inputs = torch.from_numpy(seq), torch.from_numpy(np.array(example.target)).long()
 

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 import torch_dreamrec
 
-from jaxrec_diff import affine, samplers, schedules
-from jaxrec_diff.batches import Sequences
-from jaxrec_diff.experiments import _commit
+from jaxrec_diff.batches.types import Sequences
+from jaxrec_diff.diffusion import closed_form, samplers, schedules
+from jaxrec_diff.experiments.provenance import _commit
 from jaxrec_diff.models import dreamrec
-from jaxrec_diff.models.base import DataSpec
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -56,14 +56,14 @@ def say(**figures) -> dict:
 def closed_form_chain(params, steps):
     tau = NET.apply({"params": params}, steps.t, method="embed_steps")
     w_x, _, w_t = jnp.split(params["outer"]["kernel"], [WIDTH, 2 * WIDTH])
-    return affine.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
+    return closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
 
 
 def closed_form_draw(params, chain, cond, key):
     w_h = params["outer"]["kernel"][WIDTH : 2 * WIDTH]
     weight = CONFIG.guidance_weight
     guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h
-    return affine.apply(chain, guided, jax.random.normal(key, cond.shape))
+    return closed_form.apply(chain, guided, jax.random.normal(key, cond.shape))
 
 
 def scan_draw(params, steps, cond, key):

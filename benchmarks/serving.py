@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from jaxrec_diff import experiments, serving
+from jaxrec_diff.experiments import prepare, provenance, restore, workdir
+from jaxrec_diff.inference import export
 
 
 def seconds(code: str, folder: Path) -> float:
@@ -31,11 +32,11 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    name, source, experiment = experiments.read_config(given.workdir)
-    prepared = experiments.prepare(name, experiment, source)
+    name, source, experiment = workdir.read_config(given.workdir)
+    prepared = prepare.prepare(name, experiment, source)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "serving"
-        sizes = serving.export(experiments.restore(prepared, given.workdir), folder)
+        sizes = export.export(restore.restore(prepared, given.workdir), folder)
         text = (folder / "README.md").read_text()
         code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1] + "\nitems.block_until_ready()"
         cold = [seconds(code, folder) for _ in range(given.repeats)]
@@ -44,7 +45,7 @@ def main() -> None:
         json.dumps(
             {"model": name, "items": prepared.dataset.num_items, "bytes": sizes,
              "cold_start_s": statistics.median(cold), "import_jax_s": statistics.median(jax_only)}
-            | experiments.provenance(prepared) | {"command": " ".join(["python", *sys.argv])}
+            | provenance.provenance(prepared) | {"command": " ".join(["python", *sys.argv])}
         )
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig

@@ -18,7 +18,7 @@ of the released LightGCN settings are worth knowing: they take the tables two st
 from dataclasses import replace
 
 from jaxrec_diff.config import Experiment, phase
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.search import Range
 from jaxrec_diff.training.config import TrainConfig

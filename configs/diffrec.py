@@ -11,9 +11,9 @@ the released loop the last, smaller batch of an epoch counts.
 from dataclasses import replace
 
 from jaxrec_diff.config import Experiment
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
-from jaxrec_diff.models.row_process import ProcessConfig
 from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 

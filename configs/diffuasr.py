@@ -16,8 +16,8 @@ from dataclasses import replace
 
 from jaxrec_diff.config import Experiment, phase
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.evaluate import EvalConfig
-from jaxrec_diff.models.base import SamplerConfig
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
 from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig

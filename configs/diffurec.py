@@ -14,7 +14,7 @@ for the next permutation: histories of several lengths need batches with fixed s
 
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffurec import DiffuRecConfig
 from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig

@@ -11,7 +11,7 @@ Published Recall@20 / NDCG@20: Gowalla .1830 / .1554, Yelp2018 .0649 / .0530, Am
 from dataclasses import replace
 
 from jaxrec_diff.config import Experiment
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.search import Range
 from jaxrec_diff.training.config import TrainConfig

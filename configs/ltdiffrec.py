@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from jaxrec_diff.config import Experiment, phase
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
-from jaxrec_diff.models.row_process import ProcessConfig
 from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import Rule, TrainConfig
 

@@ -8,7 +8,7 @@ Recall@20 / NDCG@20 of the released embeddings behind DDRM's noisy MovieLens-1M:
 from dataclasses import replace
 
 from jaxrec_diff.config import Experiment
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig

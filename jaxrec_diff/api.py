@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec_diff import config, experiments
-from jaxrec_diff.recommend import load, recommend
-from jaxrec_diff.training.loop import Progress
+from jaxrec_diff import config
+from jaxrec_diff.experiments import judging, prepare, reopen, run
+from jaxrec_diff.experiments import train as experiments_train
+from jaxrec_diff.inference.recommend import recommend
+from jaxrec_diff.inference.recommender import load
+from jaxrec_diff.training.progress import Progress
 
 __all__ = ["evaluate", "load", "recommend", "train"]
 
@@ -32,7 +35,7 @@ def train(
     settings: Settings | None = None,
     preset: str = "",
     backbone: str = "",
-    say: experiments.Say = lambda _: None,
+    say: run.Say = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Trains a model and returns what `results.json` holds; the same call again continues a run.
@@ -59,8 +62,8 @@ def train(
     given = {name: value for name, value in (("preset", preset), ("backbone", backbone)) if value}
     chosen = config.choose(named | given)
     experiment = config.parse(chosen.preset.experiment, _flags(settings))
-    prepared = experiments.prepare(chosen.name, experiment, chosen.source)
-    return experiments.train(prepared, folder, say=say, on_progress=on_progress)
+    prepared = prepare.prepare(chosen.name, experiment, chosen.source)
+    return experiments_train.train(prepared, folder, say=say, on_progress=on_progress)
 
 
 def evaluate(
@@ -83,8 +86,8 @@ def evaluate(
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    prepared = experiments.reopen(folder, _flags(settings), data)
-    return experiments.evaluation(prepared, folder, split)[0]
+    prepared = reopen.reopen(folder, _flags(settings), data)
+    return judging.evaluation(prepared, folder, split)[0]
 
 
 def _flags(settings: Settings | None) -> list[str]:

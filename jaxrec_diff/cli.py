@@ -134,8 +134,8 @@ def _run(argv: list[str] | None) -> int:
 
 def _train(argv: list[str]) -> int:
     flags = split_flags(argv, TRAIN)
-    from jaxrec_diff import config  # heavy imports start here
-    from jaxrec_diff.data import dataset_name
+    from jaxrec_diff import config
+    from jaxrec_diff.data.sources import dataset_name
 
     if flags.help and "model" not in flags.bare:
         print(TRAIN_USAGE.format(models=_models()))
@@ -167,24 +167,25 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
 
     experiment = config.parse(chosen.preset.experiment, dotted)
     quiet_start()
-    from jaxrec_diff import experiments
-    from jaxrec_diff.training.loop import NonFiniteLoss
+    from jaxrec_diff.experiments import prepare, signals, train
+    from jaxrec_diff.experiments import workdir as experiments_workdir
+    from jaxrec_diff.training.progress import NonFiniteLoss
 
-    prepared = experiments.prepare(chosen.name, experiment, chosen.source)
+    prepared = prepare.prepare(chosen.name, experiment, chosen.source)
     prepared = prepared._replace(command=command)
-    experiments.check_workdir(prepared, workdir)
+    experiments_workdir.check_workdir(prepared, workdir)
     print(f"{chosen.name} on {prepared.dataset.name}: {chosen.preset.origin}")
     print(_card(prepared))
     print(_devices(prepared), flush=True)
     try:
         with _progress(experiment) as on_progress:
-            results = experiments.train(
+            results = train.train(
                 prepared, workdir, say=lambda text: print(text, flush=True), on_progress=on_progress
             )
     except NonFiniteLoss as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
-    except experiments.Interrupted as error:
+    except signals.Interrupted as error:
         print(str(error), file=sys.stderr)
         return 128 + error.signum
     _show(results)
@@ -210,7 +211,8 @@ def _evaluate(argv: list[str]) -> int:
             name = flag.split("=")[0]
             return refuse(f"{name} changes nothing in an evaluation; bin/train takes it")
     quiet_start()
-    from jaxrec_diff import experiments, report
+    from jaxrec_diff.experiments import files, judging, reopen
+    from jaxrec_diff.experiments import results as experiments_results
 
     dotted = list(flags.dotted)
     for flag, field in (
@@ -221,11 +223,11 @@ def _evaluate(argv: list[str]) -> int:
     ):
         if flag in bare:
             dotted.append(f"--{field}={bare[flag]}")
-    prepared = experiments.reopen(workdir, dotted, bare.get("data"))
+    prepared = reopen.reopen(workdir, dotted, bare.get("data"))
     prepared = prepared._replace(command=" ".join(["bin/evaluate", *argv]))
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
-    results, found = experiments.evaluation(prepared, workdir, split)
-    report.write_json(output, results)
+    results, found = judging.evaluation(prepared, workdir, split)
+    files.write_json(output, results)
     with muted(flags.switches):
         _show(results)
         seeds = prepared.experiment.eval.seeds
@@ -235,7 +237,9 @@ def _evaluate(argv: list[str]) -> int:
             print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
         if "per-user" in bare:
             slices = {"valid": prepared.dataset.valid, "test": prepared.dataset.test}[split]
-            experiments.write_per_user(prepared, slices, split, found, Path(bare["per-user"]))
+            experiments_results.write_per_user(
+                prepared, slices, split, found, Path(bare["per-user"])
+            )
             print(f"per-user values are in {bare['per-user']}")
         print(f"results are in {output}")
     if "json" in flags.switches:
@@ -245,7 +249,7 @@ def _evaluate(argv: list[str]) -> int:
 
 def _report(prepared: Any, workdir: Path) -> None:
     """Writes report.html, unless JAXREC_REPORT is 0; a run is finished without it."""
-    from jaxrec_diff import figures
+    from jaxrec_diff.reporting import figures
 
     if (workdir / "report.html").exists() or os.environ.get("JAXREC_REPORT") == "0":
         return
@@ -253,10 +257,10 @@ def _report(prepared: Any, workdir: Path) -> None:
     if not figures.available():
         print(f"{later} makes a page of it all")
         return
-    from jaxrec_diff import run_report
+    from jaxrec_diff.reporting import run_page
 
     try:
-        run_report.write(workdir, prepared)
+        run_page.write(workdir, prepared)
     except Exception as error:  # whatever it is, the results are safe
         if os.environ.get("JAXREC_TRACEBACK"):
             raise
@@ -264,7 +268,7 @@ def _report(prepared: Any, workdir: Path) -> None:
 
 
 def _card(prepared: Any) -> str:
-    from jaxrec_diff.data import render
+    from jaxrec_diff.data.card import render
 
     return wrapped(render(prepared.dataset.card))
 
@@ -290,11 +294,13 @@ def _label(bare: dict[str, str], split: str) -> str:
 @contextmanager
 def _progress(experiment: Any):
     """A bar on a terminal, a line an epoch anywhere else."""
-    from jaxrec_diff import evaluate, experiments, report
+    from jaxrec_diff.evaluation import config as evaluation_config
+    from jaxrec_diff.experiments import phases
+    from jaxrec_diff.training import progress
 
     def line(event: Any) -> str:
-        metric = f"valid/{experiments.metric_of(experiment, event.phase)}"
-        return report.epoch_line(
+        metric = f"valid/{phases.metric_of(experiment, event.phase)}"
+        return progress.epoch_line(
             event.step, event.epoch, event.examples_per_second, event.metrics, metric
         )
 
@@ -321,8 +327,8 @@ def _progress(experiment: Any):
 
         def fancy(event: Any) -> None:
             if event.kind == "epoch":
-                metric = experiments.metric_of(experiment, event.phase)
-                better = min if metric == evaluate.LOSS else max
+                metric = phases.metric_of(experiment, event.phase)
+                better = min if metric == evaluation_config.LOSS else max
                 now = event.metrics[f"valid/{metric}"]
                 best[event.phase] = better(best.get(event.phase, now), now)
                 bar.console.print(line(event), highlight=False)
@@ -340,7 +346,7 @@ def _progress(experiment: Any):
 
 
 def _show(results: dict[str, Any]) -> None:
-    from jaxrec_diff import report
+    from jaxrec_diff.reporting import tables
 
     print()
     print(
@@ -349,8 +355,8 @@ def _show(results: dict[str, Any]) -> None:
     )
     if "best_step" in results:
         print(f"checkpoint of step {results['best_step']:,}, chosen by {results['selected_by']}")
-    print(report.table(results))
-    for line in report.diagnostics_lines(results["diagnostics"]):
+    print(tables.table(results))
+    for line in tables.diagnostics_lines(results["diagnostics"]):
         print(line)
 
 

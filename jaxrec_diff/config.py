@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from jaxrec_diff import validation
-from jaxrec_diff.data import dataset_name
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.evaluate import EvalConfig
+from jaxrec_diff.data.sources import dataset_name
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.search import Space
-from jaxrec_diff.tracking import LogConfig
 from jaxrec_diff.training.config import TrainConfig
+from jaxrec_diff.training.tracking import LogConfig
 
 ModelConfig = TypeVar("ModelConfig")
 Backbone = TypeVar("Backbone")

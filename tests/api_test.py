@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from jaxrec_diff import api, cli
+from jaxrec_diff.inference import recommend
 
 COLUMNS = {
     "shopper": ["u-Zoë", "b", None, "b", "u-Zoë"],
@@ -86,8 +87,8 @@ def test_calls_and_commands_make_the_same_run(clicks, tmp_path, capsys):
     again = api.evaluate(tmp_path / "called", split="valid", settings={"eval.seeds": 2})
     assert (again["split"], again["seeds"]) == ("valid", 2)
     assert cli.main(["evaluate", f"--workdir={tmp_path / 'called'}"]) == 0  # from the kept table
-    lists = api.recommend(tmp_path / "called", histories=[["shoe-01"]], k=3)
-    assert lists == api.recommend(commanded, histories=[["shoe-01"]], k=3)
+    lists = recommend.recommend(tmp_path / "called", histories=[["shoe-01"]], k=3)
+    assert lists == recommend.recommend(commanded, histories=[["shoe-01"]], k=3)
 
     with pytest.raises(ValueError, match="other interactions; take another workdir"):
         api.train("mf", {**table, "product": table["product"][::-1]}, tmp_path / "called")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxrec_diff import cli, config
-from jaxrec_diff.training import loop
+from jaxrec_diff.training import progress
 
 SMALL = [
     "--devices=1",
@@ -192,6 +192,6 @@ def test_the_bar_of_a_phase_knows_its_own_best(monkeypatch, capsys, last, best):
     with cli._progress(made) as tell:
         for phase, (name, *values) in figures.items():
             for value in values:
-                tell(loop.Progress("epoch", 8, 8, 1.0, 9.0, {name: value, "loss": 1.0}, phase))
-        tell(loop.Progress("train", 1, 8, 0.1, 9.0, {"loss": 0.3}, last))
+                tell(progress.Progress("epoch", 8, 8, 1.0, 9.0, {name: value, "loss": 1.0}, phase))
+        tell(progress.Progress("train", 1, 8, 0.1, 9.0, {"loss": 0.3}, last))
     assert f"loss 0.3000 best {best}" in capsys.readouterr().out

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jaxrec_diff import config, experiments
+from jaxrec_diff import config
+from jaxrec_diff.experiments import provenance
 from jaxrec_diff.training.config import Rule
 
 
@@ -94,4 +95,4 @@ def test_rules_survive_json():
 
 
 def test_the_commit_is_looked_up():
-    assert experiments._commit()
+    assert provenance._commit()

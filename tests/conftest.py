@@ -89,18 +89,20 @@ def _untrained(name: str):
     import jax
     import numpy as np
 
-    from jaxrec_diff import config, experiments, models
+    from jaxrec_diff import config
+    from jaxrec_diff.experiments import prepare, restore, run
+    from jaxrec_diff.models import registry
 
     wanted = config.preset(name, "synthetic").experiment
     known = config.flag_names(wanted)
     wanted = config.parse(wanted, [f"--{k}={v}" for k, v in _SMALL.items() if k in known])
-    prepared = experiments.prepare(name, wanted, "synthetic")
+    prepared = prepare.prepare(name, wanted, "synthetic")
     counts = prepared.dataset.train_counts.copy()
     counts[[2, 17]] = 0  # as if nobody had trained on them
     prepared = prepared._replace(dataset=prepared.dataset._replace(train_counts=counts))
-    needs = [choice[0] for choice in models.system(wanted.model).needs]
+    needs = [choice[0] for choice in registry.system(wanted.model).needs]
     if wanted.backbone is not None:
-        needs = models.system(wanted.backbone.model).exports
+        needs = registry.system(wanted.backbone.model).exports
     if needs:
         sizes = {"users": prepared.dataset.num_users, "items": prepared.dataset.num_items}
         rng = np.random.default_rng(3)
@@ -109,9 +111,9 @@ def _untrained(name: str):
             for array in needs
         }
         prepared = prepared._replace(exports=arrays)
-    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
+    model, feed = run.build(prepared), run.feed_of(prepared)
     index = np.arange(2, dtype=np.int32)
     variables = model.init(
         jax.random.key(1), feed.example(feed.train, index, index, jax.random.key(2))
     )
-    return experiments.Restored(prepared, model, *variables)
+    return restore.Restored(prepared, model, *variables)

@@ -66,14 +66,15 @@ def run(argv: list[str]) -> int:
     quiet_start()
     import numpy as np
 
-    from jaxrec_diff import config, experiments
+    from jaxrec_diff import config
+    from jaxrec_diff.experiments import augmentation, generation, reopen
 
     dotted = list(flags.dotted)
     if "max-items" in flags.bare:
         dotted.append(f"--data.prefix-max-items={whole(flags, 'max-items', 1)}")
-    prepared = experiments.reopen(workdir, dotted, flags.bare.get("data"))
+    prepared = reopen.reopen(workdir, dotted, flags.bare.get("data"))
     experiment = prepared.experiment
-    made, train = experiments.generator_of(prepared, workdir)
+    made, train = augmentation.generator_of(prepared, workdir)
     size = whole(flags, "batch-size", experiment.eval.batch_size)
 
     parts = output.with_name(output.name + ".parts")
@@ -87,7 +88,7 @@ def run(argv: list[str]) -> int:
     done = _resume(parts, recipe, force)
     started, total = time.monotonic(), prepared.dataset.num_users
     with counter("users", total, quiet="quiet" in flags.switches) as tell:
-        for first, items in experiments.generate(made, train, batch_size=size, first=done):
+        for first, items in generation.generate(made, train, batch_size=size, first=done):
             partial = parts / "part.partial.npy"
             np.save(partial, items)
             partial.replace(parts / f"{first:012d}.npy")  # whole or not at all

@@ -37,23 +37,23 @@ def run(argv: list[str]) -> int:
         return refuse(f"unknown flag {flags.dotted[0]}; see bin/compare --help")
     if not flags.words:
         return refuse("name finished workdirs: bin/compare DIR DIR ...")
-    from jaxrec_diff import compare
+    from jaxrec_diff.reporting import board_text, leaderboard
 
-    runs = [compare.read(Path(folder)) for folder in flags.words]
+    runs = [leaderboard.read(Path(folder)) for folder in flags.words]
     metrics = [name for name in flags.bare.get("metrics", "").split(",") if name]
-    board = compare.board(
+    board = leaderboard.board(
         runs,
         metrics,
         metric=flags.bare.get("metric"),
         resamples=whole(flags, "resamples", 2000, 100),
     )
-    print(wrapped(compare.plain(board)))
+    print(wrapped(board_text.plain(board)))
     if "output" in flags.bare:
         output = Path(flags.bare["output"])
         endings = [output.suffix] if output.suffix in _WRITERS else list(_WRITERS)
         output.parent.mkdir(parents=True, exist_ok=True)
         for ending in endings:
             path = output if output.suffix in _WRITERS else Path(f"{output}{ending}")
-            path.write_text(getattr(compare, _WRITERS[ending])(board))
+            path.write_text(getattr(board_text, _WRITERS[ending])(board))
             print(f"written {path}", file=sys.stderr)
     return 0

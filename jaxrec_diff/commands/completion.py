@@ -121,9 +121,9 @@ def run(argv: list[str]) -> int:
 
 def commands() -> dict[str, Accepts]:
     """All commands with what they take."""
-    from jaxrec_diff import cli
+    from jaxrec_diff import cli, terminal
 
-    found = {"train": cli.TRAIN, "evaluate": cli.EVALUATE}
+    found = {"train": terminal.TRAIN, "evaluate": cli.EVALUATE}
     for name in cli.COMMANDS:
         found[name] = importlib.import_module(f"jaxrec_diff.commands.{name}").ACCEPTS
     return found

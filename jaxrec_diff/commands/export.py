@@ -54,7 +54,8 @@ def run(argv: list[str]) -> int:
     except ImportError:
         return refuse("the export needs flatbuffers: pip install 'jaxrec-diff[export]'")
     quiet_start()
-    from jaxrec_diff import experiments, serving
+    from jaxrec_diff.experiments import reopen, restore
+    from jaxrec_diff.inference import export
 
     dotted = list(flags.dotted)
     for flag, field in (
@@ -63,9 +64,9 @@ def run(argv: list[str]) -> int:
     ):
         if flag in flags.bare:
             dotted.append(f"--{field}={flags.bare[flag]}")
-    prepared = experiments.reopen(workdir, dotted, flags.bare.get("data"))
-    sizes = serving.export(
-        experiments.restore(prepared, workdir),
+    prepared = reopen.reopen(workdir, dotted, flags.bare.get("data"))
+    sizes = export.export(
+        restore.restore(prepared, workdir),
         output,
         k=whole(flags, "k", 20),
         include_seen="include-seen" in flags.switches,

@@ -89,11 +89,12 @@ def run(argv: list[str]) -> int:
         return refuse("name a file for the lists: --output=FILE.parquet, .csv or .jsonl")
     output = Path(bare["output"]) if "output" in bare else None
     quiet_start()
-    from jaxrec_diff import exchange, recommend
+    from jaxrec_diff.inference import files, types
+    from jaxrec_diff.inference import recommender as inference_recommender
 
-    if output is not None and output.suffix.lower() not in exchange.OUTPUTS:
-        return refuse(f"--output={output} must end in {', '.join(exchange.OUTPUTS)}")
-    recommender = recommend.load(
+    if output is not None and output.suffix.lower() not in files.OUTPUTS:
+        return refuse(f"--output={output} must end in {', '.join(files.OUTPUTS)}")
+    recommender = inference_recommender.load(
         workdir,
         k=whole(flags, "k", 20),
         seeds=whole(flags, "seeds", 1),
@@ -107,8 +108,8 @@ def run(argv: list[str]) -> int:
     )
     question = _Question(recommender, flags)
     started = time.monotonic()
-    tally = recommend.Tally()
-    stream = recommend.ask(recommender, question.histories())
+    tally = types.Tally()
+    stream = inference_recommender.ask(recommender, question.histories())
     if output is None:
         (lists,) = stream
         print(_table(lists, recommender))
@@ -117,7 +118,7 @@ def run(argv: list[str]) -> int:
         quiet = "quiet" in flags.switches
         with (
             counter("users", question.total, quiet=quiet) as tell,
-            exchange.writer(output, recommender.vocabulary.ids) as write,
+            files.writer(output, recommender.vocabulary.ids) as write,
         ):
             for lists in stream:
                 write(lists)
@@ -150,7 +151,8 @@ class _Question:
     """The stream of histories that the flags ask for, and what it lacked so far."""
 
     def __init__(self, recommender: Any, flags: Flags):
-        from jaxrec_diff import exchange, recommend
+        from jaxrec_diff.inference import files
+        from jaxrec_diff.inference import histories as inference_histories
 
         self._recommender, self._bare = recommender, flags.bare
         self.examples: list[str] = []
@@ -160,24 +162,26 @@ class _Question:
         self._columns = replace(experiment.data, min_rating=None)
         self._users = None
         if "histories" in self._bare:
-            self.total = exchange.count_rows(Path(self._bare["histories"]))
+            self.total = files.count_rows(Path(self._bare["histories"]))
         elif "history" not in self._bare:
             ids = None
             if "users" in self._bare:
-                ids = exchange.read_users(Path(self._bare["users"]), self._columns)
-            self._users, missing = recommend.numbers(recommender.dataset, ids)
+                ids = files.read_users(Path(self._bare["users"]), self._columns)
+            self._users, missing = inference_histories.numbers(recommender.dataset, ids)
             self.unknown_users, self.examples = len(missing), missing[:5]
             self.total = len(self._users)
 
     def histories(self) -> Iterator[Any]:
-        from jaxrec_diff import recommend
+        from jaxrec_diff.inference import histories as inference_histories
 
         if self._users is not None:
-            yield from recommend.of_users(self._recommender, self._users)
+            yield from inference_histories.of_users(self._recommender, self._users)
             return
         for raw in self._raw():
             self.left_out += raw.left_out
-            part, missing = recommend.encode(self._recommender, raw.names, raw.ids, raw.offsets)
+            part, missing = inference_histories.encode(
+                self._recommender, raw.names, raw.ids, raw.offsets
+            )
             self.examples = [*self.examples, *missing][:5]
             yield part
 
@@ -185,12 +189,12 @@ class _Question:
         import numpy as np
         import pyarrow as pa
 
-        from jaxrec_diff import exchange
+        from jaxrec_diff.inference import files
 
         if "histories" in self._bare:
-            return exchange.read_histories(Path(self._bare["histories"]), self._columns)
+            return files.read_histories(Path(self._bare["histories"]), self._columns)
         ids = [word.strip() for word in self._bare["history"].split(",") if word.strip()]
-        return [exchange.Raw(pa.array(["1"]), pa.array(ids, pa.string()), np.array([0, len(ids)]))]
+        return [files.Raw(pa.array(["1"]), pa.array(ids, pa.string()), np.array([0, len(ids)]))]
 
 
 def _table(lists: Any, recommender: Any) -> str:

@@ -25,7 +25,7 @@ def run(argv: list[str]) -> int:
         return refuse(f"unknown flag {flags.dotted[0]}; see bin/report --help")
     workdir = trained_workdir(flags)
     quiet_start()
-    from jaxrec_diff import run_report
+    from jaxrec_diff.reporting import run_page
 
-    print(f"the report is {run_report.write(workdir)}")
+    print(f"the report is {run_page.write(workdir)}")
     return 0

@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
         print(USAGE)
         return 0
     from jaxrec_diff import config, search
-    from jaxrec_diff.data import dataset_name
+    from jaxrec_diff.data.sources import dataset_name
 
     chosen = config.choose(flags.bare)
     if flags.help:
@@ -49,11 +49,11 @@ def run(argv: list[str]) -> int:
     trials = whole(flags, "trials", 30)
     experiment = config.parse(chosen.preset.experiment, flags.dotted)
     quiet_start()
-    from jaxrec_diff import experiments, tune
+    from jaxrec_diff.experiments import signals, tuning
 
     default = f"runs/tune-{chosen.name}-{dataset_name(chosen.source)}"
     workdir = Path(flags.bare.get("workdir", default))
-    planned = tune.plan(
+    planned = tuning.plan(
         chosen.name, experiment, chosen.source, workdir, fixed=config.given(flags.dotted)
     )
     command = " ".join(["bin/tune", *argv])
@@ -62,12 +62,12 @@ def run(argv: list[str]) -> int:
         print(f"{chosen.name} on {planned.prepared.dataset.name}: {chosen.preset.origin}, and")
         print(search.describe(planned.space), flush=True)
         try:
-            study = tune.run(planned, trials, say=lambda text: print(text, flush=True))
-        except experiments.Interrupted as error:
+            study = tuning.run(planned, trials, say=lambda text: print(text, flush=True))
+        except signals.Interrupted as error:
             print(f"stopped; the same command goes on in {workdir}", file=sys.stderr)
             return 128 + error.signum
-        found = tune.summary(study, planned)
-        print(f"\n{tune.table(found)}")
+        found = tuning.summary(study, planned)
+        print(f"\n{tuning.table(found)}")
         if found["preset"]:
             print(f"\nbin/train --model={chosen.name} --preset={found['preset']}")
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec_diff.batches import Slices
+from jaxrec_diff.ops.ragged import Slices
 
 
 def digest(parts: list[np.ndarray]) -> str:

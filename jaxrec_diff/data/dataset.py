@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.batches import Slices
+from jaxrec_diff.ops.ragged import Slices
 
 
 class Dataset(NamedTuple):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxrec_diff.batches import Slices
+from jaxrec_diff.ops.ragged import Slices
 
 
 def distinct(profiles: Slices) -> Slices:

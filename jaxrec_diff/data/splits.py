@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.batches import Slices
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Sequences
+from jaxrec_diff.ops.ragged import Slices
 
 
 class Cuts(NamedTuple):

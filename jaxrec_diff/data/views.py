@@ -6,11 +6,11 @@ as it is.
 
 import numpy as np
 
-from jaxrec_diff.batches import Slices
 from jaxrec_diff.data import splits
 from jaxrec_diff.data.card import digest
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.ops.ragged import Slices
 
 _HELD_OUT = 0.05  # share of users, each of validation and test
 

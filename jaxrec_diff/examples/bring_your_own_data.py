@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrec_diff import api, data
+from jaxrec_diff import api
+from jaxrec_diff.data import card, config, load
+from jaxrec_diff.inference import recommend
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()) / "sasrec"
 
@@ -62,9 +64,9 @@ found = api.train("sasrec", clicks, folder, settings=settings, say=print)
 # two figures may be compared.
 
 # %%
-columns = data.DataConfig(user="visitor", item="product", timestamp="when")
-shown = data.load(f"{folder}.parquet", columns)
-print(data.render(shown.card))
+columns = config.DataConfig(user="visitor", item="product", timestamp="when")
+shown = load.load(f"{folder}.parquet", columns)
+print(card.render(shown.card))
 
 # %% [markdown]
 # ## Is it any good?
@@ -83,12 +85,12 @@ for name, metrics in ((found["model"], found["metrics"]), *found["controls"].ite
 # never met are skipped; where nothing is left of a history, the most popular products stand in.
 
 # %%
-for each in api.recommend(folder, users=["u-Zoë 0", "u-Zoë 7"], k=3):
+for each in recommend.recommend(folder, users=["u-Zoë 0", "u-Zoë 7"], k=3):
     print(each.user, each.items)
 
 # %%
 histories = [["SKU-010", "SKU-011", "SKU-012"], ["SKU-040", "no such product"], ["nothing known"]]
-lists = api.recommend(folder, histories=histories, k=3)
+lists = recommend.recommend(folder, histories=histories, k=3)
 for history, each in zip(histories, lists, strict=True):
     print(history, "->", each.items, "(the most popular)" if each.fallback else "")
 

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import forward, guidance, losses, samplers, schedules, timesteps
+from jaxrec_diff import losses
+from jaxrec_diff.diffusion import forward, guidance, samplers, schedules, timesteps
 
 UPDATES = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
 NUM_STEPS, BATCH, DROP, LEARNING_RATE = 100, 256, 0.1, 2e-3

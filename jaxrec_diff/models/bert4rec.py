@@ -16,22 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import batches, losses, noise, validation
-from jaxrec_diff.batches import Walks
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    Reader,
-    Variables,
-    check_heads,
-    packed,
-    unpacked,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.batches import types
+from jaxrec_diff.batches.types import Walks
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
+from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.readers import Reader, packed, unpacked
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Transformer, places
+from jaxrec_diff.ops import rng
 
 _SPARE_POSITIONS = 100  # beyond the longest history, as in the released code
 
@@ -145,7 +138,7 @@ def build(
         def one(seq, key):
             return call(params, "encode", seq[None], deterministic=False, rngs={"dropout": key})[0]
 
-        return jax.vmap(one)(seq, noise.row_keys(key, row))
+        return jax.vmap(one)(seq, rng.row_keys(key, row))
 
     def loss(params, state, key, example):
         k_mask, k_encoder = jax.random.split(key)
@@ -157,7 +150,7 @@ def build(
             out = features, walk.seq, walk.negative, labelled * walk.weight[:, None]
             return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
-        features, label, negative, weight = batches.over_lengths(encode, *example)
+        features, label, negative, weight = types.over_lengths(encode, *example)
         value = binary(features, params["items"], label, negative, weight, axis_name)
         return value, Aux(state, {"loss": value})
 
@@ -185,10 +178,10 @@ def masked(config: Bert4RecConfig, key: jax.Array, example, mask_id: int):
     if not config.mask_generated:
         real &= place >= example.first[:, None]
     last = place == (seq > 0).sum(axis=-1, keepdims=True) - 1
-    alone = noise.bernoulli(k_kind, example.row, config.last_share)[:, None]
-    chosen = noise.bernoulli(k_chosen, example.row, config.mask_prob, size)
-    how = noise.uniform(k_how, example.row, size)
-    other = noise.randint(k_other, example.row, 1, mask_id, size)
+    alone = rng.bernoulli(k_kind, example.row, config.last_share)[:, None]
+    chosen = rng.bernoulli(k_chosen, example.row, config.mask_prob, size)
+    how = rng.uniform(k_how, example.row, size)
+    other = rng.randint(k_other, example.row, 1, mask_id, size)
     replaced = jnp.where(how < 0.8, mask_id, jnp.where(how < 0.9, other, seq))
     labelled = real & jnp.where(alone, last, chosen)
     shown = jnp.where(labelled, jnp.where(alone, mask_id, replaced), seq)

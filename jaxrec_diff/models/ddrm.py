@@ -16,29 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import (
-    forward,
-    graph,
-    losses,
-    noise,
-    samplers,
-    schedules,
-    timesteps,
-    validation,
-)
-from jaxrec_diff.graph import Nodes
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-    plan,
-    refuse_closed_form,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
+from jaxrec_diff.ops import graph, rng
+from jaxrec_diff.ops.graph import Nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +144,9 @@ def build(
 
     def restore(params, side, key, clean, t, cond, row):
         k_eps, k_drop = jax.random.split(key)
-        xt = forward.q_sample(tables, clean, t, noise.normal(k_eps, row, (width,)))
+        xt = forward.q_sample(tables, clean, t, rng.normal(k_eps, row, (width,)))
         if config.dropout_rate > 0:
-            kept = noise.bernoulli(k_drop, row, 1.0 - config.dropout_rate, (width,))
+            kept = rng.bernoulli(k_drop, row, 1.0 - config.dropout_rate, (width,))
             xt = jnp.where(kept, xt / (1.0 - config.dropout_rate), 0.0)
         return call(params, side, "__call__", xt, t, cond)
 
@@ -187,7 +172,7 @@ def build(
         k_start, k_steps = jax.random.split(key)
         x = state.means[query.user]
         if config.start_noise:
-            eps = noise.normal(k_start, query.row, (width,))
+            eps = rng.normal(k_start, query.row, (width,))
             x = samplers.warm_start(tables, x, config.num_steps, eps)
         # the user's vector guides every step alike, so its part of the first layer is hoisted
         guide = call(params, "item", "guide", state.users[query.user])

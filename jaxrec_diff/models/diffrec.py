@@ -14,20 +14,15 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff import forward, losses, noise, samplers, sparse, timesteps, validation
-from jaxrec_diff.models import row_process
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-)
-from jaxrec_diff.models.row_process import ProcessConfig
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dropout import keep_mask
 from jaxrec_diff.nets.mlp import StepMLP
+from jaxrec_diff.ops import rng, sparse
 
 # With eps a point is as wide as the catalogue and so is each of its rows.
 _MOST_ITEMS_EPS = 20_000
@@ -133,7 +128,7 @@ def build(
         k_t, k_eps, k_drop = jax.random.split(key, 3)
         x0 = sparse.dense(example.items, example.value, num_items)
         t, inverse = row_process.draw_steps(config.process, k_t, example.row, state.history)
-        eps = noise.normal(k_eps, example.row, (num_items,))
+        eps = rng.normal(k_eps, example.row, (num_items,))
         xt = forward.q_sample(process.tables, x0, t, eps)
         out = call(
             params, "__call__", drop(config.dropout_rate, k_drop, example.row, entered(xt)), t
@@ -154,7 +149,7 @@ def build(
             folded = fold(params, noisy) if state.folded is None else state.folded
             return through_hidden(params, folded, k_start, k_steps, query, path, last)
         x0 = sparse.dense(query.items, query.value, num_items)
-        drawn = noise.normal(k_start, query.row, (num_items,)) if config.noise_steps else None
+        drawn = rng.normal(k_start, query.row, (num_items,)) if config.noise_steps else None
         x = row_process.start(process, x0, config.noise_steps, drawn)
         draw = samplers.draw_rows(k_steps, query.row, (num_items,)) if process.noisy else None
 
@@ -171,7 +166,7 @@ def build(
         p = sparse.project(query.items, query.value, params["table_in"])
         size = () if folded.root is None else folded.root.shape[:1]
         if config.noise_steps:
-            drawn = noise.normal(k_start, query.row, size) @ folded.root
+            drawn = rng.normal(k_start, query.row, size) @ folded.root
             p = row_process.start(process, p, config.noise_steps, drawn)
         plain = samplers.draw_rows(k_steps, query.row, size)
 
@@ -206,7 +201,7 @@ def drop(rate: float, key: jax.Array, row: jax.Array, x: jax.Array) -> jax.Array
     """Dropout of f32[B, ...] with a key a row."""
     if rate == 0:
         return x
-    keep = jax.vmap(lambda key: keep_mask(key, x.shape[1:], rate))(noise.row_keys(key, row))
+    keep = jax.vmap(lambda key: keep_mask(key, x.shape[1:], rate))(rng.row_keys(key, row))
     return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 

@@ -24,31 +24,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff import (
-    batches,
-    forward,
-    losses,
-    noise,
-    samplers,
-    schedules,
-    timesteps,
-    validation,
-)
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-    check_diffusion,
-    plan,
-    refuse_closed_form,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.batches import types
+from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import sinusoidal
 from jaxrec_diff.nets.transformer import MaskMode, Memory, Places, Projection, Transformer, places
+from jaxrec_diff.ops import rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +249,7 @@ def build(
 ) -> Model:
     """DiffRec2 as four pure functions and the other way to recommend as a probe.
 
-    Histories may come in several lengths (`batches.over_lengths`): exact under mask_mode="key",
+    Histories may come in several lengths (`types.over_lengths`): exact under mask_mode="key",
     where padding is hidden; under the others they are padded to L first.
 
     Args:
@@ -299,7 +284,7 @@ def build(
         )
 
     def jittered(key, row, history):
-        eps = noise.normal(key, row, history.shape[1:])
+        eps = rng.normal(key, row, history.shape[1:])
         return history + jitter * eps if config.jitter_history else history
 
     def estimate(params, key, seq, row, xt, t):
@@ -315,7 +300,7 @@ def build(
             args = (history, seq[None] > 0, xt[None], t[None])
             return call(params, "denoise", *args, deterministic=False, rngs=rngs[1])[0]
 
-        return jax.vmap(one)(seq, row, xt, t, noise.row_keys(k_drop, row))
+        return jax.vmap(one)(seq, row, xt, t, rng.row_keys(k_drop, row))
 
     def loss(params, state, key, example):
         k_t, k_item, k_eps, k_net = jax.random.split(key, 4)
@@ -325,9 +310,9 @@ def build(
         else:
             t = timesteps.uniform(k_t, row, config.num_steps)
         clean = params["items"][example.target]
-        x0 = clean + jitter * noise.normal(k_item, row, clean.shape[1:])
-        xt = forward.q_sample(tables, x0, t, noise.normal(k_eps, row, x0.shape[1:]))
-        x0_hat = batches.over_lengths(partial(estimate, params, k_net), example.seq, row, xt, t)
+        x0 = clean + jitter * rng.normal(k_item, row, clean.shape[1:])
+        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, row, x0.shape[1:]))
+        x0_hat = types.over_lengths(partial(estimate, params, k_net), example.seq, row, xt, t)
         aim = jnp.where((t == 0)[:, None], clean, x0)
         if config.stop_grad_target:
             aim = jax.lax.stop_gradient(aim)
@@ -374,7 +359,7 @@ def build(
 
     def efficient(params, key, query):
         k_start, k_jitter = jax.random.split(key)
-        eps = noise.normal(k_start, query.row, (config.num_seeds, config.width))
+        eps = rng.normal(k_start, query.row, (config.num_seeds, config.width))
         denoise = denoiser(params, k_jitter, query)
         found = denoise(start(params, eps), jnp.int32(config.num_steps - 1))
         if config.seed_average == "vector":
@@ -384,7 +369,7 @@ def build(
     def full(params, key, query):
         k_start, k_jitter, k_steps = jax.random.split(key, 3)
         shape = (config.width,)
-        eps = noise.normal(k_start, query.row, shape)
+        eps = rng.normal(k_start, query.row, shape)
         draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
         denoise = denoiser(params, k_jitter, query)
         found = samplers.run(steps, denoise, start(params, eps), draw)

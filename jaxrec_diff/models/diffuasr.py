@@ -20,38 +20,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxrec_diff import (
-    forward,
-    guidance,
-    losses,
-    noise,
-    samplers,
-    schedules,
-    timesteps,
-    validation,
-)
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-    plan,
-)
-from jaxrec_diff.nets.dense import Dense
-from jaxrec_diff.nets.embeddings import sinusoidal
-from jaxrec_diff.nets.sunet import Embed, SUNet
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import guidance as diffusion_guidance
+from jaxrec_diff.diffusion.config import SamplerConfig, plan
+from jaxrec_diff.models import diffuasr_rows
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.diffuasr_rows import Affine
+from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.nets.plain import PlainDenoiser
+from jaxrec_diff.nets.sunet import SUNet
+from jaxrec_diff.ops import negatives, rng
 
 _ROUNDING_TEMPERATURE = 0.1
+
+
 _CPU_ROWS = 64  # users walked down at once on a CPU: what one layer holds stays in the caches
-_OFFICIAL_SCALE = 0.01  # sqrt(1 - abar_0), which the released code takes at every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,25 +120,6 @@ class DiffuASRConfig:
             )
 
 
-class PlainDenoiser(nn.Module):
-    """Two hidden layers on [x ; embedded step ; embedded condition], for comparison."""
-
-    hidden: int
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, t: jax.Array, cond: jax.Array, keys: jax.Array | None = None
-    ) -> jax.Array:
-        """f32[B, M, d], i32[B], f32[B, D] -> f32[B, M, d]; `keys` are for dropout, of which it has
-        none."""
-        del keys
-        z = Embed(128, name="time")(sinusoidal(t, 32)) + Embed(128, name="guide")(cond)
-        flat = jnp.concatenate([x.reshape(x.shape[0], -1), z], axis=-1)
-        for name in ("first", "second"):
-            flat = nn.silu(Dense(self.hidden, name=name)(flat))
-        return Dense(x.shape[1] * x.shape[2], name="out")(flat).reshape(x.shape)
-
-
 def build(
     config: DiffuASRConfig,
     spec: DataSpec,
@@ -198,7 +166,7 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
     official, length = config.compat == "official", spec.prefix_len
     classified = config.guidance == "classifier"
     check(config, spec, frozenset(spec.exports) | ({"reader"} if spec.reader else set()))
-    table = _standardised(spec) if config.items == "frozen" else None
+    table = diffuasr_rows.standardised(spec) if config.items == "frozen" else None
     width = config.width if table is None else table.rows.shape[1]
     net: Any = (
         PlainDenoiser(config.mlp_hidden)
@@ -259,12 +227,12 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
     def log_prob(state, rows, key, query, *, last=False):
         """What the classifier makes of points, f32[B, M, d] -> f32[B]; a query or an example."""
         seq, kind = query.seq, config.classifier_target
-        reader, back = spec.reader, _Affine(0.0, 1.0) if table is None else table.back
+        reader, back = spec.reader, Affine(0.0, 1.0) if table is None else table.back
         assert reader is not None  # `check` looked
-        target = seq if kind in ("all", "bpr") else _one(seq, last)
+        target = seq if kind in ("all", "bpr") else diffuasr_rows.one(seq, last)
         real, wanted = target > 0, back(rows[target])
         if kind == "bpr":
-            other = strangers(key, query.row, seq, spec.num_items)
+            other = negatives.strangers(key, query.row, seq, spec.num_items)
             real = real & (other <= spec.num_items)
             wanted = wanted - back(rows[jnp.minimum(other, spec.num_items)])
 
@@ -286,23 +254,27 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         if config.guidance == "classifier_free":
             return extrapolated(params, x, t, cond, keys)
         out = apply(params, x, t, cond, keys)
-        return out if asked is None else out + released_correction(asked, x, config.guidance_weight)
+        return (
+            out
+            if asked is None
+            else out + diffuasr_rows.released_correction(asked, x, config.guidance_weight)
+        )
 
     def loss(params, state, key, example):
         k_t, k_eps, k_drop, k_net, k_other = jax.random.split(key, 5)
         rows = rows_of(params, state)
         x0, cond = rows[example.prefix], condition(rows, example.seq)
         t = timesteps.antithetic_rows(k_t, example.row, config.num_steps)
-        eps = noise.normal(k_eps, example.row, x0.shape[1:])
+        eps = rng.normal(k_eps, example.row, x0.shape[1:])
         xt = forward.q_sample(tables, x0, t, eps)
-        keys = noise.row_keys(k_net, example.row) if config.dropout_rate > 0 else None
+        keys = rng.row_keys(k_net, example.row) if config.dropout_rate > 0 else None
         if official:
             asked = log_prob(state, rows, k_other, example) if classified else None
             out = released(params, xt, t, cond, asked, keys)
         else:
             if config.guidance == "classifier_free":
-                keep = noise.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
-                cond = guidance.drop(keep, cond, params["null"])
+                keep = rng.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
+                cond = diffusion_guidance.drop(keep, cond, params["null"])
             out = apply(params, xt, t, cond, keys)
         signal, level = (forward.rows(part, t, xt) for part in tables)
         wanted_out = {"eps": lambda: eps, "x0": lambda: x0,
@@ -339,19 +311,21 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
 
         if official or asked is None or config.guidance_weight == 0:
             return denoise
-        return guidance.classifier(
+        return diffusion_guidance.classifier(
             denoise, asked, tables, config.guidance_weight, on=config.classifier_on
         )
 
     def points(params, state, key, query):
         if jax.default_backend() != "cpu":
             return part(params, state, key, query)
-        return _in_parts(lambda query: part(params, state, key, query), query, _CPU_ROWS)
+        return diffuasr_rows.in_parts(
+            lambda query: part(params, state, key, query), query, _CPU_ROWS
+        )
 
     def part(params, state, key, query):
         k_start, k_steps, k_other = jax.random.split(key, 3)
         shape = (length, width)
-        start = noise.normal(k_start, query.row, shape)
+        start = rng.normal(k_start, query.row, shape)
         draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
         return samplers.run(steps, denoiser(params, state, k_other, query), start, draw)
 
@@ -363,98 +337,6 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         return log_prob(state, rows_of(params, state), k_other, query)(points)
 
     return Generator(init, loss, points, head, likelihood)
-
-
-def _in_parts(run: Callable[[Any], jax.Array], rows: Any, size: int) -> jax.Array:
-    """`run` on equal parts of at most `size` rows, one after the other, the last one filled up."""
-    count = jax.tree.leaves(rows)[0].shape[0]
-    parts = -(-count // size)
-    if parts <= 1:
-        return run(rows)
-    each = -(-count // parts)
-
-    def split(leaf):
-        fill = [(0, parts * each - count)] + [(0, 0)] * (leaf.ndim - 1)
-        return jnp.pad(leaf, fill, mode="edge").reshape(parts, each, *leaf.shape[1:])
-
-    out = jax.lax.map(run, jax.tree.map(split, rows))
-    return out.reshape(parts * each, *out.shape[2:])[:count]
-
-
-def released_correction(
-    log_prob: Callable[[jax.Array], jax.Array], xt: jax.Array, weight: float
-) -> jax.Array:
-    """What the released code adds to eps, shaped like x_t: 0.01 w grad log p, a constant.
-
-    The paper adds -w sqrt(1 - abar_t) grad log p: the released loss is -log p, and its gradient is
-    subtracted.
-    """
-    gradient = jax.grad(lambda x: log_prob(x).sum())(xt)
-    return jax.lax.stop_gradient(_OFFICIAL_SCALE * weight * gradient)
-
-
-def strangers(key: jax.Array, row: jax.Array, seq: jax.Array, num_items: int) -> jax.Array:
-    """For every place of a history an item that is not in it, uniformly: i32[B, L].
-
-    With the n distinct items s_1 < s_2 < ... of the history and r uniform in [0, I - n), the r-th
-    item that is not among them is r + 1 + #{i : s_i - i <= r}.
-
-    Args:
-      key: of the draws.
-      row: i32[B], folded into the key, so that a row's items do not depend on the batch.
-      seq: i32[B, L] histories; 0 is no item.
-      num_items: I.
-
-    Returns:
-      items in [1, I]; beyond I where the history has every item.
-    """
-    length = seq.shape[1]
-    beyond = num_items + 1  # sorts last and counts for no r
-    ordered = jnp.sort(jnp.where(seq > 0, seq, beyond), axis=1)
-    again = jnp.pad(ordered[:, 1:] == ordered[:, :-1], ((0, 0), (1, 0)))
-    ordered = jnp.sort(jnp.where(again, beyond, ordered), axis=1)
-    skipped = jnp.where(ordered < beyond, ordered - 1 - jnp.arange(length), beyond)  # s_i - i
-    free = num_items - (ordered < beyond).sum(axis=1)
-
-    def draw(key, skipped, free):
-        r = jax.random.randint(key, (length,), 0, jnp.maximum(free, 1), jnp.int32)
-        return r + 1 + jnp.searchsorted(skipped, r, side="right").astype(jnp.int32)
-
-    return jax.vmap(draw)(noise.row_keys(key, row), skipped, free)
-
-
-def _one(seq: jax.Array, last: bool) -> jax.Array:
-    """The first or the last item of a history, i32[B, 1]."""
-    place = jnp.maximum((seq > 0).sum(axis=-1, keepdims=True) - 1, 0) if last else 0
-    return jnp.take_along_axis(seq, jnp.broadcast_to(place, (len(seq), 1)), axis=1)
-
-
-class _Affine(NamedTuple):
-    """The way from standardised rows back to the recommender's: shift + scale row."""
-
-    shift: Any  # f32[D], or 0
-    scale: Any  # f32
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.shift + self.scale * x
-
-
-class _Table(NamedTuple):
-    """Rows of unit variance, f32[I + 1, D], and the way back."""
-
-    rows: np.ndarray
-    back: _Affine
-
-
-def _standardised(spec: DataSpec) -> _Table:
-    """The recommender's rows minus their mean, over one deviation; row 0 is padding."""
-    items = np.asarray(spec.exports["items"], np.float64)
-    # Rows that were never trained are where they were drawn and say nothing about the rest.
-    known = items if spec.item_counts is None else items[spec.item_counts > 0]
-    mean = known.mean(axis=0)
-    scale = np.sqrt(np.mean(known.var(axis=0)))
-    rows = np.concatenate([np.zeros((1, items.shape[1])), (items - mean) / scale])
-    return _Table(rows.astype(np.float32), _Affine(mean.astype(np.float32), np.float32(scale)))
 
 
 def check(config: DiffuASRConfig, spec: DataSpec, given: frozenset[str]) -> None:

@@ -23,30 +23,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import (
-    batches,
-    forward,
-    losses,
-    noise,
-    samplers,
-    schedules,
-    timesteps,
-    validation,
-)
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-    plan,
-    refuse_closed_form,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.batches import types
+from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.transformer import MaskMode, Norm, Places, Transformer, places
+from jaxrec_diff.ops import rng
 
 EPSILON = 1e-12  # of every LayerNorm
 Schedule = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin"]
@@ -272,7 +258,7 @@ def build(
 ) -> Model:
     """DiffuRec as four pure functions.
 
-    Histories may come in several lengths (`batches.over_lengths`). Under mask="key" they are all
+    Histories may come in several lengths (`types.over_lengths`). Under mask="key" they are all
     that is computed, exactly; under the released mask see `DiffuRecConfig.pads`.
 
     Args:
@@ -317,10 +303,10 @@ def build(
         if config.target == "stopped":
             x0 = jax.lax.stop_gradient(x0)
         t, step_weight = draw_steps(config, k_t, state, example.row)
-        xt = forward.q_sample(tables, x0, t, noise.normal(k_eps, example.row, x0.shape[1:]))
+        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, example.row, x0.shape[1:]))
         y = xt + call(params, "steps", t)
-        keys = noise.row_keys(k_net, example.row)
-        points = batches.over_lengths(
+        keys = rng.row_keys(k_net, example.row)
+        points = types.over_lengths(
             lambda seq, y, keys: estimate(params, seq, y, keys), example.seq, y, keys
         )
         first = 0 if config.pad_class else 1
@@ -341,7 +327,7 @@ def build(
         table = call(params, "steps", jnp.arange(config.num_steps))
 
         def scale(key):
-            keys = noise.row_keys(key, query.row)
+            keys = rng.row_keys(key, query.row)
             return jax.vmap(lambda key: draw_lambda(config, key, history.shape[1:]))(keys)
 
         once = scale(k_lambda) if drawn and config.lambda_draw == "per_user" else config.lambda_mean
@@ -351,7 +337,7 @@ def build(
             weight = scale(jax.random.fold_in(k_lambda, t)) if per_step else once
             return call(params, "read", history, weight * (xt + table[t])[:, None], seq, where)
 
-        start = noise.normal(k_start, query.row, (config.width,))
+        start = rng.normal(k_start, query.row, (config.width,))
         draw = samplers.draw_rows(k_steps, query.row, (config.width,)) if noisy else None
         return samplers.run(path, denoise, start, draw)
 

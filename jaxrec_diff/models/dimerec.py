@@ -13,22 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import forward, losses, noise, samplers, schedules, sphere, timesteps, validation
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-    check_diffusion,
-    plan,
-    refuse_closed_form,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import forward as diffusion_forward
+from jaxrec_diff.diffusion import samplers, schedules, sphere, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
+from jaxrec_diff.ops import rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +180,7 @@ def build(
         raw = params["items"][example.target]
         x0 = sphere.normalize(raw)
         t = timesteps.uniform(k_t, example.row, config.num_steps)
-        eps = noise.normal(k_eps, example.row, x0.shape[1:])
+        eps = rng.normal(k_eps, example.row, x0.shape[1:])
         xt = add_noise(jax.lax.stop_gradient(x0) if config.stop_gradient_xt else x0, t, eps)
         interests = call(params, "guide", example.seq)
         estimate = on_sphere(call(params, "denoise", xt, t, interests))
@@ -216,7 +210,7 @@ def build(
     def sample(params, state, key, query):
         del state
         k_start, k_steps = jax.random.split(key)
-        start = sphere.normalize(noise.normal(k_start, query.row, (config.width,)))
+        start = sphere.normalize(rng.normal(k_start, query.row, (config.width,)))
         interests = call(params, "guide", query.seq)
         denoise = (hoisted if config.hoist else plain)(net, params, interests)
         draw = None
@@ -301,10 +295,14 @@ def hoisted(net: DimeRecNet, params, interests: jax.Array):
 
 def _forward(config: DimeRecConfig, betas: np.ndarray):
     """The noising of unit vectors, (x0, t, eps) -> x_t."""
-    tables = forward.tables(betas)
+    tables = diffusion_forward.tables(betas)
     if config.forward == "vp_norm":
-        return lambda x0, t, eps: sphere.normalize(forward.q_sample(tables, x0, t, eps))
-    variance = betas if config.forward_alpha == "beta" else forward.one_minus_alphas_cumprod(betas)
+        return lambda x0, t, eps: sphere.normalize(diffusion_forward.q_sample(tables, x0, t, eps))
+    variance = (
+        betas
+        if config.forward_alpha == "beta"
+        else diffusion_forward.one_minus_alphas_cumprod(betas)
+    )
     scale = np.sqrt(variance) / (config.width**0.5 if config.noise_scale == "inv_sqrt_d" else 1.0)
     table = jnp.asarray(scale, jnp.float32)
     return lambda x0, t, eps: sphere.q_sample(table, x0, t, eps, project=config.project)

@@ -1,7 +1,7 @@
 """DiQDiff: quantised guidance and contrast over DiffuRec's network (arXiv:2501.17670).
 
 Every history, an L x D block, picks one of K codes; a code is the mean of the histories that
-picked it (`jaxrec_diff.quantize`), and is added to the history before the Transformer reads it:
+picked it (`jaxrec_diff.ops.quantize`), and is added to the history before the Transformer reads it:
 
     z = lambda_h h + lambda_q s_q + delta (x_t + tau(t)),   L = CE(z) + lambda_c contrast
 
@@ -27,18 +27,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff import forward, losses, noise, quantize, samplers, timesteps, validation
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-    plan,
-    refuse_closed_form,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffurec import (
     DiffuRecConfig,
     DiffuRecNet,
@@ -47,8 +39,10 @@ from jaxrec_diff.models.diffurec import (
     check_released_schedule,
     released_betas,
 )
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dense import uniform_fan_in
 from jaxrec_diff.nets.transformer import MaskMode, places
+from jaxrec_diff.ops import quantize, rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +208,7 @@ def build(
     def training_codes(params, state, key, history, row, weight):
         """Codes f32[B, L, D] of a training batch and the codebook after it."""
         logits = logits_of(params, state, history)
-        gumbel = noise.gumbel(key, row, (config.num_codes,))
+        gumbel = rng.gumbel(key, row, (config.num_codes,))
         labels = quantize.assign(logits, gumbel)
         found = quantize.code_means(history, labels, weight, config.num_codes, axis_name)
         codebook = quantize.update(state.codebook, found, decay=config.codebook_decay)
@@ -236,14 +230,14 @@ def build(
             rngs = {"dropout": key}
             return call(params, read_last, z[None], real[None], False, rngs=rngs)[0]
 
-        history = jax.vmap(embed)(seq, noise.row_keys(k_embed, row))
+        history = jax.vmap(embed)(seq, rng.row_keys(k_embed, row))
         codes, codebook, counts = training_codes(params, state, k_code, history, row, weight)
         x0 = params["items"][example.target]
         t = timesteps.uniform(k_t, row, config.num_steps)
-        xt = forward.q_sample(tables, x0, t, noise.normal(k_eps, row, x0.shape[1:]))
+        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, row, x0.shape[1:]))
         injected = config.inject * (xt + call(params, "steps", t))
         z = config.history_weight * history + config.code_weight * codes + injected[:, None]
-        points = jax.vmap(read)(z, seq > 0, noise.row_keys(k_read, row))
+        points = jax.vmap(read)(z, seq > 0, rng.row_keys(k_read, row))
         if config.recon == "ce":
             recon = losses.full_softmax(points, params["items"], example.target)
         else:
@@ -264,7 +258,7 @@ def build(
         logits = logits_of(params, state, history)
         if kind == "frozen":
             return quantize.pick(state.codebook, quantize.assign(logits))
-        gumbel = None if trained else noise.gumbel(key, row, (config.num_codes,))
+        gumbel = None if trained else rng.gumbel(key, row, (config.num_codes,))
         labels = quantize.assign(logits, gumbel)
         real = (row >= 0).astype(history.dtype)
         found = quantize.code_means(history, labels, real, config.num_codes)
@@ -285,7 +279,7 @@ def build(
             return call(params, read_last, z, seq > 0)
 
         shape = (config.width,)
-        start = noise.normal(k_start, query.row, shape)
+        start = rng.normal(k_start, query.row, shape)
         draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
         return samplers.run(path, denoise, start, draw)
 

@@ -15,31 +15,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff import (
-    affine,
-    forward,
-    guidance,
-    losses,
-    noise,
-    samplers,
-    schedules,
-    timesteps,
-    validation,
-)
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-    check_diffusion,
-    plan,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import closed_form as diffusion_closed_form
+from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import guidance as diffusion_guidance
+from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import HistoryBlock
+from jaxrec_diff.ops import rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,17 +174,17 @@ def build(
         def one(seq, key):
             return call(params, "encode", seq[None], deterministic=False, rngs={"dropout": key})[0]
 
-        return jax.vmap(one)(seq, noise.row_keys(key, row))
+        return jax.vmap(one)(seq, rng.row_keys(key, row))
 
     def loss(params, state, key, example):
         k_t, k_eps, k_drop, k_encoder = jax.random.split(key, 4)
         x0 = call(params, "embed", example.target)
         t = timesteps.uniform(k_t, example.row, config.num_steps)
-        eps = noise.normal(k_eps, example.row, x0.shape[1:])
+        eps = rng.normal(k_eps, example.row, x0.shape[1:])
         xt = forward.q_sample(tables, x0, t, eps)
         cond = encode_with_dropout(params, k_encoder, example.seq, example.row)
-        keep = noise.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
-        cond = guidance.drop(keep, cond, params["null"])
+        keep = rng.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
+        cond = diffusion_guidance.drop(keep, cond, params["null"])
         each = distance(call(params, "denoise", xt, t, cond), x0)
         value = losses.weighted_mean(each, example.weight, axis_name)
         return value, Aux(state, {"loss": value})
@@ -211,9 +197,9 @@ def build(
         else:
             cond = call(params, "encode", query.seq)
         if config.sampler.kind == "closed_form":
-            z = noise.normal(k_start, query.row, cond.shape[1:])
+            z = rng.normal(k_start, query.row, cond.shape[1:])
             return closed_form(net, params, steps, cond, z * (config.sampler.temperature > 0))
-        start = noise.normal(k_start, query.row, cond.shape[1:])
+        start = rng.normal(k_start, query.row, cond.shape[1:])
         draw = samplers.draw_rows(k_steps, query.row, cond.shape[1:]) if noisy else None
         denoise = folded if config.guidance == "folded" else two_calls
         return samplers.run(steps, denoise(net, params, cond), start, draw)
@@ -242,7 +228,7 @@ def two_calls(net: DreamRecNet, params, cond: jax.Array):
 
     null = jnp.broadcast_to(params["null"], cond.shape)
     weight = net.config.guidance_weight
-    return guidance.classifier_free(conditioned(cond), conditioned(null), weight)
+    return diffusion_guidance.classifier_free(conditioned(cond), conditioned(null), weight)
 
 
 def folded(net: DreamRecNet, params, cond: jax.Array):
@@ -285,9 +271,9 @@ def closed_form(
     width, weight = net.config.width, net.config.guidance_weight
     tau: Any = net.apply({"params": params}, steps.t, method="embed_steps")
     w_x, w_h, w_t = jnp.split(params["outer"]["kernel"], [width, 2 * width])
-    chain = affine.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
+    chain = diffusion_closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
     guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h
-    return affine.apply(chain, guided, z)
+    return diffusion_closed_form.apply(chain, guided, z)
 
 
 def _betas(config: DreamRecConfig):

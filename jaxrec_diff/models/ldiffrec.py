@@ -19,20 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import forward, kmeans, losses, noise, samplers, sparse, timesteps, validation
-from jaxrec_diff.models import row_process
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    SamplerConfig,
-    Variables,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffrec import _check_dims, drop
-from jaxrec_diff.models.row_process import ProcessConfig
-from jaxrec_diff.nets.mlp import StepMLP, glorot_normal
+from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.nets import clustered
+from jaxrec_diff.nets.clustered import ClusterDecoder, ClusterEncoder, Layout
+from jaxrec_diff.nets.mlp import StepMLP
+from jaxrec_diff.ops import kmeans, rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,17 +116,6 @@ class State(NamedTuple):
     examples: jax.Array  # i32[] rows seen, for the diffusion's
 
 
-class Layout(NamedTuple):
-    """Sizes that follow from the clusters."""
-
-    sizes: tuple[int, ...]  # items of each
-    widths: tuple[tuple[int, ...], ...]  # of each, by layer from the items to the latent
-
-    @property
-    def latent(self) -> int:
-        return sum(widths[-1] for widths in self.widths)
-
-
 class LatentNet(nn.Module):
     """Encoders, decoder and denoiser."""
 
@@ -160,7 +146,7 @@ class LatentNet(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Rows i32[B, P], f32[B, P] and clusters i32[I] -> mean and log variance, f32[B, Z]."""
         place = jnp.maximum(items - 1, 0)
-        mine, inner = cluster[place], places(cluster, len(self.encoder))[place]
+        mine, inner = cluster[place], clustered.places(cluster, len(self.encoder))[place]
         codes = []
         for c, encoder in enumerate(self.encoder):
             # A place of another cluster stays filled, with value 0.
@@ -197,48 +183,6 @@ class LatentNet(nn.Module):
         return table, bias
 
 
-class ClusterEncoder(nn.Module):
-    """Items of a cluster -> l_1 -> ... -> 2 l_m, tanh after every layer."""
-
-    size: int
-    widths: tuple[int, ...]
-    bounded: bool
-
-    @nn.compact
-    def __call__(self, items: jax.Array, value: jax.Array) -> jax.Array:
-        """Rows in the ids of the cluster -> f32[B, 2 l_m], mean and log variance."""
-        widths = (*self.widths[:-1], 2 * self.widths[-1])
-        table = self.param("table", glorot_normal(self.size, widths[0]), (self.size, widths[0]))
-        x = sparse.project(items, value, table)
-        x = x + self.param("bias", nn.initializers.zeros, (widths[0],))
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
-            x = nn.Dense(after, kernel_init=glorot_normal(before, after))(jnp.tanh(x))
-        return jnp.tanh(x) if self.bounded else x
-
-
-class ClusterDecoder(nn.Module):
-    """l_m -> ... -> l_1, tanh after every layer, and the linear rows l_1 -> items."""
-
-    size: int
-    widths: tuple[int, ...]
-
-    def setup(self) -> None:
-        inward = self.widths[::-1]
-        self.layers = [
-            nn.Dense(after, kernel_init=glorot_normal(before, after))
-            for before, after in zip(inward[:-1], inward[1:], strict=True)
-        ]
-        edge = self.widths[0]
-        self.table = self.param("table", glorot_normal(edge, self.size), (self.size, edge))
-        self.bias = self.param("bias", nn.initializers.zeros, (self.size,))
-
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """f32[B, l_m] -> f32[B, l_1]"""
-        for layer in self.layers:
-            z = jnp.tanh(layer(z))
-        return z
-
-
 def build(
     config: LDiffRecConfig,
     spec: DataSpec,
@@ -261,7 +205,7 @@ def build(
     del protocol
     process = row_process.make(config.process, config.sampler)
     given = clusters(config, spec)
-    layout = arrange(np.bincount(given, minlength=config.clusters), config.encoder_dims)
+    layout = clustered.arrange(np.bincount(given, minlength=config.clusters), config.encoder_dims)
     net = LatentNet(layout, config)
     num_rows = spec.num_users
     if spec.profiles is not None:
@@ -286,9 +230,9 @@ def build(
         mean, logvar = call(params, "encode", example.items, kept, state.cluster)
         z0 = mean
         if config.sampled_latent:
-            z0 = mean + jnp.exp(0.5 * logvar) * noise.normal(k_code, row, mean.shape[1:])
+            z0 = mean + jnp.exp(0.5 * logvar) * rng.normal(k_code, row, mean.shape[1:])
         t, inverse = row_process.draw_steps(config.process, k_t, row, state.history)
-        eps = noise.normal(k_eps, row, mean.shape[1:])
+        eps = rng.normal(k_eps, row, mean.shape[1:])
         zt = forward.q_sample(process.tables, z0, t, eps)
         out = call(params, "denoise", drop(config.dropout_rate, k_drop, row, zt), t)
         target = jax.lax.stop_gradient(z0) if config.detach_target else z0
@@ -326,7 +270,7 @@ def build(
     def sample(params, state, key, query):
         k_start, k_steps = jax.random.split(key)
         z, _ = call(params, "encode", query.items, query.value, state.cluster)
-        drawn = noise.normal(k_start, query.row, z.shape[1:]) if config.noise_steps else None
+        drawn = rng.normal(k_start, query.row, z.shape[1:]) if config.noise_steps else None
         start = row_process.start(process, z, config.noise_steps, drawn)
         draw = samplers.draw_rows(k_steps, query.row, z.shape[1:]) if process.noisy else None
 
@@ -414,27 +358,3 @@ def _given_clusters(config: LDiffRecConfig, spec: DataSpec) -> np.ndarray:
 
 
 _cluster = jax.jit(kmeans.kmeans, static_argnums=1)
-
-
-def arrange(sizes: np.ndarray, encoder_dims: tuple[int, ...]) -> Layout:
-    """Shares of every layer by the sizes of clusters.
-
-    A cluster but the last gets max(1, floor(n_c / I r)) of a layer of r units and the last what is
-    left, as released. Where that is nothing, because many clusters are tiny, the widest gives one.
-    """
-    total, layers = int(np.sum(sizes)), []
-    for width in encoder_dims[::-1]:
-        parts = [max(1, int(int(size) / total * width)) for size in sizes[:-1]]
-        parts.append(width - sum(parts))
-        while parts[-1] < 1:
-            parts[int(np.argmax(parts[:-1]))] -= 1
-            parts[-1] += 1
-        layers.append(parts)
-    return Layout(tuple(int(size) for size in sizes), tuple(zip(*layers, strict=True)))
-
-
-def places(cluster: jax.Array, num_clusters: int) -> jax.Array:
-    """i32[I]: how many items of its cluster stand before each item of the catalogue."""
-    member = cluster[:, None] == jnp.arange(num_clusters)
-    before = jnp.cumsum(member, axis=0, dtype=jnp.int32) - 1
-    return jnp.take_along_axis(before, cluster[:, None], axis=1)[:, 0]

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import graph, losses, validation
-from jaxrec_diff.graph import Graph, Nodes
-from jaxrec_diff.models.base import Aux, DataSpec, Head, Model, Protocol, Variables
+from jaxrec_diff import losses, validation
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.ops import graph as ops_graph
+from jaxrec_diff.ops.graph import Graph, Nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ def build(
         return Variables(params, State(edges, None))
 
     def embed(params, state: State, layers, keep=None) -> Nodes:
-        return graph.propagate(
+        return ops_graph.propagate(
             state.graph,
             Nodes(params["users"], params["items"]),
             layers,
@@ -179,12 +181,12 @@ def info_nce(
     others, real = ids, weight
     if axis_name is not None:
         others, real = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (ids, weight))
-    a, b = graph.unit_rows(first[ids]), graph.unit_rows(second[others])
+    a, b = ops_graph.unit_rows(first[ids]), ops_graph.unit_rows(second[others])
     logits = a @ b.T / temperature
     # how often each column's node stands in the batch; a logarithm makes one of its copies
     copies = jnp.sum((others[:, None] == others[None, :]) * (real > 0), axis=1)
     logits = jnp.where(real > 0, logits - jnp.log(jnp.maximum(copies, 1)), -jnp.inf)
-    agree = jnp.sum(a * graph.unit_rows(second[ids]), axis=-1) / temperature
+    agree = jnp.sum(a * ops_graph.unit_rows(second[ids]), axis=-1) / temperature
     # a padding row has no say; its value only must be a number
     return jnp.where(weight > 0, jax.nn.logsumexp(logits, axis=-1) - agree, 0.0)
 
@@ -204,6 +206,6 @@ def export(config: Any, spec: DataSpec, params: Any, state: State) -> dict[str, 
 
 def _graph(config: LightGCNConfig, spec: DataSpec) -> Graph:
     assert spec.profiles is not None  # `build` looked
-    sets = graph.item_sets(spec.profiles, spec.num_items)
-    made = graph.make(sets, spec.num_items, droppable=config.contrast_weight > 0)
+    sets = ops_graph.item_sets(spec.profiles, spec.num_items)
+    made = ops_graph.make(sets, spec.num_items, droppable=config.contrast_weight > 0)
     return jax.tree.map(jnp.asarray, made)

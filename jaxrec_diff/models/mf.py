@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxrec_diff import validation
 from jaxrec_diff.models import lightgcn
-from jaxrec_diff.models.base import DataSpec, Model, Protocol
+from jaxrec_diff.models.contract import DataSpec, Model
+from jaxrec_diff.models.protocols import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)

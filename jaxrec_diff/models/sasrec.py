@@ -17,21 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff import batches, losses, noise, validation
-from jaxrec_diff.models.base import (
-    Aux,
-    DataSpec,
-    Head,
-    Model,
-    Protocol,
-    Reader,
-    Variables,
-    check_heads,
-    packed,
-    unpacked,
-)
+from jaxrec_diff import losses, validation
+from jaxrec_diff.batches import types
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
+from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.readers import Reader, packed, unpacked
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Places, Transformer, places
+from jaxrec_diff.ops import negatives, rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +149,14 @@ def build(
                 "weight": asks(seq, first) * weight[:, None],
             }
             if config.loss == "bce":
-                out["negative"] = jax.vmap(absent, in_axes=(0, 0, 0, None))(
+                out["negative"] = jax.vmap(negatives.absent, in_axes=(0, 0, 0, None))(
                     negative_keys, seq, target, spec.num_items
                 )
             return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
-        keys = (noise.row_keys(k, example.row) for k in (k_net, k_negative))
+        keys = (rng.row_keys(k, example.row) for k in (k_net, k_negative))
         first = jnp.zeros_like(example.row) if example.first is None else example.first
-        at = batches.over_lengths(encode, example.seq, example.target, example.weight, first, *keys)
+        at = types.over_lengths(encode, example.seq, example.target, example.weight, first, *keys)
         point, target = at["point"], at["target"]
         if config.loss == "full":
             each = losses.full_softmax(point, params["items"][1:], jnp.maximum(target - 1, 0))
@@ -208,23 +201,6 @@ def next_items(seq: jax.Array, target: jax.Array) -> jax.Array:
     after = jnp.pad(seq[:, 1:], ((0, 0), (0, 1)))
     last = (seq > 0) & (after == 0)
     return jnp.where(last, target[:, None], after)
-
-
-def absent(key: jax.Array, seq: jax.Array, target: jax.Array, num_items: int) -> jax.Array:
-    """An item for every place, uniform outside the window and its target: i32[L] -> i32[L].
-
-    Without rejection: with the n distinct items s_1 < s_2 < .. and r uniform in [0, I - n), the
-    r-th of the others is r + 1 + #{i : s_i - i <= r}. A window that holds every item gets item I.
-    """
-    ordered = jnp.sort(jnp.append(seq, target))
-    before = jnp.append(0, ordered[:-1])
-    distinct = (ordered > 0) & (ordered != before)
-    ordered = jnp.sort(jnp.where(distinct, ordered, 2 * num_items + seq.shape[0]))
-    free = jnp.maximum(num_items - jnp.sum(distinct), 1)
-    r = jax.random.randint(key, seq.shape, 0, free, jnp.int32)
-    gaps = ordered - jnp.arange(1, ordered.shape[0] + 1)
-    passed = jnp.searchsorted(gaps, r, side="right").astype(jnp.int32)
-    return jnp.minimum(r + 1 + passed, num_items)
 
 
 def export(config: SASRecConfig, spec: DataSpec, params, state) -> dict[str, np.ndarray]:

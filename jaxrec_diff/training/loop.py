@@ -9,41 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.training import checkpoint, order, parallel, step
+from jaxrec_diff.batches import epochs
+from jaxrec_diff.training import checkpoint, parallel, step
 from jaxrec_diff.training.config import TrainConfig
 from jaxrec_diff.training.optim import make
+from jaxrec_diff.training.progress import NonFiniteLoss, Progress, Stopped
 from jaxrec_diff.training.state import TrainState, averaged, create
 
 # A dispatch aims at this many seconds: long enough to hide its cost, short enough for a progress
 # bar and for a signal to be heard. Its length changes no number.
 _DISPATCH_SECONDS = 1.0
 
+
 _WORST = -1e30  # below every score
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss stopped being a number; `step` is the update at which it did."""
-
-    def __init__(self, step: int, kept: int | None):
-        self.step = step
-        where = f"the last good checkpoint is step {kept}" if kept else "nothing was saved yet"
-        super().__init__(f"the loss was not finite at step {step}; {where}")
-
-
-class Stopped(RuntimeError):
-    """Asked to stop; the state was saved."""
-
-
-class Progress(NamedTuple):
-    """An event of the loop, for a progress bar or a log."""
-
-    kind: str  # "resume" | "damaged" | "train" | "epoch"
-    step: int
-    total_steps: int  # if patience never runs out
-    epoch: float
-    examples_per_second: float
-    metrics: dict[str, float]
-    phase: str = ""  # of a run with several, unless it is the last
 
 
 class Fit(NamedTuple):
@@ -125,7 +103,7 @@ def fit(
 
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
     updates = wrap(update, examples, mesh)
-    shuffle = {"perm": order.permutation, "whole": order.whole, "iid": order.iid}[
+    shuffle = {"perm": epochs.permutation, "whole": epochs.whole, "iid": epochs.iid}[
         config.epoch_sampler
     ]
     order_of = order_of or (lambda key: shuffle(key, num_examples, config.batch_size))

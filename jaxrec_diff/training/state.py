@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrec_diff.models.base import Variables
+from jaxrec_diff.models.contract import Variables
 
 
 class TrainState(NamedTuple):

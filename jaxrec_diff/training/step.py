@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrec_diff.models.base import Model
+from jaxrec_diff.models.contract import Model
 from jaxrec_diff.training.state import TrainState
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches import SequenceQuery, Walks
+from jaxrec_diff.batches.types import SequenceQuery, Walks
 from jaxrec_diff.models import bert4rec
-from jaxrec_diff.models.base import DataSpec
 from jaxrec_diff.models.bert4rec import Bert4RecConfig, Bert4RecNet
+from jaxrec_diff.models.contract import DataSpec
 
 SPEC = DataSpec(num_users=4, num_items=6, max_len=5)
 CONFIG = Bert4RecConfig(width=4, dropout_rate=0.0, pad_key_mask=False)

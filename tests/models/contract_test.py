@@ -7,11 +7,16 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff import models, ranking
-from jaxrec_diff.data import DataConfig, SyntheticConfig, load
-from jaxrec_diff.feeds import by_length, feed, view
-from jaxrec_diff.models.base import DataSpec, Reader, SamplerConfig
+from jaxrec_diff.batches.by_length import by_length
+from jaxrec_diff.batches.kinds import feed, view
+from jaxrec_diff.data.config import DataConfig, SyntheticConfig
+from jaxrec_diff.data.load import load
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.models import registry
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
@@ -23,7 +28,7 @@ from jaxrec_diff.models.dreamrec import DreamRecConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
-from jaxrec_diff.models.row_process import ProcessConfig
+from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.models.sasrec import SASRecConfig
 from jaxrec_diff.training import optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
@@ -183,11 +188,11 @@ EVERY = pytest.mark.parametrize("name", SMALL)
 
 
 def build(name, **kwargs):
-    return models.system(SMALL[name]).build(SMALL[name], SPEC, **kwargs)
+    return registry.system(SMALL[name]).build(SMALL[name], SPEC, **kwargs)
 
 
 def feed_of(name, dataset=DATASET):
-    kind = models.feed(SMALL[name])
+    kind = registry.feed(SMALL[name])
     return feed(kind, view(kind, dataset, DATA), DATA)
 
 
@@ -208,7 +213,7 @@ def close(a, b, **tolerance):
 
 
 def test_every_model_takes_the_exam():
-    assert {type(config) for config in SMALL.values()} == set(models.SYSTEMS)
+    assert {type(config) for config in SMALL.values()} == set(registry.SYSTEMS)
 
 
 @EVERY
@@ -288,7 +293,7 @@ def test_a_prepared_state_says_the_same(name):
 def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
     model, batch = build(name), example(name)
     params, extra = model.init(jax.random.key(0), batch)
-    if models.feed(SMALL[name]) not in ("sequences", "windows"):
+    if registry.feed(SMALL[name]) not in ("sequences", "windows"):
         pytest.skip("reads no sequences")
     if getattr(SMALL[name], "pad_class", False):
         pytest.skip("padding is a class of its softmax, as released")
@@ -307,7 +312,7 @@ def _updates(name, mode, devices, count=6, lengths=False):
     fed = feed_of(name)
     order = np.arange(96, dtype=np.int32).reshape(6, 16)
     if lengths:
-        fed = by_length(models.feed(SMALL[name]), DATASET, DATA, 16, devices)
+        fed = by_length(registry.feed(SMALL[name]), DATASET, DATA, 16, devices)
         order = fed.order(jax.random.key(5))
 
     def update(train, key, batch):
@@ -400,8 +405,8 @@ def test_two_tastes_are_learned(config, tmp_path):
     )
     data = DataConfig(max_len=LENGTH)
     dataset = load(str(tmp_path / "tastes.npz"), data)
-    system = models.system(config)
-    fed = feed(models.feed(config), dataset, data)
+    system = registry.system(config)
+    fed = feed(registry.feed(config), dataset, data)
     spec = SPEC._replace(num_users=users, profiles=dataset.profiles)
     model = system.build(config, spec)
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)

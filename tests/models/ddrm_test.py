@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import forward, ranking, samplers
-from jaxrec_diff.batches import InteractionQuery, Pairs, Slices
+from jaxrec_diff.batches.types import InteractionQuery, Pairs
+from jaxrec_diff.diffusion import forward, samplers
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models import ddrm
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.nets.guided import GuidedMLP
+from jaxrec_diff.ops.ragged import Slices
 
 USERS, ITEMS, WIDTH = 6, 8, 4
 KEY = jax.random.key(1)

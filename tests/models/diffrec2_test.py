@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import forward, losses, noise, ranking, samplers, schedules, timesteps
-from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff import losses
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models import diffrec2
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec2 import DiffRec2Config, DiffRec2Net
+from jaxrec_diff.ops import rng as ops_rng
 
 D, ITEMS, LENGTH = 8, 5, 3
 TINY = {"width": D, "num_blocks": 2, "num_heads": 4}
@@ -278,7 +282,7 @@ def test_loss_is_the_mean_of_its_parts_in_a_plain_loop():
     _, aux = jax.jit(model.loss)(params, state, jax.random.key(5), batch)
     # beta = 1: x_t is noise alone
     k_item, k_eps = jax.random.split(jax.random.key(5), 4)[1:3]
-    xt, apart_from_item = (noise.normal(k, batch.row, (D,)) for k in (k_eps, k_item))
+    xt, apart_from_item = (ops_rng.normal(k, batch.row, (D,)) for k in (k_eps, k_item))
     apart, rec = [], []
     for i in range(6):
         out = estimate(xt[i : i + 1], 0, seq=batch.seq[i : i + 1], config=config, params=params)

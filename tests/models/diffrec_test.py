@@ -7,12 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import config, forward, models, noise, ranking, samplers
-from jaxrec_diff.batches import InteractionQuery, Interactions
-from jaxrec_diff.models import diffrec, row_process
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff import config
+from jaxrec_diff.batches.types import InteractionQuery, Interactions
+from jaxrec_diff.diffusion import forward, row_process, samplers
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.models import diffrec, registry
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec import DiffRecConfig
-from jaxrec_diff.models.row_process import ProcessConfig
+from jaxrec_diff.nets import dropout
+from jaxrec_diff.ops import rng as ops_rng
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -116,7 +121,9 @@ def scores(model, params, extra, query, key=KEY):
 )
 def test_released_settings_have_the_released_number_of_parameters(dataset, items, count):
     experiment = config.preset("diffrec", dataset).experiment
-    model = models.system(experiment.model).build(experiment.model, SPEC._replace(num_items=items))
+    model = registry.system(experiment.model).build(
+        experiment.model, SPEC._replace(num_items=items)
+    )
     shapes = jax.eval_shape(model.init, KEY, batch())
     assert sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes.params)) == count
 
@@ -209,7 +216,7 @@ def test_loss_is_the_weighted_error_of_its_draws(monkeypatch, predict, weighting
     rng = np.random.default_rng(3)
     t = np.array([0, 1, 2, 3, 4, 5, 0, 2, 5])
     eps, inverse = rng.normal(size=(9, ITEMS)), rng.uniform(0.5, 2.0, 9)
-    monkeypatch.setattr(noise, "normal", lambda *args: jnp.asarray(eps, jnp.float32))
+    monkeypatch.setattr(ops_rng, "normal", lambda *args: jnp.asarray(eps, jnp.float32))
     monkeypatch.setattr(
         row_process, "draw_steps", lambda *args: (jnp.asarray(t), jnp.asarray(inverse, jnp.float32))
     )
@@ -261,7 +268,7 @@ def test_dropout_acts_on_the_noised_row(monkeypatch):
     model, given = model_of(process=process, dropout_rate=0.75), batch(values=True)
     params, extra = fresh(model)
     keep = np.arange(ITEMS) % 3 > 0
-    monkeypatch.setattr(diffrec, "keep_mask", lambda key, shape, rate: jnp.asarray(keep))
+    monkeypatch.setattr(dropout, "keep_mask", lambda key, shape, rate: jnp.asarray(keep))
     value, _ = model.loss(params, extra, KEY, given)
     x0 = dense(given)
     want = np.mean((x0 - network(params, x0 * keep / 0.25, 0)) ** 2)

@@ -8,11 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import forward, guidance, ranking, samplers, schedules
-from jaxrec_diff.batches import Prefixes, SequenceQuery
-from jaxrec_diff.models import diffuasr
-from jaxrec_diff.models.base import DataSpec, Reader, SamplerConfig
+from jaxrec_diff.batches.types import Prefixes, SequenceQuery
+from jaxrec_diff.diffusion import forward, guidance, samplers, schedules
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.models import diffuasr, diffuasr_rows
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
+from jaxrec_diff.models.readers import Reader
+from jaxrec_diff.nets import plain as nets_plain
+from jaxrec_diff.ops import negatives
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -91,7 +96,7 @@ def test_direction_and_size_of_both_classifier_guidances():
     t = jnp.int32(400)
     eps = forward.eps_from_x0(guided(x, t), x, table.signal[t], table.noise[t])
     np.testing.assert_allclose(eps[0], [-0.07100069, 0.14200138, -0.03550035], rtol=1e-4)
-    released = diffuasr.released_correction(log_prob, x, 1.0)
+    released = diffuasr_rows.released_correction(log_prob, x, 1.0)
     np.testing.assert_allclose(released[0], [0.00079064, -0.00158128, 0.00039532], rtol=1e-4)
 
 
@@ -117,7 +122,7 @@ def test_noise_loss_is_that_of_a_plain_loop():
     drawn = [int(jax.random.randint(jax.random.fold_in(k_t, k), (), 0, 50)) for k in (0, 1)]
     t = [drawn[0], 49 - drawn[0], drawn[1]]  # pairs of rows share a draw
     bar = np.cumprod(1.0 - schedules.linear_scaled(50))
-    net = diffuasr.PlainDenoiser(16)
+    net = nets_plain.PlainDenoiser(16)
     total = 0.0
     for b in range(3):
         eps = np.asarray(jax.random.normal(jax.random.fold_in(k_eps, b), (LENGTH, 4)), np.float64)
@@ -267,18 +272,18 @@ def test_the_released_code_asks_about_the_wrong_end_of_a_history(compat):
 
 def test_strangers_are_drawn_evenly_from_what_a_history_lacks():
     seq = jnp.array([[3, 4, 3, 0], [1, 12, 0, 0], [0, 0, 0, 0]])
-    found = diffuasr.strangers(KEY, jnp.array([7, 2, 9]), seq, ITEMS)
+    found = negatives.strangers(KEY, jnp.array([7, 2, 9]), seq, ITEMS)
     for b, row in enumerate((7, 2, 9)):
         assert found[b].tolist() == outsiders(KEY, row, seq[b].tolist())
     many = np.asarray(
-        diffuasr.strangers(KEY, jnp.arange(2000), jnp.tile(seq[:1], (2000, 1)), ITEMS)
+        negatives.strangers(KEY, jnp.arange(2000), jnp.tile(seq[:1], (2000, 1)), ITEMS)
     )
     counts = np.bincount(many.reshape(-1), minlength=ITEMS + 1)
     assert counts[[0, 3, 4]].sum() == 0
     np.testing.assert_allclose(counts[[1, 2, *range(5, 13)]] / 8000, 0.1, atol=0.015)
     # a history with everything leaves nothing to compare with
     everything = jnp.arange(1, 4)[None]
-    assert (np.asarray(diffuasr.strangers(KEY, jnp.arange(1), everything, 3)) > 3).all()
+    assert (np.asarray(negatives.strangers(KEY, jnp.arange(1), everything, 3)) > 3).all()
 
 
 def test_released_guidance_acts_in_the_loss_as_well():
@@ -378,6 +383,6 @@ def test_rows_in_parts(count):
         sizes.append(part["row"].shape[0])
         return part["seq"] * 10 + part["row"][:, None]
 
-    out = diffuasr._in_parts(run, rows, 64)
+    out = diffuasr_rows.in_parts(run, rows, 64)
     np.testing.assert_array_equal(out, run(rows))
     assert sizes[0] == {3: 3, 64: 64, 65: 33, 150: 50}[count]

@@ -7,11 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import batches, config, experiments, forward, losses, noise, samplers, timesteps
-from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff import config as jaxrec_diff_config
+from jaxrec_diff import losses
+from jaxrec_diff.batches import types
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.diffusion import config as diffusion_config
+from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.experiments import prepare, run
 from jaxrec_diff.models import diffurec
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffurec import DiffuRecConfig
+from jaxrec_diff.ops import rng as ops_rng
 from tests.nets.transformer_test import TEMB, affine, fill, tiny_params, unit_norm
 
 SPEC = DataSpec(num_users=3, num_items=5, max_len=4)
@@ -76,7 +83,9 @@ def weights_of(**changes):
 def given_start(monkeypatch, start=XT):
     """Every draw of a point is `start`; a chain of means draws nothing else."""
     monkeypatch.setattr(
-        noise, "normal", lambda key, rows, shape: jnp.broadcast_to(jnp.asarray(start), (1, *shape))
+        ops_rng,
+        "normal",
+        lambda key, rows, shape: jnp.broadcast_to(jnp.asarray(start), (1, *shape)),
     )
 
 
@@ -104,7 +113,7 @@ def test_golden_chain_of_one_step(monkeypatch, mask):
     # A single call with the step's embedding of t = 3 gives the logits of the golden network.
     given_start(monkeypatch)
     only = samplers.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diffurec, "plan", lambda config, betas: (only, False))
+    monkeypatch.setattr(diffusion_config, "plan", lambda config, betas: (only, False))
     model = model_of(mask=mask)
     head = diffurec.build(settings(mask=mask), SPEC, protocol="official").head(tiny_weights(), ())
     query = SequenceQuery(HISTORY[:, :2], jnp.zeros(1))
@@ -144,7 +153,9 @@ def test_one_step_is_the_last_step_alone(monkeypatch, scale, difference):
 
 
 def test_the_default_path_is_the_released_one():
-    path, noisy = diffurec.plan(DiffuRecConfig().sampler, diffurec.released_betas("trunc_lin", 32))
+    path, noisy = diffusion_config.plan(
+        DiffuRecConfig().sampler, diffurec.released_betas("trunc_lin", 32)
+    )
     assert noisy
     np.testing.assert_array_equal(path.t, np.arange(32)[::-1])
     # row 0 is t = 31; the official deviations are sqrt(beta), and the last row draws nothing
@@ -185,11 +196,11 @@ def test_parameters_of_the_released_network():
 def test_initial_cross_entropy_of_real_histories(real_data, folder, low, high):
     # Logits are roughly N(0, 128), far above ln 12102 = 9.4. The released code's first batches have
     # 52.85 (Beauty) and 56.29 (ML-1M).
-    released = config.preset("diffurec", folder).experiment
-    prepared = experiments.prepare(
+    released = jaxrec_diff_config.preset("diffurec", folder).experiment
+    prepared = prepare.prepare(
         "diffurec", replace(released, devices=1), str(real_data / folder / "interactions.parquet")
     )
-    model, feed = experiments.build(prepared), experiments.feed_of(prepared)
+    model, feed = run.build(prepared), run.feed_of(prepared)
     key = jax.random.key(0)
     rows = jnp.arange(96, dtype=jnp.int32)
     example = feed.example(
@@ -332,6 +343,6 @@ def test_a_schedule_that_does_not_end_in_noise_is_reported():
 
 
 def test_over_lengths_keeps_the_order():
-    got = batches.over_lengths(lambda seq, x: seq[:, 0] + x, (jnp.ones((2, 3)), jnp.zeros((1, 2))),
+    got = types.over_lengths(lambda seq, x: seq[:, 0] + x, (jnp.ones((2, 3)), jnp.zeros((1, 2))),
                                jnp.array([1.0, 2.0, 3.0]))  # fmt: skip
     np.testing.assert_array_equal(got, [2, 3, 3])

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from jaxrec_diff import losses, samplers, schedules, sphere
-from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff import losses
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.diffusion import samplers, schedules, sphere
+from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import dimerec
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
 
 D, ITEMS, LENGTH = 4, 5, 3

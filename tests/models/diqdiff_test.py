@@ -7,13 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import batches, forward, quantize, samplers, timesteps
-from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff.batches import cut
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.config import preset
-from jaxrec_diff.data import DataConfig, load
-from jaxrec_diff.models import diqdiff
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.load import load
+from jaxrec_diff.diffusion import config as diffusion_config
+from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.models import diffurec, diqdiff
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diqdiff import DiQDiffConfig, Quantiser, latest_last
+from jaxrec_diff.ops import quantize
+from jaxrec_diff.ops import rng as ops_rng
 
 D, ITEMS, LENGTH = 8, 5, 4
 SPEC = DataSpec(num_users=9, num_items=ITEMS, max_len=LENGTH)
@@ -114,7 +120,7 @@ def test_golden_loss(monkeypatch, lengths):
 def test_golden_network():
     params = golden_params(jnp.float64)
     config = DiQDiffConfig(**TINY, **CALM)
-    net = diqdiff.DiffuRecNet(num_items=ITEMS, max_len=LENGTH, config=config.backbone())
+    net = diffurec.DiffuRecNet(num_items=ITEMS, max_len=LENGTH, config=config.backbone())
     seq = latest_last(jnp.asarray(SEQ), LENGTH)
     np.testing.assert_array_equal(seq, [[0, 0, 2, 5], [0, 1, 3, 4], [0, 0, 0, 2]])
     history = net.apply({"params": params}, seq, method="embed")
@@ -131,10 +137,8 @@ def test_golden_network():
 def test_golden_points_of_one_step_at_evaluation(monkeypatch):
     force(monkeypatch)
     only = samplers.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diqdiff, "plan", lambda config, betas: (only, False))
-    monkeypatch.setattr(
-        diqdiff.noise, "normal", lambda key, row, shape: jnp.asarray(XT, jnp.float32)
-    )
+    monkeypatch.setattr(diffusion_config, "plan", lambda config, betas: (only, False))
+    monkeypatch.setattr(ops_rng, "normal", lambda key, row, shape: jnp.asarray(XT, jnp.float32))
     config = DiQDiffConfig(**TINY)
     query = SequenceQuery(jnp.asarray(SEQ[:, :3]), jnp.arange(3))
     official = diqdiff.build(config, SPEC, protocol="official")
@@ -154,13 +158,13 @@ def test_golden_points_of_one_step_at_evaluation(monkeypatch):
 
 def official_history():
     config = DiQDiffConfig(**TINY)
-    net = diqdiff.DiffuRecNet(num_items=ITEMS, max_len=LENGTH, config=config.backbone())
+    net = diffurec.DiffuRecNet(num_items=ITEMS, max_len=LENGTH, config=config.backbone())
     seq = latest_last(jnp.asarray(SEQ), LENGTH)
     return net.apply({"params": golden_params()}, seq, method="embed")
 
 
 def test_released_noise_of_the_reverse_steps():
-    betas = diqdiff.released_betas("trunc_lin", 32)
+    betas = diffurec.released_betas("trunc_lin", 32)
     for t, released, meant in (
         (1, 1.0047585361, 0.0974397256),
         (2, 1.0127130412, 0.1589522505),
@@ -228,7 +232,7 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
     model = diqdiff.build(DiQDiffConfig(**SMALLER, **CALM, svq="paper", recon="mse"), SPEC)
     params, state = model.init(jax.random.key(0), batch)
     seq = latest_last(batch.seq, LENGTH)
-    net = diqdiff.DiffuRecNet(
+    net = diffurec.DiffuRecNet(
         num_items=ITEMS, max_len=LENGTH, config=DiQDiffConfig(**SMALLER).backbone()
     )
     of_net = {"params": {k: v for k, v in params.items() if k != "selector"}}
@@ -248,7 +252,7 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
     logits = history.reshape(12, -1) @ np.asarray(params["selector"]["kernel"]) + np.asarray(
         params["selector"]["bias"]
     )
-    drawn = diqdiff.noise.gumbel(jax.random.split(jax.random.key(1), 5)[2], jnp.arange(12), (2,))
+    drawn = ops_rng.gumbel(jax.random.split(jax.random.key(1), 5)[2], jnp.arange(12), (2,))
     labels = np.argmax(logits + np.asarray(drawn), axis=1)
     for code in range(2):
         members = history[labels == code]
@@ -310,7 +314,7 @@ def test_frozen_codes_are_the_noiseless_choice_from_the_codebook():
     before, after = (model.sample(params, s, jax.random.key(0), query) for s in (state, moved))
     assert np.abs(after - before).max() > 1e-2
     flat = np.asarray(
-        diqdiff.DiffuRecNet(
+        diffurec.DiffuRecNet(
             num_items=ITEMS, max_len=LENGTH, config=DiQDiffConfig(**SMALLER).backbone()
         ).apply({"params": params}, latest_last(batch.seq, LENGTH), method="embed")
     ).reshape(12, -1)
@@ -349,7 +353,7 @@ def test_first_batch_of_real_data_costs_what_the_released_code_says(real_data, n
     spec = DataSpec(dataset.num_users, dataset.num_items, 50)
     model = diqdiff.build(experiment.model, spec)
     index = np.random.default_rng(0).choice(len(dataset.train.start), 1024, replace=False)
-    example = batches.sequences(dataset.train, jnp.asarray(index, jnp.int32), max_len=50)
+    example = cut.sequences(dataset.train, jnp.asarray(index, jnp.int32), max_len=50)
     params, state = jax.jit(model.init)(jax.random.key(0), example)
     _, aux = jax.jit(model.loss)(params, state, jax.random.key(1), example)
     total, contrast = ANCHORS[name]

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from jaxrec_diff import guidance, losses, samplers, schedules
-from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff import losses
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.diffusion import guidance, samplers, schedules
+from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import dreamrec
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.nets.embeddings import sinusoidal
 from jaxrec_diff.nets.encoders import HistoryBlock
 

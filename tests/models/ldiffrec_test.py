@@ -7,12 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff import config, noise, samplers
-from jaxrec_diff.batches import InteractionQuery, Interactions, Slices
-from jaxrec_diff.models import diffrec, ldiffrec, row_process
-from jaxrec_diff.models.base import DataSpec, SamplerConfig
+from jaxrec_diff import config
+from jaxrec_diff.batches.types import InteractionQuery, Interactions
+from jaxrec_diff.diffusion import row_process, samplers
+from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.models import ldiffrec
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
-from jaxrec_diff.models.row_process import ProcessConfig
+from jaxrec_diff.nets import clustered, dropout
+from jaxrec_diff.ops import rng as ops_rng
+from jaxrec_diff.ops.ragged import Slices
 from jaxrec_diff.training import optim
 
 ITEMS, KEY = 24, jax.random.key(3)
@@ -131,7 +136,7 @@ def test_released_settings_have_the_released_number_of_parameters(sizes, count):
     ],
 )
 def test_latent_is_shared_by_size(sizes, latent):
-    found = ldiffrec.arrange(np.array(sizes), (300,))
+    found = clustered.arrange(np.array(sizes), (300,))
     got = tuple(widths[0] for widths in found.widths)
     assert got == latent and found.latent == 300
 
@@ -198,13 +203,13 @@ def test_loss_is_its_three_terms(monkeypatch, settings, updates, examples):
     rng = np.random.default_rng(2)
     t, inverse = np.array([0, 1, 2, 3, 0, 1, 2, 3]), rng.uniform(0.5, 2.0, 8)
     eps = rng.normal(size=(8, 8))
-    monkeypatch.setattr(noise, "normal", lambda *args: jnp.asarray(eps, jnp.float32))
+    monkeypatch.setattr(ops_rng, "normal", lambda *args: jnp.asarray(eps, jnp.float32))
     monkeypatch.setattr(
         row_process, "draw_steps", lambda *args: (jnp.asarray(t), jnp.asarray(inverse, jnp.float32))
     )
     keep = np.arange(10) % 4 > 0
     monkeypatch.setattr(
-        diffrec, "keep_mask",
+        dropout, "keep_mask",
         lambda key, shape, rate: jnp.asarray(keep if shape == (10,) else np.arange(8) % 2 == 0),
     )  # fmt: skip
     value, aux = model.loss(params, extra, KEY, given)

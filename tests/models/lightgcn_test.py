@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches import InteractionQuery, Pairs, Slices
+from jaxrec_diff.batches.types import InteractionQuery, Pairs
 from jaxrec_diff.models import lightgcn, mf
-from jaxrec_diff.models.base import DataSpec
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
+from jaxrec_diff.ops.ragged import Slices
 
 USERS, ITEMS, WIDTH = 5, 7, 4
 KEY = jax.random.key(3)

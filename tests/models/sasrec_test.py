@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches import SequenceQuery, Sequences
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.models import sasrec
-from jaxrec_diff.models.base import DataSpec
+from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.sasrec import SASRecConfig
+from jaxrec_diff.ops import negatives as ops_negatives
 from tests.nets.transformer_test import TestSasrecBlocks as Golden
 
 SPEC = DataSpec(num_users=2, num_items=6, max_len=5)
@@ -92,7 +93,9 @@ def test_every_place_is_trained_as_if_it_were_the_last():
 
 def test_bce_compares_with_items_outside_the_window(monkeypatch):
     negatives = jnp.array([[4, 6, 4, 1, 1], [3, 3, 3, 3, 1]])
-    monkeypatch.setattr(sasrec, "absent", lambda key, seq, target, n: negatives[(seq[0] == 2) * 1])
+    monkeypatch.setattr(
+        ops_negatives, "absent", lambda key, seq, target, n: negatives[(seq[0] == 2) * 1]
+    )
     model = sasrec.build(config(loss="bce"), SPEC)
     example = Sequences(SEQ, jnp.array([2, 5]), jnp.ones(2), jnp.arange(2))
     got, _ = jax.jit(model.loss)(weights(), (), jax.random.key(0), example)
@@ -111,11 +114,11 @@ def test_bce_compares_with_items_outside_the_window(monkeypatch):
 def test_negatives_are_uniform_outside_the_window():
     seq, target = jnp.array([3, 9, 3, 1, 0, 0]), jnp.array(7)
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = np.asarray(jax.vmap(lambda k: sasrec.absent(k, seq, target, 10))(keys)).ravel()
+    drawn = np.asarray(jax.vmap(lambda k: ops_negatives.absent(k, seq, target, 10))(keys)).ravel()
     share = np.bincount(drawn, minlength=11) / drawn.size
     np.testing.assert_allclose(share[[2, 4, 5, 6, 8, 10]], 1 / 6, atol=0.01)
     assert not share[[0, 1, 3, 7, 9]].any()
-    everything = sasrec.absent(keys[0], jnp.arange(1, 10), jnp.array(10), 10)
+    everything = ops_negatives.absent(keys[0], jnp.arange(1, 10), jnp.array(10), 10)
     assert (everything == 10).all()
 
 

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.models.base import Aux, Head, Model, Variables
-from jaxrec_diff.training import checkpoint, loop, optim, order, parallel, state, step
+from jaxrec_diff.batches import epochs
+from jaxrec_diff.models.contract import Aux, Head, Model, Variables
+from jaxrec_diff.training import checkpoint, loop, optim, parallel, progress, step
+from jaxrec_diff.training import state as training_state
 from jaxrec_diff.training.config import TrainConfig
 
 DATA = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -82,7 +84,7 @@ def test_start_order_and_noise_have_streams_of_their_own(tmp_path):
 
     def order_of(key):
         record("order", key)
-        return order.permutation(key, 64, 8)
+        return epochs.permutation(key, 64, 8)
 
     loop.fit(
         lambda axis: plain._replace(init=init, loss=loss),
@@ -135,7 +137,7 @@ def test_evaluations_come_after_every_few_epochs_and_at_the_end(tmp_path):
 @pytest.mark.parametrize("stop_at", [3, 11, 16])
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, stop_at):
     whole = fit(tmp_path / "a", scores=[1, 2, 3, 4, 5, 6])
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(progress.Stopped):
         fit(tmp_path / "b", scores=[1, 2, 3, 4, 5, 6], stop_at=stop_at)
     events = []
     seen = stop_at // 8
@@ -159,7 +161,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, part):
 
 
 def test_a_loss_that_is_no_number_names_its_step(tmp_path):
-    with pytest.raises(loop.NonFiniteLoss, match="step 14.*step 8") as caught:
+    with pytest.raises(progress.NonFiniteLoss, match="step 14.*step 8") as caught:
         fit(tmp_path, explode_at=13)
     assert caught.value.step == 14
 
@@ -174,15 +176,15 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path):
 
 
 def test_permutations_show_every_example_once():
-    got = order.permutation(jax.random.key(0), 13, 4)
+    got = epochs.permutation(jax.random.key(0), 13, 4)
     assert got.shape == (3, 4) and len(set(np.ravel(got).tolist())) == 12
 
 
 def test_whole_permutations_leave_nothing_out():
-    got = np.asarray(order.whole(jax.random.key(0), 13, 4))
+    got = np.asarray(epochs.whole(jax.random.key(0), 13, 4))
     assert got.shape == (4, 4) and sorted(got.ravel().tolist()) == [-1] * 3 + list(range(13))
     assert (got[:3] >= 0).all()  # only the last batch is short
-    assert order.whole(jax.random.key(0), 12, 4).shape == (3, 4)
+    assert epochs.whole(jax.random.key(0), 12, 4).shape == (3, 4)
 
 
 @pytest.mark.parametrize(("sampler", "steps"), [("perm", 5), ("whole", 6)])
@@ -193,9 +195,9 @@ def test_an_epoch_has_as_many_updates_as_batches(tmp_path, sampler, steps):
 
 @pytest.mark.parametrize("num_examples", [9, 1000])
 def test_iid_batches_hold_distinct_examples_uniformly(num_examples):
-    got = np.asarray(order.iid(jax.random.key(0), num_examples, 4))
+    got = np.asarray(epochs.iid(jax.random.key(0), num_examples, 4))
     assert all(len(set(row.tolist())) == 4 for row in got)
-    many = jax.vmap(lambda k: order.distinct(k, num_examples, 4))(
+    many = jax.vmap(lambda k: epochs.distinct(k, num_examples, 4))(
         jax.random.split(jax.random.key(1), 4000)
     )
     counts = np.bincount(np.ravel(many), minlength=num_examples)
@@ -228,7 +230,7 @@ def test_every_update_draws_its_own_noise():
     config = TrainConfig(optimizer="sgd", learning_rate=1e-9)
     optimizer = optim.make(config, 2)
     model = toy()
-    train = state.create(model.init(jax.random.key(0), DATA[:8]), optimizer)
+    train = training_state.create(model.init(jax.random.key(0), DATA[:8]), optimizer)
     losses = []
     for _ in range(2):
         train, found = step.update(model, optimizer, train, jax.random.key(1), DATA[:8])

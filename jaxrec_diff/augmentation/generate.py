@@ -1,0 +1,95 @@
+"""Items ahead of histories: made by a model in batches of users, and what they are worth."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff.batches import cut
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.models.contract import Model
+from jaxrec_diff.ops.ragged import Slices
+
+
+class Rounding(NamedTuple):
+    """Which items a place may take, beside the nearest."""
+
+    dedup: bool = False  # an item once in a user's M: the oldest place chooses first
+    exclude_seen: bool = False  # none of the items that a user is conditioned on
+
+
+NEAREST = Rounding()
+
+
+def prefixes(
+    model: Model,
+    params: Any,
+    state: Any,
+    profiles: Slices,
+    *,
+    seed: int,
+    max_len: int,
+    batch_size: int = 1024,
+    first: int = 0,
+    rounding: Rounding = NEAREST,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Chunks (first user, i32[b, M]) of generated items, user by user.
+
+    A user's noise is keyed by the user's number, so items do not depend on the batch. Points are
+    rounded to the item of the largest cosine, ties to the lowest id, a chunk of the catalogue at a
+    time. Users without items get none, and a place gets 0 where `rounding` leaves nothing.
+
+    Args:
+      model: whose `sample` returns f32[B, M, D].
+      params: trained parameters.
+      state: its other arrays.
+      profiles: row u is what user u is conditioned on: training items, nothing later.
+      seed: of the run.
+      max_len: L, items of a history that the model sees.
+      batch_size: users at once; changes no number.
+      first: user to begin with.
+      rounding: which items are left out.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), 4)
+    resident = jax.tree.map(jnp.asarray, profiles)
+    total = len(profiles.start)
+    longest = int(np.max(profiles.end - profiles.start, initial=1))
+
+    @jax.jit
+    def made(params, state, profiles, index):
+        query = cut.queries(profiles, index, max_len=max_len)
+        points = model.sample(params, state, key, query)
+        # all of a user's items, those before the last L too
+        owned = cut.queries(profiles, index, max_len=longest).seq
+        items = ranking.nearest(
+            points,
+            model.head(params, state).table,
+            seen=owned if rounding.exclude_seen else None,
+            distinct=rounding.dedup,
+        )
+        return jnp.where((query.seq > 0).any(axis=1)[:, None], items, 0)
+
+    state = jax.jit(model.prepare)(params, state)
+    step = partial(made, params, state, resident)
+    size = min(batch_size, total)
+
+    def chunk(start):
+        index = np.arange(start, start + size, dtype=np.int32)
+        index[index >= total] = -1
+        return start, np.asarray(step(index))[: total - start]
+
+    # Two at a time: one leaves cores of a CPU idle between operations, and a device while the items
+    # of the batch before are written.
+    with ThreadPoolExecutor(2) as pool:
+        ahead = deque[Future[tuple[int, np.ndarray]]]()
+        for start in range(first, total, size):
+            ahead.append(pool.submit(chunk, start))
+            if len(ahead) == 2:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

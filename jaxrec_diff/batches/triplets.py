@@ -1,0 +1,80 @@
+"""A user, one of the user's items and an item that is not the user's (BPR's triplets)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff.batches import interactions
+from jaxrec_diff.batches.feed import Feed
+from jaxrec_diff.batches.types import Pairs
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.ops import graph, negatives, rng
+from jaxrec_diff.ops.ragged import Slices
+
+
+class Preferences(NamedTuple):
+    """Every training pair, and every user's distinct training items in rising order."""
+
+    user: Any  # i32[N]
+    item: Any  # i32[N]
+    owned: Any  # i32[M], one user after the other
+    offsets: Any  # i32[U + 1]
+
+
+def of_pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    rows = interactions.rows(profiles, config)
+    width = interactions.row_width(rows.profiles)
+    sizes = (profiles.end - profiles.start).astype(np.int64)
+    user = np.repeat(np.arange(len(sizes)), sizes)
+    shift = np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
+    item = profiles.items[np.arange(sizes.sum()) + shift]
+    owned, offsets = owned_items(profiles, dataset.num_items)
+    train = Preferences(user.astype(np.int32), item.astype(np.int32), owned, offsets)
+
+    def example(train, index, row, key):
+        safe = jnp.maximum(index, 0)
+        user, item = jnp.asarray(train.user)[safe], jnp.asarray(train.item)[safe]
+        return _with_negative(train, user, item, index, row, key, dataset.num_items)
+
+    return Feed(
+        train,
+        len(item),
+        example,
+        interactions.split_rows(dataset, rows),
+        lambda rows, index: interactions.row_query(rows, index, width),
+        shared=interactions.shared(dataset, rows),
+    )
+
+
+def of_pairs_by_user(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+    """DDRM's draw: a user, uniformly, then one of the user's items; as many as there are pairs."""
+    pairs = of_pairs(dataset, profiles, config)
+    known = np.flatnonzero(np.diff(pairs.train.offsets)).astype(np.int32)
+
+    def example(train, index, row, key):
+        pairs, known = train
+        k_user, k_item, k_other = jax.random.split(key, 3)
+        user = jnp.asarray(known)[rng.randint(k_user, row, 0, len(known))]
+        offsets = jnp.asarray(pairs.offsets)
+        place = negatives.below(k_item, row, offsets[user + 1] - offsets[user])
+        item = jnp.asarray(pairs.owned)[offsets[user] + place]
+        return _with_negative(pairs, user, item, index, row, k_other, dataset.num_items)
+
+    return pairs._replace(train=(pairs.train, known), example=example)
+
+
+def _with_negative(pairs: Preferences, user, item, index, row, key, num_items: int) -> Pairs:
+    offsets = jnp.asarray(pairs.offsets)
+    negative = negatives.unowned(key, row, pairs.owned, offsets[user], offsets[user + 1], num_items)
+    # a user who has everything prefers nothing
+    weight = ((index >= 0) & (negative <= num_items)).astype(jnp.float32)
+    return Pairs(user, item, jnp.minimum(negative, num_items), weight, row)
+
+
+def owned_items(profiles: Slices, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every user's distinct items in rising order, flat i32[M], and where each user's begin."""
+    sets = graph.item_sets(profiles, num_items)
+    return sets.members + 1, sets.start

@@ -1,0 +1,1 @@
+"""Diffusion processes: noise schedules, forward and reverse paths, guidance, samplers."""

@@ -1,0 +1,75 @@
+"""Settings of a reverse path, and the path that they mean."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from jaxrec_diff import validation
+from jaxrec_diff.diffusion import samplers, schedules
+
+SamplerKind = Literal["ddpm", "mean", "ddim", "dpmpp", "one_step", "closed_form"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """The reverse path from noise to a point."""
+
+    kind: SamplerKind = "ddpm"
+    """ddpm (ancestral), mean (its means only), ddim, dpmpp (DPM-Solver++(2M)), one_step (a single
+    call at the noisiest level), closed_form (the exact law of the ddpm or mean chain, affine
+    denoisers only)."""
+    steps: int = 0
+    """Reverse steps; 0 takes every step of the schedule."""
+    eta: float = 0.0
+    """Noise of ddim, 0 to 1; 1 is the ancestral step."""
+    temperature: float = 1.0
+    """Scale of the noise of ddpm and closed_form."""
+    spacing: Literal["trailing", "leading", "linspace", "quad", "trunc"] = "trailing"
+    """Which steps are visited when there are fewer than the schedule has."""
+    noise: Literal["std_small", "std_large", "var_small", "exp_var"] = "std_small"
+    """Coefficient of ddpm's noise: deviation of the posterior, of the forward step, the posterior's
+    variance itself (as one algorithm box prints it) or exp of half of it (as one script has it)."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("model.sampler.steps", self.steps, 0)
+        validation.within("model.sampler.eta", self.eta, 0, 1)
+        validation.at_least("model.sampler.temperature", self.temperature, 0)
+
+
+def check_diffusion(num_steps: int, start: float, stop: float, sampler: SamplerConfig) -> None:
+    """Refuses a linear schedule outside (0, 1] and more reverse steps than it has.
+
+    Raises:
+      ValueError: naming the setting and the nearest valid value.
+    """
+    validation.at_least("model.num-steps", num_steps, 1)
+    validation.above("model.beta-start", start, 0, 1e-4)
+    validation.within("model.beta-stop", stop, start, 1)
+    validation.within("model.sampler.steps", sampler.steps, 0, num_steps)
+
+
+def refuse_closed_form(sampler: SamplerConfig, nearest: str) -> None:
+    """Raises ValueError where a path needs an affine denoiser; for networks that are not."""
+    if sampler.kind == "closed_form":
+        raise ValueError(
+            "model.sampler.kind=closed_form needs an affine denoiser, which this network is not; "
+            f"the nearest is {nearest}"
+        )
+
+
+def plan(config: SamplerConfig, betas: np.ndarray) -> tuple[samplers.Steps, bool]:
+    """The table of a reverse path and whether its rows add noise."""
+    total, ts = len(betas), None
+    if 0 < config.steps < total:
+        ts = schedules.subset(total, config.steps, config.spacing)[::-1]
+    if config.kind == "ddim":
+        return samplers.ddim_steps(betas, ts, eta=config.eta), config.eta > 0
+    if config.kind == "dpmpp":
+        return samplers.dpmpp_steps(betas, ts), False
+    if config.kind == "one_step":
+        return samplers.one_step(betas), False
+    if config.kind == "mean":
+        return samplers.ddpm_steps(betas, ts, temperature=0.0), False
+    steps = samplers.ddpm_steps(betas, ts, temperature=config.temperature, noise=config.noise)
+    return steps, config.temperature > 0

@@ -1,0 +1,195 @@
+"""The diffusion that the DiffRec family shares: of a row of interactions, or of its code.
+
+Little noise is added: a published schedule ends at a variance of 1e-5 to 1e-2, so a row is
+corrupted but never lost, and the reverse path starts at the observed row itself.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff import losses, validation
+from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import weights as diffusion_weights
+from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.diffusion.forward import Forward
+from jaxrec_diff.diffusion.samplers import Steps
+from jaxrec_diff.diffusion.timesteps import History
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """Noise, what the network predicts, and how steps are drawn and weighted."""
+
+    num_steps: int = 5
+    """Diffusion steps T."""
+    schedule: Literal["linear_var", "linear_diffrec", "cosine", "binomial"] = "linear_var"
+    """linear_var: the variance 1 - abar rises in equal steps (all published runs)."""
+    noise_scale: float = 0.01
+    """Factor s on both bounds; 0 adds no noise at all and turns the weights off."""
+    noise_min: float = 1e-3
+    """Lower bound m of the variance (linear_var) or of beta (linear_diffrec)."""
+    noise_max: float = 1e-2
+    """Upper bound M."""
+    fix_first: bool = True
+    """Set the first beta to 1e-5, as the released DiffRec does and L-DiffRec does not."""
+    predict: Literal["x0", "eps"] = "x0"
+    """What the network predicts: the clean row, or the noise."""
+    weighting: Literal["auto", "released", "bound", "uniform"] = "auto"
+    """Weights of the steps' losses. released: of the released code; bound: of the variational bound
+    as the paper prints it (1/2 snr difference for t > 0); uniform: all one; auto: released for x0,
+    bound for eps, where the released weight divides by the variance twice."""
+    draw: Literal["importance", "uniform"] = "importance"
+    """importance: steps with large recent losses are drawn more often; uniform."""
+
+    def __post_init__(self) -> None:
+        validation.at_least("model.process.num-steps", self.num_steps, 1)
+        validation.at_least("model.process.noise-scale", self.noise_scale, 0)
+        if self.scaled and self.noise_scale > 0:
+            validation.above("model.process.noise-min", self.noise_min, 0, 1e-4)
+            if self.noise_max < self.noise_min:
+                raise ValueError(
+                    f"model.process.noise-max={self.noise_max:g} is below "
+                    f"model.process.noise-min={self.noise_min:g}, which makes betas negative; the "
+                    f"nearest valid value is {self.noise_min:g}"
+                )
+        betas(self)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the schedule has a scale and bounds."""
+        return self.schedule in ("linear_var", "linear_diffrec")
+
+
+class Process(NamedTuple):
+    """A diffusion as tables."""
+
+    tables: Forward
+    weights: jax.Array  # f32[T]
+    steps: Steps  # reverse path
+    noisy: bool  # whether its rows add noise
+
+
+def betas(config: ProcessConfig) -> np.ndarray | None:
+    """float64[T], or None if there is no noise.
+
+    Raises:
+      ValueError: if one lies outside (0, 1].
+    """
+    if not config.scaled:
+        built = schedules.named(config.schedule, config.num_steps)
+    elif config.noise_scale == 0:
+        return None
+    else:
+        bounds = {"noise_min": config.noise_min, "noise_max": config.noise_max}
+        scale, first = config.noise_scale, False
+        built = {
+            "linear_var": schedules.linear_var,
+            "linear_diffrec": schedules.linear_diffrec,
+        }[config.schedule](config.num_steps, scale=scale, beta_first=first, **bounds)
+    return schedules.fix_first(built) if config.fix_first else built
+
+
+def make(config: ProcessConfig, sampler: SamplerConfig) -> Process:
+    """Tables of a process and its reverse path, built in float64.
+
+    Without noise every step is x <- f(x, t) and all weights are 1.
+    """
+    table = betas(config)
+    if table is None:
+        total = config.num_steps
+        count = np.arange(total)[::-1]
+        none = jnp.zeros(total)
+        steps = Steps(jnp.asarray(count, jnp.int32), jnp.ones(total), none, none, none)
+        return Process(Forward(jnp.ones(total), none), jnp.ones(total), steps, False)
+    steps, noisy = plan(sampler, table)
+    weights = jnp.asarray(step_weights(config, table), jnp.float32)
+    return Process(forward.tables(table), weights, steps, noisy)
+
+
+def step_weights(config: ProcessConfig, table: np.ndarray) -> np.ndarray:
+    """float64[T] weights of the mean squared errors; row 0 is that of the reconstruction."""
+    kind = config.weighting
+    if kind == "auto":
+        kind = "released" if config.predict == "x0" else "bound"
+    if kind == "uniform":
+        return np.ones(len(table))
+    if config.predict == "x0":
+        released = diffusion_weights.diffrec_x0(table)
+        return released if kind == "released" else np.append(1.0, 0.5 * released[1:])
+    if kind == "released":
+        return diffusion_weights.diffrec_eps(table)
+    return np.append(1.0, diffusion_weights.elbo_eps(table)[1:])
+
+
+def check_sampler(sampler: SamplerConfig, process: ProcessConfig, noise_steps: int) -> None:
+    """Refuses a reverse path that does not fit a row process.
+
+    Raises:
+      ValueError: naming the setting and the nearest valid value.
+    """
+    validation.within("model.sampler.steps", sampler.steps, 0, process.num_steps)
+    validation.within("model.noise-steps", noise_steps, 0, process.num_steps)
+    refuse_closed_form(sampler, "mean")
+    if process.scaled and process.noise_scale == 0:
+        # every step is x <- f(x, t), whatever a sampler would make of noise
+        for name, value, plain in (
+            ("model.sampler.kind", sampler.kind, "mean"),
+            ("model.sampler.steps", sampler.steps, 0),
+            ("model.noise-steps", noise_steps, 0),
+        ):
+            if value != plain:
+                raise ValueError(
+                    f"{name}={value} means nothing where model.process.noise-scale=0 adds no "
+                    f"noise; the nearest valid value is {plain}"
+                )
+
+
+def draw_steps(
+    config: ProcessConfig, key: jax.Array, row: jax.Array, history: History
+) -> tuple[jax.Array, jax.Array]:
+    """Steps i32[B] and the weights 1 / (T p) f32[B] that make their mean that of uniform steps."""
+    if config.draw == "importance":
+        return timesteps.importance(key, row, history)
+    t = timesteps.uniform(key, row, config.num_steps)
+    return t, jnp.ones(t.shape)
+
+
+def step_losses(
+    config: ProcessConfig, process: Process, out: jax.Array, x0: jax.Array, xt: jax.Array,
+    eps: jax.Array, t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """f32[B] weighted losses of a network output `out`, before the division by T p_t.
+
+        w_t mean (x_0 - f)^2, w_0 = 1, w_t = snr_{t-1} - snr_t      x0 mode, released weights
+        w_t mean (eps - f)^2, at t = 0 (1/2) mean (x_0 - x0_hat)^2  eps mode
+
+    DiffRec (arXiv:2304.04971), Eq. 9-12; the released code averages over features.
+    """
+    if config.predict == "x0":
+        return process.weights[t] * losses.mse(out, x0)
+    each = losses.mse(out, eps)
+    if config.weighting != "uniform":
+        first = 0.5 * losses.mse(clean(config, process, out, xt, t), x0)
+        each = jnp.where(t == 0, first, each)
+    return process.weights[t] * each
+
+
+def clean(
+    config: ProcessConfig, process: Process, out: jax.Array, xt: jax.Array, t: Any
+) -> jax.Array:
+    """x0_hat from what the network predicts; `t` is i32[B] or i32[]."""
+    if config.predict == "x0":
+        return out
+    signal, noise = (forward.rows(part, t, xt) for part in process.tables)
+    return forward.x0_from_eps(out, xt, signal, noise)
+
+
+def start(process: Process, x0: jax.Array, noise_steps: int, eps: jax.Array | None) -> jax.Array:
+    """Where the reverse path starts: at the row, or after T' forward steps with noise `eps`."""
+    if noise_steps == 0 or eps is None:
+        return x0
+    return samplers.warm_start(process.tables, x0, noise_steps, eps)

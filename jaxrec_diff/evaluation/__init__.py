@@ -1,0 +1,1 @@
+"""Ranking a split and judging the lists: metrics, diagnostics, baselines."""

@@ -1,0 +1,154 @@
+"""The rank of an answer among a few drawn items, and figures by the length of the history.
+
+SASRec's protocol: each answer is ranked with 100 items that are not the user's. Negatives are drawn
+once from a seed and the *raw* sequences, so that every model and every augmented copy of the data
+is judged on the same candidates. Sampled ranks favour other models than full ones do (Krichene and
+Rendle 2020, doi:10.1145/3394486.3403226); they are here to be compared with published figures.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff.evaluation.types import Split
+from jaxrec_diff.models.contract import Head, Model
+from jaxrec_diff.ops.ragged import Slices
+
+_ROWS = 4096
+GROUPS = {"short": (0, 5), "medium": (6, 20), "long": (21, np.inf)}  # items of a history
+
+
+def draw(rows: Slices, num_items: int, count: int, seed: int = 0) -> np.ndarray:
+    """Distinct items outside each row's history and answers, uniformly, i32[N, count].
+
+    Raises:
+      ValueError: if a row leaves fewer items than that.
+    """
+    rng = np.random.default_rng([seed, 2])
+    size = int(np.max(rows.stop - rows.start, initial=0))
+    out = np.zeros((len(rows.start), count), np.int32)
+    for first in range(0, len(out), _ROWS):
+        start, stop = (part[first : first + _ROWS, None] for part in (rows.start, rows.stop))
+        place = start + np.arange(size)
+        own = np.where(place < stop, rows.items[np.where(place < stop, place, 0)], 0)
+        free = num_items - np.array([len(set(row)) - (0 in row) for row in own.tolist()])
+        if free.min() < count:
+            raise ValueError(
+                f"eval.candidates={count} items are asked for beside an answer, but a user leaves "
+                f"{free.min()}; at most {free.min()} can be drawn"
+            )
+        chosen = np.zeros((len(own), 0), np.int64)
+        while chosen.shape[1] < count or not (chosen[:, :count] > 0).all():
+            more = rng.integers(1, num_items + 1, (len(own), 2 * count))
+            chosen = _fresh(np.concatenate([chosen, more], axis=1), own)
+        out[first : first + _ROWS] = chosen[:, :count]
+    return out
+
+
+def ranks(
+    points: jax.Array,
+    head: Head,
+    answer: jax.Array,
+    negatives: jax.Array,
+    pool: Literal["best", "mixture"] = "best",
+) -> jax.Array:
+    """i32[B]: candidates that score at least as much as the answer, itself included.
+
+    Args:
+      points: f32[B, D], or f32[B, P, D].
+      head: the catalogue.
+      answer: i32[B] item ids.
+      negatives: i32[B, C] item ids.
+      pool: what an item scores under P points, as in `ranking.top`.
+    """
+    ids = jnp.concatenate([answer[:, None], negatives], axis=1) - 1
+    rows = head.table[ids]
+    points = points[:, None] if points.ndim == 2 else points
+    scores = jnp.einsum("bpd,bcd->bpc", points, rows, precision=jax.lax.Precision.HIGHEST)
+    scores = scores.max(axis=1) if pool == "best" else jax.nn.logsumexp(scores, axis=1)
+    if head.bias is not None:
+        scores = scores + head.bias[ids]
+    # what is no number is beaten by everything
+    lost = jnp.isnan(scores[:, :1])
+    return 1 + jnp.sum((scores[:, 1:] >= scores[:, :1]) | lost, axis=1)
+
+
+def evaluator(
+    model: Model, split: Split, negatives: np.ndarray, *, ks: tuple[int, ...], batch_size: int
+) -> Callable[[Any, Any, jax.Array], dict[str, np.ndarray]]:
+    """A function (params, state, key) -> f32[N] per user of `hr@k` and `ndcg@k`, compiled once.
+
+    Args:
+      model: four pure functions.
+      split: rows with one answer each.
+      negatives: i32[N, C] from `draw`.
+      ks: cut-offs.
+      batch_size: rows at once; changes no number.
+    """
+    drawn = jnp.asarray(negatives)
+
+    @partial(jax.jit, static_argnums=0)
+    def batch(group, params, state, key, slices, rows, index):
+        query = split.groups[group].query(rows, index)
+        points = model.sample(params, state, key, query)
+        safe = jnp.maximum(index, 0)
+        answer = jnp.asarray(slices.items)[jnp.asarray(slices.end)[safe]]
+        return ranks(points, model.head(params, state), answer, drawn[safe], model.pool)
+
+    def run(params, state, key):
+        found = np.zeros(split.num_rows, np.int64)
+        state = jax.jit(model.prepare)(params, state)
+        for number, group in enumerate(split.groups):
+            size = min(batch_size, len(group.rows))
+            for start in range(0, len(group.rows), size):
+                part = group.rows[start : start + size]
+                index = np.full(size, -1, np.int32)
+                index[: len(part)] = part
+                each = batch(number, params, state, key, split.slices, split.rows, index)
+                found[part] = np.asarray(each)[: len(part)]
+        out = {}
+        for k in ks:
+            out[f"hr@{k}"] = (found <= k).astype(np.float32)
+            gain = np.where(found <= k, 1.0 / np.log2(found + 1.0), 0.0)
+            out[f"ndcg@{k}"] = gain.astype(np.float32)
+        return out
+
+    return run
+
+
+def by_length(per_user: dict[str, np.ndarray], lengths: np.ndarray) -> dict[str, dict[str, float]]:
+    """Means over all users and over those with short, medium and long histories, with counts."""
+    out = {"all": _means(per_user, np.ones(len(lengths), bool))}
+    for name, (least, most) in GROUPS.items():
+        inside = (lengths >= least) & (lengths <= most)
+        if inside.any():
+            out[name] = _means(per_user, inside)
+    return out
+
+
+def _means(per_user: dict[str, np.ndarray], inside: np.ndarray) -> dict[str, float]:
+    means = {k: float(np.mean(v[inside], dtype=np.float64)) for k, v in per_user.items()}
+    return {"users": int(inside.sum())} | means
+
+
+def _fresh(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Each row's values moved to the front in their order, without repeats and without its own;
+    0 behind them."""
+    order = np.argsort(values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    again = np.zeros(values.shape, bool)
+    repeated = np.append(
+        np.zeros((len(values), 1), bool), ordered[:, 1:] == ordered[:, :-1], axis=1
+    )
+    np.put_along_axis(again, order, repeated, axis=1)
+    span = int(max(values.max(), own.max(initial=0))) + 1
+    offset = np.arange(len(values))[:, None] * span
+    good = (values > 0) & ~again & ~np.isin(values + offset, own + offset)
+    front = np.argsort(~good, axis=1, kind="stable")
+    return np.where(
+        np.take_along_axis(good, front, axis=1), np.take_along_axis(values, front, axis=1), 0
+    )

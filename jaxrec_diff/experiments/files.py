@@ -1,0 +1,33 @@
+"""Files that are written whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=False) + "\n")
+    os.replace(partial, path)
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Adds one json line."""
+    with path.open("a") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def truncate_after(path: Path, step: int) -> None:
+    """Drops lines of steps that a resumed run will make again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue  # the line that a kill cut in two
+    path.write_text("".join(line + "\n" for line in kept))

@@ -1,0 +1,118 @@
+"""The training of one phase: judged, logged, stopped by signals."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrec_diff.evaluation import config, evaluator
+from jaxrec_diff.evaluation import held_out as evaluation_held_out
+from jaxrec_diff.experiments import files, judging, run, signals, workdir
+from jaxrec_diff.experiments.run import Prepared, Say
+from jaxrec_diff.experiments.signals import Interrupted
+from jaxrec_diff.models import registry
+from jaxrec_diff.training import loop, tracking
+from jaxrec_diff.training import progress as training_progress
+
+# Share of the initial spread of item rows below which a run warns of their collapse.
+_LEAST_SPREAD = 0.5
+
+
+class Fitting(NamedTuple):
+    """What the driver of stages hands to `_fit`."""
+
+    prepared: Prepared
+    say: Say
+    on_progress: Callable[[training_progress.Progress], None]
+
+
+def fit(fitting: Fitting, folder: Path) -> loop.Fit:
+    prepared = fitting.prepared
+    experiment, mesh = prepared.experiment, prepared.mesh
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "metrics.jsonl"
+    model, feed = run.build(prepared), run.feed_of(prepared)
+    rules = evaluator.rules_of(experiment.eval, registry.system(experiment.model).official)
+    splits = ("valid", "test") if experiment.eval.track_test else ("valid",)
+    rank = evaluator.together(
+        model,
+        {split: judging.placed_split(prepared, split, rules) for split in splits},
+        feed.shared,
+        feed.query,
+        mesh,
+        experiment.eval,
+        rules,
+        prepared.dataset.train_counts,
+        num_users=prepared.dataset.num_users,
+        diagnose=False,
+    )
+    key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
+    held_out = None
+    if experiment.eval.metric == config.LOSS:
+        held_out = evaluation_held_out.held_out_loss(
+            model, feed.example, prepared.dataset.valid, key, experiment.train.batch_size
+        )
+
+    def judge(params, state):
+        found = rank(params, state, key)
+        metrics = {
+            f"{split}/{name}": value
+            for split in splits
+            for name, value in found[split].metrics.items()
+        }
+        head = jax.device_get(model.head(params, state))
+        metrics["item_spread"] = float(np.sqrt(np.mean(np.var(head.table, axis=0))))
+        if held_out is not None:
+            metrics["valid/loss"] = held_out(params, state)
+            return -metrics["valid/loss"], metrics
+        score = found["valid"].metrics[experiment.eval.metric]
+        return score if rules.decimals is None else round(score, rules.decimals), metrics
+
+    shrunk = False
+
+    def notice(progress: training_progress.Progress) -> None:
+        nonlocal shrunk
+        if progress.kind == "resume":
+            files.truncate_after(log, progress.step)
+            fitting.say(f"resumed {folder} at step {progress.step}")
+        if progress.kind == "damaged":
+            fitting.say(
+                f"the checkpoint of step {progress.step} is damaged; falling back to the one before"
+            )
+        if progress.kind == "epoch":
+            line = {"step": progress.step, "epoch": progress.epoch, "time": time.time()}
+            rate = {"examples_per_second": progress.examples_per_second}
+            files.append_line(log, line | rate | progress.metrics)
+            tell(line | rate | progress.metrics)
+            left = progress.metrics.get("spread_left", 1.0)
+            if left < _LEAST_SPREAD and not shrunk:
+                shrunk = True
+                fitting.say(
+                    f"warning: trained item rows have shrunk to {left:.0%} of their initial "
+                    "spread, which lowers the loss without learning; freeze them"
+                )
+        fitting.on_progress(progress)
+
+    settings = workdir.stored(prepared)
+    with tracking.tracker(experiment.log, log, settings) as tell, signals.signals() as caught:
+        try:
+            return loop.fit(
+                lambda axis_name: run.build(prepared, axis_name),
+                feed.train,
+                feed.example,
+                feed.num_examples,
+                experiment.train,
+                judge,
+                seed=experiment.seed,
+                folder=folder / "checkpoints",
+                mesh=mesh,
+                mode=experiment.parallel,
+                on_progress=notice,
+                stop_asked=lambda: bool(caught),
+                order_of=feed.order,
+            )
+        except training_progress.Stopped:
+            raise Interrupted(caught[0], folder) from None

@@ -1,0 +1,354 @@
+"""A search for settings by Optuna, over the space that a preset declares.
+
+The folder of a search holds `search.json` (what is searched), `journal.log` (Optuna's storage, to
+which any number of processes append), `best.json` (a preset) and `trials/NUMBER/`. A process holds
+a lock on the trial that it trains, so one that was killed is known by its free lock; its trial is
+queued again, and goes on from its checkpoints.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from jaxrec_diff import config, search
+from jaxrec_diff.experiments import files, phases, pipeline, prepare
+from jaxrec_diff.experiments import run as experiments_run
+from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.search import Choice, Range, Space
+from jaxrec_diff.training import progress as training_progress
+from jaxrec_diff.training import tracking
+
+Say = Callable[[str], None]
+
+# What may differ between two calls that work on one search.
+_FREE = tuple(set(config.RUN_CONTROL) - {"train.num_epochs", "train.patience"})
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Plan(NamedTuple):
+    """A search that was found to fit its data; nothing is written yet."""
+
+    prepared: experiments_run.Prepared  # with the settings that no trial varies
+    space: Space
+    workdir: Path
+
+
+def plan(
+    name: str,
+    experiment: config.Experiment,
+    source: str,
+    workdir: Path,
+    *,
+    fixed: tuple[str, ...] = (),
+) -> Plan:
+    """Checks a search before it starts.
+
+    Args:
+      name: the preset's.
+      experiment: settings of every trial, but for what is searched.
+      source: of the data.
+      workdir: of the search.
+      fixed: fields of the preset's space that keep their value in `experiment`.
+
+    Raises:
+      ValueError: in one sentence, on settings or data that cannot be used, or a workdir of another
+        search.
+    """
+    space = {k: v for k, v in config.search_space(name).items() if k not in fixed}
+    if not space:
+        raise ValueError(f"every field that {name} lets a search vary is given; leave one out")
+    # no trial may see the test split
+    experiment = replace(experiment, eval=replace(experiment.eval, track_test=False))
+    tracking.check(experiment.log)
+    chosen = Plan(prepare.prepare(name, experiment, source), space, workdir)
+    path = workdir / "search.json"
+    if not path.exists():
+        if workdir.is_file() or (workdir.is_dir() and any(workdir.iterdir())):
+            raise ValueError(f"{workdir} is not empty and holds no search; name a new folder")
+        return chosen
+    try:
+        there = json.loads(path.read_text())
+    except ValueError:
+        raise ValueError(f"{path} cannot be read as json; take another workdir") from None
+    differs = config.difference(there, _stored(chosen), _FREE)
+    if differs:
+        raise ValueError(f"{workdir} holds a search with {differs}; take another workdir")
+    return chosen
+
+
+def run(chosen: Plan, trials: int, *, say: Say = print) -> optuna.Study:
+    """Trains until `trials` of the search are finished, pruned ones included.
+
+    Several processes may do so at once: each takes the next trial, until there are enough. A trial
+    is judged by its best validation score and pruned where, at the same epoch, it is behind the
+    median of those before. The draw of a trial is a function of the seed and of the finished
+    trials, so that a search which was stopped ends like one that was not.
+
+    Raises:
+      experiments.Interrupted: after SIGINT or SIGTERM, with the trial's state saved.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = _open(chosen)
+    with ExitStack() as mine:
+        while (trial := _next(chosen, study, trials, mine)) is not None:
+            _try(chosen, study, trial, say)
+            mine.close()
+            jax.clear_caches()  # the next trial has other shapes
+    return study
+
+
+def best_path(workdir: Path) -> Path:
+    """The preset that a search has found."""
+    return workdir / "best.json"
+
+
+def summary(study: optuna.Study, chosen: Plan) -> dict[str, Any]:
+    """A search as plain values, its trials best first."""
+    trials = [_row(trial) for trial in study.get_trials() if trial.state != TrialState.FAIL]
+    rank = {"complete": 0, "pruned": 1, "running": 2, "waiting": 3}
+    trials.sort(key=lambda row: (rank[row["state"]], -(row["score"] or 0.0), row["trial"]))
+    prepared = chosen.prepared
+    return {
+        "model": prepared.name,
+        "dataset": prepared.dataset.name,
+        "metric": _metric(prepared),
+        "seed": prepared.experiment.seed,
+        "trials": trials,
+        "preset": str(best_path(chosen.workdir)) if trials[:1] and _complete(trials[0]) else None,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """A summary for a terminal of 80 columns: a letter a field, explained below."""
+    fields = list(dict.fromkeys(name for row in found["trials"] for name in row["settings"]))
+    head = ["trial", "state", found["metric"].removeprefix("valid/"), "epochs"]
+    head += [chr(ord("a") + i) for i in range(len(fields))]
+    rows = [head]
+    for row in found["trials"]:
+        score = "-" if row["score"] is None else f"{row['score']:.4f}"
+        values = [_short(row["settings"].get(name, "-")) for name in fields]
+        state = "done" if _complete(row) else row["state"]
+        rows.append([str(row["trial"]), state, score, str(row["epochs"]), *values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+    lines += [f"  {letter} {name}" for letter, name in zip(head[4:], fields, strict=True)]
+    return "\n".join(lines)
+
+
+def _metric(prepared: experiments_run.Prepared) -> str:
+    """What trials are judged by: of a generator, the recommender that is trained at the end."""
+    return f"valid/{phases.metric_of(prepared.experiment)}"
+
+
+def _complete(row: dict[str, Any]) -> bool:
+    return row["state"] == "complete"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    reported = trial.intermediate_values
+    score = trial.value
+    if trial.state == TrialState.PRUNED:
+        score = max(reported.values(), default=None)
+    return {
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "score": score,
+        "epochs": max(reported, default=0),
+        "settings": dict(trial.params),
+        "why": trial.user_attrs.get("why"),
+    }
+
+
+def _stored(chosen: Plan) -> dict[str, Any]:
+    """What makes two searches the same."""
+    prepared = chosen.prepared
+    space = {name: search.bounds(where) for name, where in chosen.space.items()}
+    return {
+        "data_hash": prepared.dataset.card["hash"],
+        "space": space,
+    } | experiments_workdir.stored(prepared)
+
+
+def _open(chosen: Plan) -> optuna.Study:
+    workdir = chosen.workdir
+    workdir.mkdir(parents=True, exist_ok=True)
+    with _locked(workdir / "lock"):
+        if not (workdir / "search.json").exists():
+            files.write_json(workdir / "search.json", _stored(chosen))
+        (workdir / "trials").mkdir(exist_ok=True)
+        backend = JournalFileBackend(str(workdir / "journal.log"))
+        return optuna.create_study(
+            storage=optuna.storages.JournalStorage(backend),
+            study_name="search",
+            direction="maximize",
+            load_if_exists=True,
+            # a first evaluation says little, and so does a median of few
+            pruner=optuna.pruners.MedianPruner(
+                n_startup_trials=4, n_warmup_steps=2 * chosen.prepared.experiment.train.eval_every
+            ),
+        )
+
+
+def _next(chosen: Plan, study: optuna.Study, wanted: int, mine: ExitStack) -> optuna.Trial | None:
+    """The next trial, with its lock in `mine`, or None if enough are finished or under way."""
+    with _locked(chosen.workdir / "lock"):
+        for running in study.get_trials(states=(TrialState.RUNNING,)):
+            _queue_again(chosen, study, running)
+        taken = len(study.get_trials(states=(*_DONE, TrialState.RUNNING)))
+        if taken >= wanted:
+            return None
+        seed = np.random.SeedSequence([chosen.prepared.experiment.seed, taken])
+        study.sampler = optuna.samplers.TPESampler(seed=int(seed.generate_state(1)[0]))
+        trial = study.ask({name: _distribution(where) for name, where in chosen.space.items()})
+        mine.enter_context(_locked(_lock_of(chosen, trial.number)))
+        return trial
+
+
+def _queue_again(chosen: Plan, study: optuna.Study, trial: FrozenTrial) -> None:
+    """Puts a trial whose process is gone back into the queue, to go on in its folder."""
+    try:
+        with _locked(_lock_of(chosen, trial.number), wait=False):
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params, user_attrs={"folder": _folder(trial)})
+    except BlockingIOError:
+        pass  # somebody trains it
+
+
+def _distribution(where: Range | Choice) -> optuna.distributions.BaseDistribution:
+    if isinstance(where, Choice):  # Optuna stores no tuples
+        values = [search.text(v) if isinstance(v, tuple) else v for v in where.values]
+        return optuna.distributions.CategoricalDistribution(values)
+    if where.whole:
+        return optuna.distributions.IntDistribution(int(where.low), int(where.high), where.log)
+    return optuna.distributions.FloatDistribution(where.low, where.high, where.log)
+
+
+def _settings(chosen: Plan, params: Mapping[str, Any]) -> config.Experiment:
+    flags = [f"--{name}={search.text(value)}" for name, value in params.items()]
+    return config.parse(chosen.prepared.experiment, flags)
+
+
+def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, say: Say) -> None:
+    """Trains a trial and tells the study how it went."""
+    number, base = trial.number, chosen.prepared
+    folder = chosen.workdir / "trials" / _folder(trial)
+    metric = _metric(base)
+    values = "  ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
+    say(f"trial {number}: {values}")
+
+    def watch(progress: training_progress.Progress) -> None:
+        if progress.phase:
+            return
+        if progress.kind == "resume":
+            for line in (folder / "metrics.jsonl").read_text().splitlines():
+                done = json.loads(line)
+                trial.report(done[metric], round(done["epoch"]))
+        if progress.kind == "epoch":
+            line = training_progress.epoch_line(
+                progress.step,
+                progress.epoch,
+                progress.examples_per_second,
+                progress.metrics,
+                metric,
+            )
+            say(f"trial {number}: {line}")
+            with warnings.catch_warnings():  # of an epoch that was reported before a kill
+                warnings.simplefilter("ignore")
+                trial.report(progress.metrics[metric], round(progress.epoch))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    try:
+        prepared = prepare.prepare(base.name, _settings(chosen, trial.params), base.source)
+    except ValueError as error:  # values that do not go together
+        _end(chosen, study, trial, None, str(error))
+        say(f"trial {number}: pruned, {error}")
+        return
+    prepared = prepared._replace(command=base.command)
+    experiments_workdir.open_workdir(prepared, folder)
+    _share_backbone(chosen, prepared, folder, say)
+    try:
+        fitted = pipeline.fit(prepared, folder, say=say, on_progress=watch)
+    except optuna.TrialPruned:
+        _end(chosen, study, trial, None, "behind the median")
+        say(f"trial {number}: pruned")
+    except training_progress.NonFiniteLoss as error:
+        _end(chosen, study, trial, None, str(error))
+        say(f"trial {number}: pruned, {error}")
+    else:
+        _end(chosen, study, trial, fitted.best_score, None)
+        say(f"trial {number}: {metric} {fitted.best_score:.4f}, best {study.best_value:.4f}")
+    for part in ("checkpoints", "stages"):  # figures stay, arrays go
+        shutil.rmtree(folder / part, ignore_errors=True)
+
+
+def _end(
+    chosen: Plan, study: optuna.Study, trial: optuna.Trial, score: float | None, why: str | None
+) -> None:
+    """Tells the study; writes the best settings, which no other process may be older about."""
+    with _locked(chosen.workdir / "lock"):
+        if score is None:
+            trial.set_user_attr("why", why)
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+        study.tell(trial, score)
+        best = chosen.prepared._replace(experiment=_settings(chosen, study.best_params))
+        files.write_json(best_path(chosen.workdir), experiments_workdir.stored(best))
+
+
+def _share_backbone(
+    chosen: Plan, prepared: experiments_run.Prepared, folder: Path, say: Say
+) -> None:
+    """Gives a trial the backbone that an earlier one with the same settings has trained."""
+    target = phases.backbone_path(folder)
+    if prepared.experiment.backbone is None or target.exists():
+        return
+    stored = experiments_workdir.stored(prepared)
+    depends = {part: stored[part] for part in ("backbone", "data", "seed")}
+    name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
+    shared = chosen.workdir / "backbones" / name
+    shared.mkdir(parents=True, exist_ok=True)
+    with _locked(shared / "lock"):
+        arrays = pipeline.fit_backbone(prepared, shared, say=say)
+    assert arrays is not None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial.npz")
+    shutil.copy(arrays, partial)
+    partial.replace(target)
+
+
+def _folder(trial: FrozenTrial | optuna.Trial) -> str:
+    return trial.user_attrs.get("folder", f"{trial.number:04d}")
+
+
+def _lock_of(chosen: Plan, number: int) -> Path:
+    return chosen.workdir / "trials" / f"{number:04d}.lock"
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a lock, which the system frees if the process dies.
+
+    Raises:
+      BlockingIOError: if another holds it and `wait` is false.
+    """
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

@@ -1,0 +1,197 @@
+"""A trained model as one file that serves anywhere JAX runs, without this package.
+
+`export` writes a folder:
+
+    model.stablehlo   history -> items and scores, for cpu, cuda and tpu, any number of histories
+    weights.npz       its arrays by name
+    vocabulary.npz    raw ids: `item_ids[j]` is item j + 1
+    README.md         the lines that serve it
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff.batches import cut
+from jaxrec_diff.batches.types import InteractionQuery
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.experiments import restore, run
+from jaxrec_diff.models import registry
+from jaxrec_diff.ops.ragged import Slices
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+_CHUNK = 8192  # items scored at once; a literal, because the number of rows is not known
+
+_README = """\
+# {title}
+
+Top {k} items for histories of raw ids, by {model}{seen}. Serve it with JAX {version} or newer in
+the same folder; nothing else is needed:
+
+```python
+{code}
+```
+
+`history` holds item numbers, oldest first, right-padded with 0; any number of rows and of columns
+works. `row` and `seed` key the noise of the sampler: equal ones give equal lists. Ids that are not
+in the vocabulary have no number: leave them out. An item 0 means that no candidate was left.
+{note}"""
+
+_CODE = """\
+import jax, numpy as np; from jax import export
+serve = jax.jit(export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call)
+weights, ids = dict(np.load("weights.npz")), np.load("vocabulary.npz")["item_ids"]
+history = np.array([[1 + ids.tolist().index(raw) for raw in {example}]], np.int32)
+items, scores = serve(weights, history, {user}np.arange(1, dtype=np.int32), np.int32({seed}))"""
+
+
+def export(
+    restored: restore.Restored,
+    output: Path,
+    *,
+    k: int = 20,
+    include_seen: bool = False,
+    platforms: Sequence[str] = PLATFORMS,
+) -> dict[str, Any]:
+    """Writes a model for serving; its lists are those of `recommend` with one draw.
+
+    Args:
+      restored: a trained model.
+      output: a folder that does not exist or is empty.
+      k: length of the lists.
+      include_seen: items of a history may be recommended again.
+      platforms: of the program.
+
+    Returns:
+      Sizes of the files in bytes by name.
+
+    Raises:
+      ValueError: if the folder is in use, or the model reads what a history does not hold.
+    """
+    from jax import export as jax_export
+
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise ValueError(f"{output} is not empty; name a new folder")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    prepared = restored.prepared
+    serve, weights, by_user = program(restored, k=k, include_seen=include_seen)
+    b, s = jax_export.symbolic_shape("b, s")
+    number = jax.ShapeDtypeStruct((b,), jnp.int32)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), weights)
+    args = [shapes, jax.ShapeDtypeStruct((b, s), jnp.int32), number]
+    args += [number] if by_user else []
+    artifact = jax_export.export(jax.jit(serve), platforms=tuple(platforms))(
+        *args, jax.ShapeDtypeStruct((), jnp.int32)
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # whole or not at all: written beside its place and moved there
+    with tempfile.TemporaryDirectory(dir=output.parent) as made:
+        folder = Path(made) / "export"
+        folder.mkdir()
+        (folder / "model.stablehlo").write_bytes(artifact.serialize())
+        np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
+        dataset = prepared.dataset
+        vocabulary = {"item_ids": dataset.item_ids}
+        if by_user:
+            vocabulary["user_ids"] = dataset.user_ids
+        np.savez(folder / "vocabulary.npz", **vocabulary)  # type: ignore[arg-type]
+        (folder / "README.md").write_text(_readme(prepared, k, include_seen, by_user))
+        if output.exists():
+            output.rmdir()
+        folder.rename(output)
+    return {path.name: path.stat().st_size for path in sorted(output.iterdir())}
+
+
+def program(
+    restored: restore.Restored, *, k: int, include_seen: bool = False
+) -> tuple[Callable, dict[str, np.ndarray], bool]:
+    """What is exported, before it is.
+
+    Returns:
+      serve: (weights, history i32[B, S], [user i32[B],] row i32[B], seed i32[]) -> items i32[B, k],
+        scores f32[B, k]; `user` only for a model that knows users by number.
+      weights: its first argument.
+      by_user: whether it takes `user`.
+
+    Raises:
+      ValueError: on a model whose input depends on more than a history (weights by time).
+    """
+    prepared, model, params, state = restore.honest(restored)
+    kind = registry.feed(prepared.experiment.model)
+    by_user = kind in ("pairs", "user_pairs")
+    settings = prepared.experiment.data
+    if kind == "interactions" and settings.time_weight_min != settings.time_weight_max:
+        raise ValueError(
+            f"{prepared.name} weighs a history by time, which the program is not told; export a "
+            "model without data.time-weight-min"
+        )
+    state = jax.jit(model.prepare)(params, state)
+    leaves, tree = jax.tree.flatten((params, state))
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path((params, state))]
+    names = [f"{number:03d}{path}" for number, path in enumerate(paths)]
+    weights = {name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)}
+    weights["candidates"] = prepared.dataset.train_counts > 0
+
+    def query_of(history, row, user):
+        if kind == "interactions" or by_user:
+            before = jnp.tril(jnp.ones((history.shape[1],) * 2, bool), -1)
+            again = ((history[:, :, None] == history[:, None, :]) & before).any(axis=2)
+            items = jnp.where(again, 0, history)  # a row of the matrix has an item once
+            value = (items > 0) * jnp.float32(settings.time_weight_min)
+            return InteractionQuery(items, value, user, row)
+        start = jnp.arange(history.shape[0], dtype=jnp.int32) * history.shape[1]
+        end = start + (history > 0).sum(axis=1, dtype=jnp.int32)
+        rows = Slices(history.reshape(-1), start, end, end)
+        index = jnp.arange(history.shape[0], dtype=jnp.int32)
+        return cut.queries(rows, index, max_len=settings.max_len)._replace(row=row)
+
+    def serve(weights, history, *rest):
+        user, row, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
+        params, state = jax.tree.unflatten(tree, [weights[name] for name in names])
+        root = jax.random.fold_in(jax.random.key(seed), 3)
+        query = query_of(history, row, user)
+        points = model.sample(params, state, jax.random.fold_in(root, 0), query)
+        head = model.head(params, state)
+        top = ranking.top(
+            points,
+            head.table,
+            head.bias,
+            k=k,
+            pool=model.pool,
+            seen=None if include_seen else history,
+            allowed=weights["candidates"],
+            chunk=max(k, min(_CHUNK, head.table.shape[0])),
+        )
+        return top.items, top.scores
+
+    return serve, weights, by_user
+
+
+def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -> str:
+    example = prepared.dataset.item_ids[:2].tolist()
+    note = (
+        "\nThis model knows users by number: pass `user`, the place of the user's id in\n"
+        "`user_ids` of the vocabulary, before `row`.\n"
+        if by_user
+        else ""
+    )
+    return _README.format(
+        title=f"{prepared.name} on {prepared.dataset.name}",
+        k=k,
+        model=prepared.name,
+        seen="" if include_seen else ", without those of the history",
+        version=".".join(jax.__version__.split(".")[:2]),
+        code=_CODE.format(
+            example=json.dumps(example),
+            user="np.zeros(1, np.int32), " if by_user else "",
+            seed=prepared.experiment.seed,
+        ),
+        note=note,
+    )

@@ -1,0 +1,337 @@
+"""Files of histories in, files of lists out, a piece at a time.
+
+Histories are read from
+
+    .jsonl            a line each: [id, ...], or {"user": name, "history": [id, ...]}
+    .parquet          a column `history` of lists, and `user` if there is one
+    .csv, .tsv        a column `history` of ids between spaces, and `user` if there is one
+    .txt              a line each, ids between spaces, tabs or commas
+
+and from any other table with a user and an item column (a row an interaction), which is read whole
+because its rows have to be put in order. Lists are written as .parquet and .jsonl, a row a user, or
+.csv, a row an item.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrec_diff.data import sources, tables
+from jaxrec_diff.data.config import DataConfig
+
+_ROWS = 8192
+OUTPUTS = (".parquet", ".csv", ".jsonl")
+
+
+class Raw(NamedTuple):
+    """Some histories in raw ids."""
+
+    names: Any  # arrow array [N]
+    ids: Any  # arrow array, one history after the other
+    offsets: np.ndarray  # i64[N + 1]
+    left_out: int = 0  # rows of a table that lack a user, an item or a time; said once a file
+
+
+def read_histories(path: Path, config: DataConfig) -> Iterator[Raw]:
+    """The histories of a file, in its order.
+
+    Raises:
+      ValueError: in one sentence, if the file is none of the above.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; name a file of histories")
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        return _json_lines(path)
+    if suffix == ".txt":
+        return _text(path)
+    if suffix == ".parquet":
+        return _parquet(path, config)
+    if suffix in (".csv", ".tsv"):
+        return _delimited(path, "\t" if suffix == ".tsv" else ",", config)
+    return _interactions(path, config)
+
+
+def read_users(path: Path, config: DataConfig) -> Any:
+    """An arrow array of raw user ids: a column of a table, or the lines of a text.
+
+    Raises:
+      ValueError: if the table has no column of users.
+    """
+    import pyarrow as pa
+
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; name a file of users, an id a line")
+    with path.open("rb") as file:
+        first = file.readline()
+    if path.suffix.lower() != ".parquet" and not any(mark in first for mark in b",\t;|"):
+        ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        if ids and ids[0].lower() in sources.NAMES["user"]:
+            ids = ids[1:]
+        return pa.array(ids, pa.string())
+    table = tables.read_table(path)
+    users = table[sources.column(table, path, "user", config.user)]
+    return pa.array(np.ma.getdata(users)[~sources.lacks(users)])
+
+
+def count_rows(path: Path) -> int | None:
+    """How many histories a file has, where its format says so."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).metadata.num_rows
+
+
+@contextmanager
+def writer(path: Path, item_ids: Any) -> Iterator[Callable[[Any], None]]:
+    """Gives a function that appends `Lists` to a file, which gets its name when it is whole.
+
+    Args:
+      path: .parquet, .csv or .jsonl.
+      item_ids: arrow array, raw id of item j + 1.
+
+    Raises:
+      ValueError: on another ending.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in OUTPUTS:
+        raise ValueError(f"{path} ends in {suffix!r}; --output can be {', '.join(OUTPUTS)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    opened = {".parquet": _parquet_writer, ".csv": _csv_writer, ".jsonl": _json_writer}[suffix]
+    with opened(partial, item_ids) as write:
+        yield write
+    os.replace(partial, path)
+
+
+@contextmanager
+def _parquet_writer(path: Path, item_ids: Any):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = None
+
+    def write(lists: Any) -> None:
+        nonlocal file
+        real = lists.items > 0
+        offsets = pa.array(np.append(0, np.cumsum(real.sum(axis=1))).astype(np.int32))
+        columns = {
+            "user": lists.names,
+            "items": pa.ListArray.from_arrays(
+                offsets, item_ids.take(pa.array(lists.items[real] - 1))
+            ),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores[real])),
+            "fallback": pa.array(lists.fallback),
+            "unknown_ids": pa.array(lists.unknown),
+        }
+        if lists.spread is not None:
+            columns["spread"] = pa.array(lists.spread)
+        table = pa.table(columns)
+        if file is None:
+            file = pq.ParquetWriter(path, table.schema, compression="zstd")
+        file.write_table(table.cast(file.schema) if table.schema != file.schema else table)
+
+    try:
+        yield write
+    finally:
+        if file is None:
+            pq.write_table(pa.table({"user": pa.array([], pa.string())}), path)
+        else:
+            file.close()
+
+
+@contextmanager
+def _csv_writer(path: Path, item_ids: Any):
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with path.open("wb") as file:
+        header = True
+
+        def write(lists: Any) -> None:
+            nonlocal header
+            row, place = np.nonzero(lists.items > 0)
+            columns = {
+                "user": lists.names.take(pa.array(row)),
+                "rank": pa.array(place + 1),
+                "item": item_ids.take(pa.array(lists.items[row, place] - 1)),
+                "score": pa.array(lists.scores[row, place]),
+                "fallback": pa.array(lists.fallback[row]),
+            }
+            if lists.spread is not None:
+                columns["spread"] = pa.array(lists.spread[row])
+            options = csv.WriteOptions(include_header=header, quoting_style="needed")
+            csv.write_csv(pa.table(columns), file, options)
+            header = False
+
+        yield write
+
+
+@contextmanager
+def _json_writer(path: Path, item_ids: Any):
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda lists: file.writelines(line + "\n" for line in json_lines(lists, item_ids))
+
+
+def json_lines(lists: Any, item_ids: Any) -> Iterator[str]:
+    """A json line a user."""
+    ids, names = item_ids.to_pylist(), lists.names.to_pylist()
+    for row, name in enumerate(names):
+        real = lists.items[row] > 0
+        entry = {
+            "user": name,
+            "items": [ids[item - 1] for item in lists.items[row][real]],
+            "scores": [float(f"{score:.7g}") for score in lists.scores[row][real]],
+            "fallback": bool(lists.fallback[row]),
+            "unknown_ids": int(lists.unknown[row]),
+        }
+        if lists.spread is not None:
+            entry["spread"] = round(float(lists.spread[row]), 6)
+        yield json.dumps(entry, ensure_ascii=False)
+
+
+def _json_lines(path: Path) -> Iterator[Raw]:
+    names: list = []
+    rows: list[list] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError:
+                raise ValueError(f"{path} line {number} is no json") from None
+            named = isinstance(value, dict)
+            history = value.get("history") if named else value
+            if not isinstance(history, list):
+                raise ValueError(
+                    f"{path} line {number} has no history: write [id, ...] or "
+                    '{"user": name, "history": [id, ...]}'
+                )
+            names.append(str(value.get("user", number)) if named else str(number))
+            rows.append(history)
+            if len(rows) == _ROWS:
+                yield _flat(names, rows)
+                names, rows = [], []
+    if rows:
+        yield _flat(names, rows)
+
+
+def _text(path: Path) -> Iterator[Raw]:
+    names: list = []
+    rows: list[list] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            names.append(str(number))
+            rows.append(line.replace(",", " ").split())
+            if len(rows) == _ROWS:
+                yield _flat(names, rows)
+                names, rows = [], []
+    if rows:
+        yield _flat(names, rows)
+
+
+def _flat(names: list, rows: list[list]) -> Raw:
+    import pyarrow as pa
+
+    offsets = np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64)
+    flat = [str(item) for row in rows for item in row]
+    return Raw(pa.array(names, pa.string()), pa.array(flat, pa.string()), offsets)
+
+
+def _parquet(path: Path, config: DataConfig) -> Iterator[Raw]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError):
+        raise ValueError(f"{path} is not a readable parquet file") from None
+    if "history" not in file.schema_arrow.names:
+        yield from _interactions(path, config)
+        return
+    kind = file.schema_arrow.field("history").type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise ValueError(f"column history of {path} holds {kind}; it should hold lists of ids")
+    user = _user_column(file.schema_arrow.names, config)
+    first = 0
+    for batch in file.iter_batches(_ROWS, columns=["history", *([user] if user else [])]):
+        history = batch.column("history").fill_null([])
+        lengths = np.asarray(history.value_lengths()).astype(np.int64)
+        names = batch.column(user) if user else _numbered(first, len(lengths))
+        first += len(lengths)
+        yield Raw(names, history.flatten(), np.append(0, np.cumsum(lengths)))
+
+
+def _delimited(path: Path, separator: str, config: DataConfig) -> Iterator[Raw]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    with path.open(errors="replace") as opened:
+        header = [name.strip() for name in opened.readline().split(separator)]
+    if "history" not in header:
+        yield from _interactions(path, config)
+        return
+    user = _user_column(header, config)
+    text = {name: pa.string() for name in header}
+    first = 0
+    try:
+        stream = csv.open_csv(
+            path,
+            parse_options=csv.ParseOptions(delimiter=separator),
+            convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=False),
+        )
+        for batch in stream:
+            history = pc.split_pattern_regex(
+                pc.utf8_trim_whitespace(batch.column("history")), r"[\s,|]+"
+            )
+            lengths = np.asarray(history.value_lengths()).astype(np.int64)
+            flat, empty = history.flatten(), np.asarray(pc.equal(batch.column("history"), ""))
+            if empty.any():  # a split of nothing is one empty text
+                keep = ~np.repeat(empty, lengths)
+                flat, lengths = flat.filter(pa.array(keep)), np.where(empty, 0, lengths)
+            names = batch.column(user) if user else _numbered(first, len(lengths))
+            first += len(lengths)
+            yield Raw(names, flat, np.append(0, np.cumsum(lengths)))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable table: {str(error).splitlines()[0]}") from None
+
+
+def _interactions(path: Path, config: DataConfig) -> Iterator[Raw]:
+    import pyarrow as pa
+
+    read = sources.read(str(path), config)
+    columns, left_out = read.tables["all"], read.missing.get("all", {}).get("left_out", 0)
+    order = np.arange(len(columns.users))
+    if columns.times is not None:
+        order = np.argsort(columns.times, kind="stable")
+    names, owner = np.unique(columns.users[order], return_inverse=True)
+    by_user = np.argsort(owner, kind="stable")
+    bounds = np.searchsorted(owner[by_user], np.arange(len(names) + 1))
+    flat = columns.items[order][by_user]
+    for begin in range(0, len(names), _ROWS):
+        part = bounds[begin : begin + _ROWS + 1]
+        yield Raw(
+            pa.array(names[begin : begin + _ROWS]),
+            pa.array(flat[part[0] : part[-1]]),
+            part - part[0],
+            left_out if begin == 0 else 0,
+        )
+
+
+def _user_column(names: list[str], config: DataConfig) -> str | None:
+    known = [config.user] if config.user else sources.NAMES["user"]
+    return next((name for name in names if name.lower() in known or name == config.user), None)
+
+
+def _numbered(first: int, count: int) -> Any:
+    import pyarrow as pa
+
+    return pa.array(np.arange(first + 1, first + count + 1).astype(str))

@@ -1,0 +1,44 @@
+"""Known users that stand in for new histories, where a model knows users by number."""
+
+import numpy as np
+
+from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.inference.types import Histories, Owners
+
+_DENSE_ROWS = 64  # histories compared with all users at once
+
+
+def stand_ins(dataset: Dataset, owners: Owners, histories: Histories) -> np.ndarray:
+    """i32[N] the known user of every history, or the one whose training items are most alike.
+
+    Cosine of the sets: |h and p_u| / sqrt(|h| |p_u|), ties to the lowest number.
+    """
+    user = histories.user.copy()
+    lengths = np.diff(histories.offsets)
+    new = np.flatnonzero((user < 0) & (lengths > 0))
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    for begin in range(0, len(new), _DENSE_ROWS):
+        rows = new[begin : begin + _DENSE_ROWS]
+        mine = np.isin(row, rows)
+        pairs = np.unique(row[mine] * (dataset.num_items + 1) + histories.items[mine])
+        asker, item = np.divmod(pairs, dataset.num_items + 1)
+        first, count = owners.bounds[item], owners.bounds[item + 1] - owners.bounds[item]
+        at = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
+        cell = np.repeat(np.searchsorted(rows, asker), count) * dataset.num_users + owners.user[at]
+        shared = np.bincount(cell, minlength=len(rows) * dataset.num_users)
+        alike = shared.reshape(len(rows), -1) / owners.norm
+        user[rows] = np.argmax(alike, axis=1)
+    return user
+
+
+def owners(dataset: Dataset) -> Owners:
+    profiles = dataset.profiles
+    assert profiles is not None  # a feed that knows users has them
+    sizes = (profiles.end - profiles.start).astype(np.int64)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    at = np.arange(sizes.sum()) + np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
+    pairs = np.unique(profiles.items[at].astype(np.int64) * len(sizes) + owner)
+    item, user = np.divmod(pairs, len(sizes))
+    norm = np.sqrt(np.maximum(np.bincount(user, minlength=len(sizes)), 1))
+    bounds = np.searchsorted(item, np.arange(dataset.num_items + 2))
+    return Owners(user.astype(np.int32), bounds, norm)

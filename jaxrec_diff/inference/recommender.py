@@ -1,0 +1,243 @@
+"""Top lists for users and for histories that nobody has seen before, a batch at a time.
+
+    from jaxrec_diff import recommend
+    found = recommend.recommend("runs/dimerec-clicks", histories=[["shoe-12", "hat-3"]], k=10)
+    found[0].items
+
+Histories hold raw ids, oldest first. Ids that training never met are counted and skipped; where
+nothing is left of a history, the most popular items stand in. A model that knows users by number
+(feeds of pairs) serves a new history through the known user whose training items are most alike,
+by cosine.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrec_diff.batches import kinds
+from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.experiments import reopen, restore
+from jaxrec_diff.inference import neighbours, rebatch
+from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
+from jaxrec_diff.models import registry
+from jaxrec_diff.ops.ragged import Slices
+
+
+def load(
+    workdir: str | Path,
+    *,
+    k: int = 20,
+    seeds: int = 1,
+    seed: int | None = None,
+    sampler: str | None = None,
+    sampler_steps: int | None = None,
+    include_seen: bool = False,
+    batch_size: int | None = None,
+    data: str | None = None,
+    flags: Sequence[str] = (),
+) -> Recommender:
+    """Reads the best checkpoint of a workdir.
+
+    Args:
+      workdir: what `bin/train` left.
+      k: length of the lists.
+      seeds: draws of the sampler's noise; an item scores the best of its draws.
+      seed: of the noise; the run's by default.
+      sampler: kind of the reverse path; the run's by default.
+      sampler_steps: its steps.
+      include_seen: items of a history may be recommended again.
+      batch_size: histories at once; changes no list.
+      data: where the interactions are now, if they were moved.
+      flags: further dotted flags, `--model.sampler.eta=0.5`.
+
+    Raises:
+      ValueError: if there is no run, or on settings that do not fit it.
+    """
+    folder = Path(workdir)
+    dotted = list(flags)
+    if sampler is not None:
+        dotted.append(f"--model.sampler.kind={sampler}")
+    if sampler_steps is not None:
+        dotted.append(f"--model.sampler.steps={sampler_steps}")
+    prepared = reopen.reopen(folder, dotted, data)
+    return of(
+        restore.restore(prepared, folder),
+        k=k,
+        seeds=seeds,
+        seed=seed,
+        include_seen=include_seen,
+        batch_size=batch_size,
+    )
+
+
+def of(
+    restored: restore.Restored,
+    *,
+    k: int = 20,
+    seeds: int = 1,
+    seed: int | None = None,
+    include_seen: bool = False,
+    batch_size: int | None = None,
+) -> Recommender:
+    """The same from a model that is in memory, whatever protocol it was evaluated under."""
+    import pyarrow as pa
+
+    prepared, model, params, state = restore.honest(restored)
+    for flag, value in (("k", k), ("seeds", seeds)):
+        if value < 1:
+            raise ValueError(f"{flag} must be at least 1, got {value}")
+    dataset, experiment, mesh = prepared.dataset, prepared.experiment, prepared.mesh
+    kind = registry.feed(experiment.model)
+    size = -(-(batch_size or experiment.eval.batch_size) // mesh.size) * mesh.size
+    root = jax.random.fold_in(jax.random.key(experiment.seed if seed is None else seed), 3)
+    keys = [jax.random.fold_in(root, draw) for draw in range(seeds)]
+    allowed = jnp.asarray(dataset.train_counts > 0)
+    state = jax.jit(model.prepare)(params, state)
+    by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    compiled: dict[int, Callable] = {}
+
+    def step(cut, params, state, rows, index, first, user, seen):
+        query = cut(rows, index)
+        query = query._replace(row=first + jnp.arange(size, dtype=jnp.int32))
+        if "user" in query._fields:
+            query = query._replace(user=user)
+        head = model.head(params, state)
+        each = [model.sample(params, state, key, query) for key in keys]
+        each = [points[:, None] if points.ndim == 2 else points for points in each]
+        top = partial(
+            ranking.top,
+            table=head.table,
+            bias=head.bias,
+            k=k,
+            pool=model.pool,
+            seen=None if include_seen else seen,
+            allowed=allowed,
+        )
+        found = top(jnp.concatenate(each, axis=1))
+        if len(each) == 1:
+            return found.items, found.scores, jnp.zeros(size)
+        return found.items, found.scores, _spread(jnp.stack([top(p).items for p in each]))
+
+    def rank(histories: Histories, first: int):
+        width = bucket(int(np.diff(histories.offsets).max(initial=1)))
+        feed = kinds.feed(kind, _asked(dataset, histories, size, width), experiment.data)
+        if width not in compiled:
+            compiled[width] = jax.jit(partial(step, feed.query))
+        index = np.full(size, -1, np.int32)
+        index[: len(histories.user)] = np.arange(len(histories.user))
+        user = np.zeros(size, np.int32)
+        user[: len(histories.user)] = np.maximum(histories.user, 0)
+        seen = _padded(histories, size, width)
+        rows = jax.device_put(jax.tree.map(_round_up, feed.splits["test"]), everywhere)
+        index, user, seen = jax.device_put((index, user, seen), by_row)
+        return compiled[width](params, state, rows, index, np.int32(first), user, seen)
+
+    order = np.argsort(-dataset.train_counts, kind="stable")
+    order = order[dataset.train_counts[order] > 0][:k]
+    return Recommender(
+        dataset,
+        experiment,
+        Vocabulary(pa.array(dataset.item_ids)),
+        size,
+        seeds,
+        neighbours.owners(dataset) if kind in ("pairs", "user_pairs") else None,
+        rank,
+        (order + 1).astype(np.int32),
+        dataset.train_counts[order].astype(np.float32),
+    )
+
+
+def ask(recommender: Recommender, histories: Iterable[Histories]) -> Iterator[Lists]:
+    """Lists for a stream of histories, in its order; two batches are in memory at a time."""
+    waiting: tuple[Histories, tuple] | None = None
+    first = 0
+    for part in rebatch.regroup(histories, recommender.size):
+        if recommender.owners is not None:
+            stand_ins = neighbours.stand_ins(recommender.dataset, recommender.owners, part)
+            part = part._replace(user=stand_ins)
+        arrays = recommender.rank(part, first)  # the device works while the last batch is handed on
+        first += len(part.user)
+        if waiting is not None:
+            yield _lists(recommender, *waiting)
+        waiting = part, arrays
+    if waiting is not None:
+        yield _lists(recommender, *waiting)
+
+
+def bucket(size: int) -> int:
+    """A power of two, so that few shapes are compiled."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def _round_up(array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    spare = bucket(len(array)) - len(array)
+    return np.pad(array, [(0, spare)] + [(0, 0)] * (array.ndim - 1))
+
+
+def _padded(histories: Histories, size: int, width: int) -> np.ndarray:
+    """i32[size, width] histories, right-padded with 0."""
+    out = np.zeros((size, width), np.int32)
+    lengths = np.diff(histories.offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], lengths)
+    out[row, place] = histories.items
+    return out
+
+
+def _asked(dataset: Dataset, histories: Histories, size: int, width: int) -> Dataset:
+    """The data set with the histories in the place of its users and of its test rows.
+
+    A last row, which nobody asks for, has `width` items: feeds that pad to the longest history then
+    make one of few shapes.
+    """
+    longest = np.arange(width, dtype=np.int32) % dataset.num_items + 1
+    items = np.concatenate([histories.items, longest])
+    bounds = np.full(size + 2, len(histories.items), np.int64)
+    bounds[: len(histories.offsets)] = histories.offsets
+    bounds[-1] = len(items)
+    start, end = bounds[:-1].astype(np.int32), bounds[1:].astype(np.int32)
+    rows = Slices(items, start, end, end)
+    one = Slices(items, start[-1:], end[-1:] - 1, end[-1:])
+    everyone = np.arange(size + 1, dtype=np.int32)
+    return dataset._replace(
+        num_users=size + 1,
+        train=one,
+        valid=rows,
+        test=rows,
+        valid_users=everyone,
+        test_users=everyone,
+        profiles=None if dataset.profiles is None else rows,
+        shown=None,
+    )
+
+
+def _spread(items: jax.Array) -> jax.Array:
+    """i32[S, B, k] lists of draws -> f32[B], one minus the mean share two lists have in common."""
+    draws = items.shape[0]
+    shared = jnp.zeros(items.shape[1], jnp.int32)
+    for a in range(draws):
+        for b in range(a):
+            same = (items[a][:, :, None] == items[b][:, None, :]) & (items[a][:, :, None] > 0)
+            shared = shared + same.sum(axis=(1, 2))
+    places = jnp.maximum((items[0] > 0).sum(axis=1), 1) * (draws * (draws - 1) // 2)
+    return (places - shared) / places
+
+
+def _lists(recommender: Recommender, part: Histories, arrays: tuple) -> Lists:
+    items, scores, spread = (np.array(array)[: len(part.user)] for array in arrays)
+    fallback = np.diff(part.offsets) == 0
+    k = len(recommender.popular)
+    items[fallback], scores[fallback] = 0, -np.inf
+    items[fallback, :k], scores[fallback, :k] = recommender.popular, recommender.counts
+    spread[fallback] = 0.0
+    shown = spread if recommender.draws > 1 else None
+    return Lists(part.names, items, scores, shown, fallback, part.unknown)

@@ -1,0 +1,87 @@
+"""The contract between a recommender and everything around it: four pure functions.
+
+`loss` reads examples, which hold the answer; `sample` reads queries, which do not, so an answer
+cannot leak into a recommendation by accident. A model never scores the catalogue: it returns
+points and the rows they are compared with (`Head`); `evaluation.ranking` owns the product.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrec_diff import validation
+from jaxrec_diff.models.readers import Reader
+from jaxrec_diff.ops.ragged import Slices
+
+
+class DataSpec(NamedTuple):
+    """What a model may know of the data before it sees an example."""
+
+    num_users: int
+    num_items: int
+    max_len: int  # L, places in a history
+    item_counts: np.ndarray | None = None  # i64[I], how often item j + 1 occurs in training
+    profiles: Slices | None = None  # row u is user u's training items, on the host
+    exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
+    prefix_len: int = 0  # M, items generated ahead of a history
+    reader: "Reader | None" = None  # how the backbone reads items it is given as points
+
+
+class Variables(NamedTuple):
+    """All arrays of a model."""
+
+    params: Any  # trained by gradients
+    state: Any  # everything else: loss history, codebook, counters, graph edges, ()
+
+
+class Aux(NamedTuple):
+    """What `loss` returns beside its value."""
+
+    state: Any  # same structure, shapes and dtypes as the state that went in
+    metrics: dict[str, jax.Array]  # scalars
+
+
+class Head(NamedTuple):
+    """The catalogue as rows: item j + 1 scores `point . table[j] + bias[j]`."""
+
+    table: jax.Array  # f32[I, D]
+    bias: jax.Array | None = None  # f32[I]
+
+
+class Model(NamedTuple):
+    """A recommender as four pure functions; no mode flag: `loss` is training, the rest is not.
+
+    Every draw that belongs to a row is keyed by `example.row` or `query.row`, so that the numbers
+    do not depend on how a batch is split or on the number of devices.
+    """
+
+    init: Callable[[jax.Array, Any], Variables]  # key, example
+    loss: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Aux]]  # params, state, key, example
+    sample: Callable[[Any, Any, jax.Array, Any], jax.Array]  # params, state, key, query -> [B, D]
+    head: Callable[[Any, Any], Head]  # params, state
+    probes: dict[str, Callable[[Any, Any, Any], jax.Array]] = {}
+    """Further points of the same model, (params, state, query) -> [B, ..., D], ranked beside it as
+    controls: what it would recommend without its diffusion, say. Several points of a row each
+    nominate: an item scores the best of them."""
+    prepare: Callable[[Any, Any], Any] = lambda params, state: state
+    """params, state -> the state with what all rows of an evaluation share worked out (embeddings
+    moved along a graph, say). It saves time only: `sample`, `head` and the probes say the same from
+    a state that was not prepared."""
+    pool: Literal["best", "mixture"] = "best"
+    """What an item scores where a row has several points: the best of its scores, or the log of
+    their summed exponentials, which ranks by a mean of probabilities where points are normalised
+    log probabilities."""
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`."""
+    validation.at_least("model.num-heads", num_heads, 1)
+    if width < 1 or width % num_heads:
+        near = max(round(width / num_heads), 1) * num_heads
+        raise ValueError(
+            f"model.width must be a multiple of model.num-heads={num_heads}, got {width}; the "
+            f"nearest is {near}"
+        )

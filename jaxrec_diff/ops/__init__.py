@@ -1,0 +1,1 @@
+"""Small numeric tools that know nothing of recommenders' models."""

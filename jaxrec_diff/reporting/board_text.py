@@ -1,0 +1,89 @@
+"""A leaderboard as markdown, plain text, csv and html."""
+
+import numpy as np
+
+from jaxrec_diff.reporting.leaderboard import Board
+
+
+def markdown(board: Board) -> str:
+    """A table for a paper or a pull request."""
+    lines = [_caption(board), "", *_rows(board, "| ", " | ", " |")]
+    lines.insert(3, "|" + "---|" * (len(board.metrics) + 4))
+    return "\n".join(lines) + "\n"
+
+
+def plain(board: Board) -> str:
+    """The same for a terminal: the metric that counts, its interval, and the difference."""
+    width = max(len(entry.name) for entry in board.entries) + 2
+    lines = [f"{board.metric:<{width}}    mean    +-std   95% over users   vs first    p (Holm)"]
+    for entry, apart in zip(board.entries, board.differences, strict=True):
+        mean, spread = entry.means[board.metric], entry.deviations[board.metric]
+        low, high = entry.intervals[board.metric]
+        std = f"{spread:.4f}" if np.isfinite(spread) else "-"
+        lines.append(
+            f"{entry.name:<{width}}{mean:8.4f} {std:>8}   {low:.4f}-{high:.4f}"
+            + (f"   {apart.mean:+.4f}   {_p(apart.p_holm):>9}" if apart else "")
+        )
+    return "\n".join([*lines, _caption(board)])
+
+
+def csv(board: Board) -> str:
+    """A row an entry, all figures in full."""
+    head = ["name", "seeds"]
+    for name in board.metrics:
+        head += [name, f"{name}_std", f"{name}_low", f"{name}_high"]
+    head += ["difference", "difference_low", "difference_high", "p", "p_holm"]
+    lines = [",".join(head)]
+    for entry, apart in zip(board.entries, board.differences, strict=True):
+        cells = [entry.name, str(entry.seeds)]
+        for name in board.metrics:
+            figures = (entry.means[name], entry.deviations[name], *entry.intervals[name])
+            cells += ["" if np.isnan(figure) else f"{figure:.6g}" for figure in figures]
+        cells += [f"{figure:.6g}" for figure in apart] if apart else [""] * 5
+        lines.append(",".join(f'"{cell}"' if "," in cell else cell for cell in cells))
+    return "\n".join(lines) + "\n"
+
+
+def html(board: Board) -> str:
+    """A page of its own."""
+    from jaxrec_diff.reporting import page
+
+    rows = _rows(board, "", "\t", "")
+    table = page.table(
+        rows[0].split("\t"), [row.replace("**", "").split("\t") for row in rows[1:]], best=0
+    )
+    return page.document(
+        f"Comparison on {board.dataset}", [("", f"<p>{_caption(board)}</p>{table}")]
+    )
+
+
+def _rows(board: Board, left: str, between: str, right: str) -> list[str]:
+    head = ["entry", "seeds", *board.metrics, f"{board.metric} vs first", "p (Holm)"]
+    lines = [left + between.join(head) + right]
+    for entry, apart in zip(board.entries, board.differences, strict=True):
+        cells = [entry.name, str(entry.seeds) if entry.seeds else "control"]
+        for name in board.metrics:
+            best = max(other.means[name] for other in board.entries)
+            text = f"{entry.means[name]:.4f}"
+            if np.isfinite(entry.deviations[name]):
+                text += f" ± {entry.deviations[name]:.4f}"
+            cells.append(f"**{text}**" if entry.means[name] == best else text)
+        if apart:
+            cells.append(f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]")
+            cells.append(_p(apart.p_holm))
+        else:
+            cells += ["", ""]
+        lines.append(left + between.join(cells) + right)
+    return lines
+
+
+def _caption(board: Board) -> str:
+    return (
+        f"{board.dataset}, test split of {board.num_users:,} users (hash {board.data_hash[:12]}), "
+        f"{board.protocol} protocol. Intervals: 95 %, {board.resamples:,} paired bootstrap "
+        "resamples of users; p: paired t-test over users against the first, Holm-corrected."
+    )
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"

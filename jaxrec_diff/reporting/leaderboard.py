@@ -1,0 +1,235 @@
+"""Runs side by side: means over seeds, and differences that are paired over users.
+
+All runs must have been judged on the same rows, which the hash in their data cards says. Runs whose
+settings differ in the seed alone are one entry; a user's value is its mean over them. Means are
+over users with an answer, also where a protocol's own figures count the others with zeros.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrec_diff.reporting import statistics
+
+
+class Run(NamedTuple):
+    """A finished workdir."""
+
+    name: str  # of the preset
+    folder: str
+    settings: str  # all but the seed, as text
+    results: dict[str, Any]
+    users: np.ndarray
+    values: dict[str, np.ndarray]  # metric -> f32[N]; of controls as "control:metric"
+
+
+class Entry(NamedTuple):
+    """A line of the leaderboard."""
+
+    name: str
+    seeds: int  # 0 for a control, which has none
+    means: dict[str, float]
+    deviations: dict[str, float]  # over seeds; nan where there is one
+    intervals: dict[str, tuple[float, float]]  # 95 %, bootstrap over users
+    users: dict[str, np.ndarray]  # f64[N]
+
+
+class Difference(NamedTuple):
+    """An entry minus the first one, in one metric."""
+
+    mean: float
+    low: float  # 95 %, paired bootstrap over users
+    high: float
+    p: float  # paired t-test over users, two-sided
+    p_holm: float  # after Holm's correction over the entries
+
+
+class Board(NamedTuple):
+    """Entries, best first, and how the others differ from the first."""
+
+    metric: str  # that they are sorted by
+    metrics: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    differences: tuple[Difference | None, ...]  # in `metric`; None for the first
+    protocol: str
+    dataset: str
+    data_hash: str
+    num_users: int
+    resamples: int
+
+
+def read(folder: Path) -> Run:
+    """A finished run.
+
+    Raises:
+      ValueError: if the folder holds none, or none with values of every user.
+    """
+    import pyarrow.parquet as pq
+
+    from jaxrec_diff.experiments import workdir
+
+    for name in ("results.json", "config.json"):
+        if not (folder / name).exists():
+            raise ValueError(f"{folder} holds no {name}; name finished workdirs of bin/train")
+    path = workdir.per_user_path(folder)
+    if not path.exists():
+        raise ValueError(
+            f"{folder} holds no {path.name}; bin/evaluate --workdir={folder} --per-user={path} "
+            "writes it"
+        )
+    results = json.loads((folder / "results.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("seed")
+    table = pq.read_table(path)
+    values = {name: np.asarray(table[name]) for name in table.column_names if "@" in name}
+    return Run(
+        results["model"],
+        str(folder),
+        json.dumps(config, sort_keys=True),
+        results,
+        np.asarray(table["user_id"]),
+        values,
+    )
+
+
+def board(
+    runs: Sequence[Run],
+    metrics: Sequence[str] = (),
+    *,
+    metric: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Board:
+    """The leaderboard of some runs and of the controls that all share.
+
+    Args:
+      runs: from `read`.
+      metrics: columns; by default hr, ndcg (and recall where a user has several answers) at 10, 20.
+      metric: to sort by; by default the first ndcg.
+      resamples: of the users, for the intervals.
+      seed: of the resamples.
+
+    Raises:
+      ValueError: if the runs were not judged on the same rows under the same rules.
+    """
+    _check(runs)
+    metrics = tuple(metrics) or _default_metrics(runs)
+    for name in (*metrics, *([metric] if metric else [])):
+        for run in runs:
+            if name not in run.values:
+                known = ", ".join(known for known in run.values if ":" not in known)
+                raise ValueError(f"{run.folder} has no {name!r}; it has {known}")
+    metric = metric or next((name for name in metrics if name.startswith("ndcg")), metrics[0])
+    metrics = metrics if metric in metrics else (metric, *metrics)
+    raw = [*_by_settings(runs), *_controls(runs[0], metrics)]
+    raw.sort(key=lambda entry: -np.mean([values[metric].mean() for values in entry[1]]))
+    users = [
+        {
+            name: np.asarray(np.mean([values[name] for values in seeds], axis=0, dtype=np.float64))
+            for name in metrics
+        }
+        for _, seeds, _ in raw
+    ]
+    stacked = np.stack([each[name] for each in users for name in metrics], axis=1)
+    drawn = statistics.bootstrap(stacked, resamples, seed).reshape(
+        resamples, len(raw), len(metrics)
+    )
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    entries = []
+    for place, ((name, seeds, is_control), each) in enumerate(zip(raw, users, strict=True)):
+        single = np.array([[values[m].mean(dtype=np.float64) for m in metrics] for values in seeds])
+        spread = single.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(metrics), np.nan)
+        entries.append(
+            Entry(
+                name,
+                0 if is_control else len(seeds),
+                dict(zip(metrics, single.mean(axis=0).tolist(), strict=True)),
+                dict(zip(metrics, spread.tolist(), strict=True)),
+                {m: (float(low[place, i]), float(high[place, i])) for i, m in enumerate(metrics)},
+                each,
+            )
+        )
+    at = metrics.index(metric)
+    apart = drawn[:, :, at] - drawn[:, :1, at]
+    low, high = np.quantile(apart, [0.025, 0.975], axis=0)
+    first = users[0][metric]
+    ps = [statistics.paired_t(each[metric] - first) for each in users[1:]]
+    differences: list[Difference | None] = [None]
+    for place, (p, corrected) in enumerate(zip(ps, statistics.holm(ps), strict=True), start=1):
+        mean = float((users[place][metric] - first).mean())
+        differences.append(Difference(mean, float(low[place]), float(high[place]), p, corrected))
+    results = runs[0].results
+    return Board(
+        metric,
+        metrics,
+        tuple(entries),
+        tuple(differences),
+        results["protocol"],
+        results["dataset"],
+        results["data_hash"],
+        len(first),
+        resamples,
+    )
+
+
+def _check(runs: Sequence[Run]) -> None:
+    if not runs:
+        raise ValueError("name at least one finished workdir")
+    first = runs[0]
+    for run in runs[1:]:
+        for field, what in (("data_hash", "split hash"), ("protocol", "protocol")):
+            here, there = run.results[field], first.results[field]
+            if here != there:
+                raise ValueError(
+                    f"{run.folder} has {what} {here[:12]}, {first.folder} has {there[:12]}: their "
+                    "figures cannot be compared"
+                )
+        if not np.array_equal(run.users, first.users):
+            raise ValueError(f"{run.folder} was judged on other users than {first.folder}")
+
+
+def _default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
+    known = set.intersection(*(set(run.values) for run in runs))
+    single = all(
+        run.values[name] is run.values[name.replace("recall", "hr")]
+        or np.array_equal(run.values[name], run.values[name.replace("recall", "hr")])
+        for run in runs
+        for name in known
+        if name.startswith("recall")
+    )
+    wanted = [f"{kind}@{k}" for kind in ("hr", "recall", "ndcg") for k in (10, 20)]
+    chosen = [name for name in wanted if name in known and not (single and "recall" in name)]
+    return tuple(chosen) or tuple(sorted(name for name in known if ":" not in name)[:4])
+
+
+def _by_settings(runs: Sequence[Run]) -> list[tuple[str, list[dict], bool]]:
+    """(name, values of each seed, False) of every group of runs that differ in the seed alone."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.settings, []).append(run)
+    for group in groups.values():
+        seeds = [run.results["seed"] for run in group]
+        for run in group:
+            if seeds.count(run.results["seed"]) > 1:
+                raise ValueError(f"{run.folder} is the same run as another: seed {seeds[0]} twice")
+    names = [group[0].name for group in groups.values()]
+    out: list[tuple[str, list[dict], bool]] = []
+    for group in groups.values():
+        name = group[0].name
+        if names.count(name) > 1:  # the same preset with other settings
+            name = f"{name} ({Path(group[0].folder).name})"
+        out.append((name, [run.values for run in group], False))
+    return out
+
+
+def _controls(run: Run, metrics: Sequence[str]) -> list[tuple[str, list[dict], bool]]:
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for column, values in run.values.items():
+        control, colon, name = column.partition(":")
+        if colon and name in metrics:
+            found.setdefault(control, {})[name] = values
+    whole = {name: each for name, each in found.items() if len(each) == len(metrics)}
+    return [(name, [values], True) for name, values in whole.items()]

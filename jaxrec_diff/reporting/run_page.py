@@ -1,0 +1,427 @@
+"""`report.html` of a workdir: one file that holds everything a reader of its figures will ask for.
+
+What training wrote is shown as it is; quality against reverse steps, the walks of the reverse
+process and the example users are worked out here, from the best checkpoint, on some test users.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from jaxrec_diff.data.card import render
+from jaxrec_diff.experiments import judging, reopen, restore
+from jaxrec_diff.experiments import run as experiments_run
+from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.inference import histories
+from jaxrec_diff.inference import recommender as inference_recommender
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.reporting import figures, leaderboard, page, statistics
+from jaxrec_diff.terminal import wrapped
+
+_RESAMPLES = 1000
+
+
+_STEP_USERS = 1000  # test users of the curve over reverse steps
+
+
+_STEP_POINTS = 6
+
+
+_WALKERS = 61  # a prime, so that no other axis of a model has this size
+
+
+_DRAWN = 6
+
+
+_EXAMPLES = 6
+
+
+_SHOWN_HISTORY = 8
+
+
+_LIST = 10
+
+
+def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Path:
+    """Writes `report.html` into a finished workdir.
+
+    Args:
+      workdir: what `bin/train` left.
+      prepared: its run, if that is in memory.
+
+    Raises:
+      ValueError: if the run is not finished, or matplotlib is missing.
+    """
+    if not figures.available():
+        raise ValueError("the report needs matplotlib: pip install 'jaxrec-diff[report]'")
+    run = leaderboard.read(workdir)
+    if prepared is None:
+        prepared = reopen.reopen(workdir)
+    restored = restore.honest(restore.restore(prepared, workdir))
+    results = run.results
+    metric = results["selected_by"].split()[-1]
+    sections = [
+        ("Beside its controls", _metrics(run, metric)),
+        ("Training", _training(workdir, results, metric)),
+        ("Quality against reverse steps", _steps(restored, metric)),
+        ("Who is served well", _strata(workdir, run, metric)),
+        ("From noise to an item", _walks(restored)),
+        ("Example users", _examples(restored)),
+        ("Data", f"<pre>{escape(wrapped(render(prepared.dataset.card)))}</pre>"),
+        ("How to make this run again", _again(workdir, results)),
+    ]
+    kept = [(heading, body) for heading, body in sections if body]
+    path = workdir / "report.html"
+    partial = path.with_name(path.name + ".partial")
+    title = f"{results['model']} on {results['dataset']}"
+    partial.write_text(page.document(title, kept, _lead(results, metric)))
+    partial.replace(path)
+    return path
+
+
+def _lead(results: dict[str, Any], metric: str) -> str:
+    best = results["share_of_optimum"].get(metric)
+    return (
+        f"<p>{metric} <b>{results['metrics'][metric]:.4f}</b> on {results['num_users']:,} test rows"
+        + (f", {best:.0%} of what is possible" if best else "")
+        + f"; checkpoint of step {results['best_step']:,} of {results['steps']:,}, picked by "
+        f"{escape(results['selected_by'])}.</p><p class=soft>{escape(results['split_rule'])}; "
+        f"{escape(results['protocol'])} protocol; seed {results['seed']}; "
+        f"{escape(results['device'])}; commit {escape(results['commit'])}.</p>"
+    )
+
+
+def _metrics(run: leaderboard.Run, metric: str) -> str:
+    board = leaderboard.board([run], metric=metric, resamples=_RESAMPLES)
+    entries = sorted(board.entries, key=lambda entry: entry.seeds == 0)
+    rows = []
+    for entry in entries:
+        cells = [entry.name]
+        for name in board.metrics:
+            low, high = entry.intervals[name]
+            cells.append(f"{entry.means[name]:.4f}\n{low:.4f} - {high:.4f}")
+        rows.append(cells)
+    for name, values in run.results["diagnostics"].items():
+        if isinstance(values, dict):
+            label = f"{run.name}: {name.replace('_', ' ')}"
+            rows.append([label, *(f"{values[m]:.4f}" for m in board.metrics)])
+    if run.results["optimum"]:
+        optimum = run.results["optimum"]
+        rows.append(
+            ["best possible", *(f"{optimum[m]:.4f}" if m in optimum else "" for m in board.metrics)]
+        )
+    picture = figures.intervals(
+        [entry.name for entry in entries],
+        np.array([entry.means[metric] for entry in entries]),
+        *np.array([entry.intervals[metric] for entry in entries]).T,
+        what=metric,
+    )
+    return (
+        _figure(picture, "")
+        + page.table(["", *board.metrics], rows, best=0)
+        + f"<p class=soft>Small: 95 % by {_RESAMPLES:,} bootstrap resamples of the users; they "
+        "hold the spread over users, not over seeds.</p>"
+    )
+
+
+def _training(workdir: Path, results: dict[str, Any], metric: str) -> str:
+    path = workdir / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not lines:
+        return ""
+    epoch = np.array([line["epoch"] for line in lines])
+
+    def column(name: str) -> tuple[np.ndarray, np.ndarray]:
+        return epoch, np.array([line.get(name, np.nan) for line in lines])
+
+    per_epoch = lines[0]["step"] / lines[0]["epoch"]
+    watched = {"validation": column(f"valid/{metric}")}
+    if f"test/{metric}" in lines[0]:
+        watched["test"] = column(f"test/{metric}")
+    best = results["best_step"] / per_epoch
+    picture = [
+        figures.curves("training loss", {"loss": column("loss")}, across="epoch", mark=best),
+        figures.curves(metric, watched, across="epoch", mark=best),
+    ]
+    words = f"Dashed: the epoch of the checkpoint. {results['train_seconds']:,.0f} s of updates, "
+    return _figure(picture, words + f"{results['examples_per_second']:,.0f} examples/s.")
+
+
+def _steps(restored: restore.Restored, metric: str) -> str:
+    experiment, dataset = restored.prepared.experiment, restored.prepared.dataset
+    sampler = getattr(experiment.model, "sampler", None)
+    if (
+        sampler is None
+        or not hasattr(sampler, "steps")
+        or not hasattr(experiment.model, "num_steps")
+    ):
+        return "<p>This model has no reverse process with a choice of steps.</p>"
+    total = experiment.model.num_steps
+    kind = sampler.kind if sampler.kind in ("ddpm", "mean", "ddim", "dpmpp") else "ddim"
+    grid = np.unique(np.geomspace(1, total, _STEP_POINTS).round().astype(int))
+    rows = min(_STEP_USERS, len(dataset.test.start))
+    part = dataset._replace(
+        test=ragged.pick(dataset.test, slice(rows)),
+        test_users=dataset.test_users[:rows],
+        shown=dataset.shown
+        and dataset.shown | {"test": ragged.pick(dataset.shown["test"], slice(rows))},
+    )
+    values = []
+    for count in grid:
+        # fewer steps than the schedule has; 0 is the sampler's word for all of them
+        chosen = replace(sampler, kind=kind, steps=int(count) if count < total else 0)
+        settings = replace(
+            experiment,
+            model=replace(experiment.model, sampler=chosen),
+            eval=replace(experiment.eval, protocol="honest", seeds=1),
+        )
+        asked = restored.prepared._replace(experiment=settings, dataset=part)
+        found = judging.evaluate_split(asked, restored.params, restored.state, "test")
+        values.append(found.per_user[metric].astype(np.float64))
+    drawn = statistics.bootstrap(np.stack(values, axis=1), _RESAMPLES)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    mean = np.mean(values, axis=1)
+    own = sampler.steps or total
+    picture = figures.steps(grid, mean, low, high, what=metric, own=own)
+    cells = [
+        [str(count), f"{figure:.4f}", f"{a:.4f} - {b:.4f}"]
+        for count, figure, a, b in zip(grid, mean, low, high, strict=True)
+    ]
+    return _figure(
+        picture,
+        f"The {kind} sampler on {rows:,} test rows, honest protocol, 95 % over users. Dashed: the "
+        f"run's own number of steps ({own}, {sampler.kind}).",
+    ) + page.table(["steps", metric, "95 %"], cells)
+
+
+def _strata(workdir: Path, run: leaderboard.Run, metric: str) -> str:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(experiments_workdir.per_user_path(workdir))
+    series = {run.name: np.asarray(table[metric], np.float64)}
+    if f"popularity:{metric}" in table.column_names:
+        series["popularity"] = np.asarray(table[f"popularity:{metric}"], np.float64)
+    pictures = []
+    for heading, column in (
+        ("training count of the answer", "answer_popularity"),
+        ("length of the history", "history_length"),
+    ):
+        by = np.asarray(table[column], np.float64)
+        groups, names = _quarters(by)
+        found = {}
+        for name, values in series.items():
+            each = [values[groups == g] for g in range(len(names))]
+            half = [1.96 * v.std() / max(len(v), 1) ** 0.5 for v in each]
+            found[name] = (np.array([v.mean() for v in each]), np.array(half))
+        pictures.append(figures.bars(heading, names, found, what=metric))
+    return _figure(
+        pictures,
+        "Test rows in four groups of about the same size, with the range of each; bars of 95 %.",
+    )
+
+
+def _quarters(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A group from 0 of every value, and the ranges of the groups that are not empty."""
+    cuts = np.unique(np.quantile(values, [0.25, 0.5, 0.75], method="inverted_cdf"))
+    raw = np.searchsorted(cuts, values, side="left")
+    _, groups = np.unique(raw, return_inverse=True)
+    names = []
+    for group in range(groups.max() + 1):
+        low, high = values[groups == group].min(), values[groups == group].max()
+        names.append(f"{low:,.0f}" if low == high else f"{low:,.0f}-{high:,.0f}")
+    return groups, names
+
+
+def _walks(restored: restore.Restored) -> str:
+    prepared, model, params, state = _step_by_step(restored)
+    feed = experiments_run.feed_of(prepared)
+    size = min(_WALKERS, len(prepared.dataset.test.start))
+    query = feed.query(feed.splits["test"], jnp.arange(size))
+    state = model.prepare(params, state)
+    points = walk(model.sample, params, state, jax.random.key(0), query)
+    if points is None:
+        return "<p>This model's points are not the end of a walk.</p>"
+    points = points.reshape(len(points), size, -1, points.shape[-1])[:, :, 0]
+    head = model.head(params, state)
+    table = np.asarray(head.table)
+    same = table.shape[1] == points.shape[-1] and table.shape[0] != table.shape[1]
+    cloud = table if same else points[-1]
+    if same:  # a walk and the items are compared by direction where their lengths differ
+        middle = np.median(np.linalg.norm(points[-1], axis=-1))
+        cloud = table * (middle / max(float(np.median(np.linalg.norm(table, axis=-1))), 1e-12))
+    centre = cloud.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(cloud - centre, full_matrices=False)
+    plane = axes[:2].T
+    share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-12))
+    picture = figures.paths(
+        (cloud - centre) @ plane if same else None,
+        (points[:, :_DRAWN] - centre) @ plane,
+        heading=f"{_DRAWN} test users in the two main directions of the "
+        + ("items" if same else "ends"),
+    )
+    body = _figure(
+        picture,
+        f"The two directions hold {share:.0%} of the variance"
+        + (" of the items, scaled to the length of the ends." if same else "."),
+    )
+    if same:
+        answers = prepared.dataset.test.items[prepared.dataset.test.end[:size]]
+        ranks = _ranks(points, table, None if head.bias is None else np.asarray(head.bias), answers)
+        walked = np.arange(len(points))
+        lines = {
+            f"{q:.0%} of users": (walked, np.quantile(ranks, q, axis=1)) for q in (0.25, 0.5, 0.75)
+        }
+        body += _figure(
+            figures.curves("rank of the true item", lines, across="reverse steps taken"),
+            f"Where the point of {size} users ranks the true item on its way, of "
+            f"{len(table):,}; a walk that knows nothing stays at {len(table) // 2:,}.",
+        )
+    return body
+
+
+def _step_by_step(restored: restore.Restored) -> restore.Restored:
+    """The run by a sampler that walks: a closed form has the law of ddpm's end."""
+    experiment = restored.prepared.experiment
+    sampler = getattr(experiment.model, "sampler", None)
+    if sampler is None or sampler.kind != "closed_form":
+        return restored
+    model = replace(experiment.model, sampler=replace(sampler, kind="ddpm"))
+    prepared = restored.prepared._replace(experiment=replace(experiment, model=model))
+    return restored._replace(prepared=prepared, model=experiments_run.build(prepared))
+
+
+def _ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> np.ndarray:
+    """i64[N, B] how many items score at least as much as the answer, step by step."""
+    out = []
+    for each in points:
+        scores = each @ table.T + (0.0 if bias is None else bias)
+        out.append((scores >= scores[np.arange(len(answers)), answers - 1][:, None]).sum(axis=1))
+    return np.array(out)
+
+
+def _examples(restored: restore.Restored) -> str:
+    dataset = restored.prepared.dataset
+    place = np.linspace(0, len(dataset.test.start) - 1, _EXAMPLES).astype(int)
+    rows = ragged.pick(dataset.test, place)
+    users = dataset.test_users[place]
+    asked = ragged.pick(experiments_run.scored_by(restored.prepared, "test"), place)
+    recommender = inference_recommender.of(restored, k=_LIST, batch_size=_EXAMPLES)
+    (lists,) = inference_recommender.ask(
+        recommender, [histories.of_rows(recommender, asked, users)]
+    )
+
+    def names(items: np.ndarray) -> list[str]:
+        return [str(dataset.item_ids[item - 1]) for item in items if item > 0]
+
+    heads = ("history, oldest first", "recommended", "truth")
+    lines = ["<tr><th>user</th>" + "".join(f"<th class=text>{h}</th>" for h in heads) + "</tr>"]
+    for row in range(len(place)):
+        history = names(rows.items[rows.start[row] : rows.end[row]])
+        last = ", ".join(history[-_SHOWN_HISTORY:])
+        truth = names(rows.items[rows.end[row] : rows.stop[row]])
+        more = "… " if len(history) > _SHOWN_HISTORY else ""
+        shown = ", ".join(
+            f"<span class=hit>{escape(name)}</span>" if name in truth else escape(name)
+            for name in names(lists.items[row])
+        )
+        lines.append(
+            f"<tr><td>{escape(str(dataset.user_ids[users[row]]))}</td>"
+            f'<td class=text data-what="history">{more}{escape(last)}</td>'
+            f'<td class=text data-what="recommended">{shown}</td>'
+            f'<td class=text data-what="truth">{escape(", ".join(truth))}</td></tr>'
+        )
+    return (
+        f'<div class="scroll"><table class="stack">{"".join(lines)}</table></div>'
+        f"<p class=soft>The {_LIST} best items of each; the truth is underlined where it is among "
+        "them. Users are spread evenly over the test split, not picked.</p>"
+    )
+
+
+def _again(workdir: Path, results: dict[str, Any]) -> str:
+    settings = json.loads((workdir / "config.json").read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return (
+        f"<pre>{escape(results['command'] or 'trained from Python')}</pre>"
+        f"<p class=soft>commit {escape(results['commit'])}; {escape(versions)}; "
+        f"{escape(results['platform'])}</p><details><summary>all settings</summary>"
+        f"<pre>{escape(json.dumps(settings, indent=1))}</pre></details>"
+    )
+
+
+def _figure(pictures: str | list[str], caption: str) -> str:
+    svg = pictures
+    if isinstance(pictures, list):
+        svg = f'<div class="side">{"".join(f"<div>{picture}</div>" for picture in pictures)}</div>'
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{svg}{words}</figure>"
+
+
+def walk(sample: Callable, params: Any, state: Any, key: jax.Array, query: Any) -> Any | None:
+    """The points of every row from the start of its walk to the end.
+
+    Args:
+      sample: of a model.
+      params: trained arrays.
+      state: the others.
+      key: of the noise.
+      query: B rows.
+
+    Returns:
+      f32[N + 1, B, ..., D] for N reverse steps; None for a program without a scan over points.
+    """
+    args = (params, state, key, query)
+    traced = jax.make_jaxpr(sample)(*args)
+    rows = query.row.shape[0]
+    found = None
+    for place, eqn in enumerate(traced.jaxpr.eqns):
+        if eqn.primitive.name == "scan" and _carry(eqn, rows) is not None:
+            found = place  # the last one: what comes before it encodes histories
+    if found is None:
+        return None
+    eqn = traced.jaxpr.eqns[found]
+    before = traced.jaxpr.replace(
+        eqns=traced.jaxpr.eqns[:found],
+        outvars=eqn.invars,
+        debug_info=traced.jaxpr.debug_info._replace(result_paths=None),
+    )
+    inputs = core.jaxpr_as_fun(core.ClosedJaxpr(before, traced.consts))(*jax.tree.leaves(args))
+    return _kept(eqn, list(inputs), rows)
+
+
+def _carry(eqn: Any, rows: int) -> int | None:
+    """Which part of a scan's carry is a point of every row."""
+    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
+    for place, atom in enumerate(eqn.invars[consts : consts + carries]):
+        kind = atom.aval
+        if kind.ndim >= 2 and kind.shape[0] == rows and jnp.issubdtype(kind.dtype, jnp.floating):
+            return place
+    return None
+
+
+def _kept(eqn: Any, inputs: list, rows: int) -> np.ndarray:
+    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
+    body = core.jaxpr_as_fun(eqn.params["jaxpr"])
+    place = _carry(eqn, rows)
+    assert place is not None
+    fixed, first, along = (
+        inputs[:consts],
+        inputs[consts : consts + carries],
+        inputs[consts + carries :],
+    )
+
+    def step(carry, row):
+        after = body(*fixed, *carry, *row)[:carries]
+        return after, after[place]
+
+    _, points = jax.lax.scan(
+        step, first, along, length=eqn.params["length"], reverse=eqn.params["reverse"]
+    )
+    return np.concatenate([np.asarray(first[place])[None], np.asarray(points)])

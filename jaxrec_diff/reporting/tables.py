@@ -1,0 +1,54 @@
+"""Figures to json lines and to a table for the terminal."""
+
+from typing import Any
+
+
+def table(results: dict[str, Any]) -> str:
+    """The final table: the model beside its controls and, where it is known, the optimum."""
+    names = [
+        name
+        for name in results["metrics"]
+        if name.split("@")[0] in ("hr", "ndcg", "recall") and name.split("@")[1] in ("10", "20")
+    ]
+    if all(
+        results["metrics"][n] == results["metrics"][n.replace("recall", "hr")]
+        for n in names
+        if n.startswith("recall") and n.replace("recall", "hr") in names
+    ):
+        names = [name for name in names if not name.startswith("recall")]  # one target a row
+    rows = [(results["model"], results["metrics"])]
+    # The same model otherwise read: its probes, and other candidates.
+    rows += [
+        (f"  {name.replace('_', ' ')}", values)
+        for name, values in results["diagnostics"].items()
+        if isinstance(values, dict)
+    ]
+    rows += list(results["controls"].items())
+    if results["optimum"]:
+        rows.append(("best possible", results["optimum"]))
+    width = max(len(label) for label, _ in rows) + 2
+    lines = [" " * width + "".join(f"{name:>10}" for name in names)]
+    for label, values in rows:
+        cells = "".join(f"{values[n]:10.4f}" if n in values else f"{'-':>10}" for n in names)
+        lines.append(f"{label:<{width}}{cells}")
+    if results["optimum"]:
+        shares = {n: results["metrics"][n] / v for n, v in results["optimum"].items() if n in names}
+        cells = "".join(f"{shares[n]:10.1%}" if n in shares else f"{'-':>10}" for n in names)
+        lines.append(f"{'share of best':<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def diagnostics_lines(diagnostics: dict[str, Any]) -> list[str]:
+    """What the lists are made of, in words."""
+    lines = [
+        f"distinct items in all top-20 lists: {diagnostics['distinct_items']:,} "
+        f"(coverage {diagnostics['coverage@20']:.1%}, gini {diagnostics['gini@20']:.3f})",
+        f"trained on {diagnostics['average_popularity@20']:,.0f} times on average",
+    ]
+    if diagnostics["untrained_items"]:
+        lines.append(
+            f"items never trained: {diagnostics['untrained_items']}, "
+            f"{diagnostics['untrained_top20']:.1%} of top-20 slots and "
+            f"{diagnostics['hits_untrained']:.1%} of hits"
+        )
+    return lines

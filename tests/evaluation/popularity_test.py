@@ -1,0 +1,147 @@
+"""Controls against plain loops over their definitions, and popularity on real data."""
+
+from collections import Counter
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff.batches import cut
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.load import load
+from jaxrec_diff.evaluation import metrics
+from jaxrec_diff.evaluation.popularity import controls
+from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.ops.ragged import Slices
+
+ITEMS = 12
+
+
+def small_data(seed: int):
+    """Few items and much repetition, so that counts tie; some histories are empty."""
+    rng = np.random.default_rng(seed)
+    flat, start, end = [], [], []
+    for _ in range(30):
+        first, length = len(flat), int(rng.integers(2, 9))
+        flat += (rng.integers(0, ITEMS - 2, length) + 1).tolist()
+        for place in range(length):
+            start.append(first)
+            end.append(first + place)
+    items = np.array(flat, np.int32)
+    start, end = np.array(start, np.int32), np.array(end, np.int32)
+    train = Slices(items, start, end, end + 1)
+    counts = np.bincount(items, minlength=ITEMS + 1)[1:]
+    at = rng.integers(0, len(items) - 12, 40)
+    history = rng.integers(0, 10, 40)
+    queries = Slices(items, *(x.astype(np.int32) for x in (at, at + history, at + history + 1)))
+    # of items that are never trained, too
+    queries = queries._replace(items=np.where(np.arange(len(items)) % 11 == 5, ITEMS, items))
+    return train, queries, counts
+
+
+def naive(train: Slices, queries: Slices, counts, k: int, mask_seen: bool, allowed):
+    popular = sorted(range(1, ITEMS + 1), key=lambda item: (-counts[item - 1], item))
+    place = {item: at for at, item in enumerate(popular)}
+    after: dict[int, Counter] = {item: Counter() for item in range(ITEMS + 1)}
+    for start, end in zip(train.start.tolist(), train.end.tolist(), strict=True):
+        if end > start:
+            after[int(train.items[end - 1])][int(train.items[end])] += 1
+    out: dict[str, list] = {"popularity": [], "repeat_last": [], "transitions": []}
+    for start, end in zip(queries.start.tolist(), queries.end.tolist(), strict=True):
+        history = queries.items[start:end].tolist()
+        follow = after[history[-1]] if history else Counter()
+        wanted = {
+            "popularity": [],
+            "repeat_last": history[::-1],
+            "transitions": sorted(follow, key=lambda item: (-follow[item], place[item])),  # noqa: B023
+        }
+        for name, first in wanted.items():
+            row = []
+            for item in first + popular:
+                barred = mask_seen and item in history
+                if item not in row and not barred and (allowed is None or allowed[item - 1]):
+                    row.append(item)
+            out[name].append((row + [0] * k)[:k])
+    return out
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("some_allowed", [False, True])
+@pytest.mark.parametrize("mask_seen", [False, True])
+@pytest.mark.parametrize("k", [1, 5, ITEMS + 3])
+def test_controls_are_their_definitions(k, mask_seen, some_allowed, seed):
+    train, queries, counts = small_data(seed)
+    allowed = np.random.default_rng(9).random(ITEMS) < 0.6 if some_allowed else None
+    found = controls(train, queries, counts, k=k, mask_seen=mask_seen, allowed=allowed)
+    expected = naive(train, queries, counts, k, mask_seen, allowed)
+    if mask_seen:
+        expected.pop("repeat_last")
+    assert set(found) == set(expected)
+    for name, rows in expected.items():
+        assert found[name].items.tolist() == rows, name
+        scores = found[name].scores
+        assert ((scores > -np.inf) == (found[name].items > 0)).all()
+        assert (scores[:, 1:] <= scores[:, :-1]).all()
+
+
+@pytest.mark.parametrize("mask_seen", [False, True])
+def test_rows_are_scored_by_their_inputs_and_masked_by_their_histories(mask_seen):
+    train, queries, counts = small_data(2)
+    fewer = queries._replace(end=np.maximum(queries.end - 2, queries.start))
+    found = controls(train, queries, counts, k=6, mask_seen=mask_seen, inputs=fewer)
+    expected = naive(train, fewer, counts, ITEMS, False, None)
+    histories = [queries.items[a:b] for a, b in zip(queries.start, queries.end, strict=True)]
+    for name, top in found.items():
+        rows = [
+            [item for item in row if not (mask_seen and item in history)]
+            for row, history in zip(expected[name], histories, strict=True)
+        ]
+        assert top.items.tolist() == [(row + [0] * 6)[:6] for row in rows], name
+    told = controls(train, queries, counts, k=6, mask_seen=mask_seen)["transitions"]
+    assert (told.items != found["transitions"].items).any()
+
+
+def test_popularity_ties_go_to_the_lowest_id():
+    train, queries, _ = small_data(0)
+    counts = np.array([1, 5, 1, 5, 0, 5, 1, 0, 0, 0, 0, 9])
+    found = controls(train, queries, counts, k=8, mask_seen=False)["popularity"]
+    assert found.items[0].tolist() == [12, 2, 4, 6, 1, 3, 7, 5]
+
+
+def test_transition_ties_go_to_the_more_popular_then_to_the_lowest_id():
+    # 1 is followed by 5, 3 and 4 once each; 4 is the most popular of them, 3 and 5 tie
+    items = np.array([1, 5, 1, 3, 1, 4], np.int32)
+    start = np.array([0, 2, 4], np.int32)
+    train = Slices(items, start, start + 1, start + 2)
+    query = Slices(np.array([1, 2], np.int32), *(np.array([x], np.int32) for x in (0, 1, 2)))
+    found = controls(train, query, np.array([3, 9, 1, 2, 1]), k=5, mask_seen=False)
+    assert found["transitions"].items.tolist() == [[4, 3, 5, 2, 1]]
+    assert found["repeat_last"].items.tolist() == [[1, 2, 4, 3, 5]]
+
+
+def test_many_rows_are_cut_into_parts():
+    train, queries, counts = small_data(3)
+    times = 60
+    many = Slices(queries.items, *(np.tile(part, times) for part in queries[1:]))
+    one = controls(train, queries, counts, k=6, mask_seen=True)
+    all_of_them = controls(train, many, counts, k=6, mask_seen=True)
+    for name, found in all_of_them.items():
+        np.testing.assert_array_equal(found.items, np.tile(one[name].items, (times, 1)))
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "hr", "ndcg"), [("valid", 8100, 1.901, 0.753), ("test", 7900, 1.430, 0.543)]
+)
+def test_popularity_on_zhihu_is_the_published_figure(real_data, split, rows, hr, ndcg):
+    """Published: 1.90 and 0.75 in validation, 1.43 and 0.54 in test, in whole batches of 100."""
+    data = load(str(real_data / "zhihu"), DataConfig())
+    items, *places = getattr(data, split)[:4]
+    part = Slices(items, *(place[:rows] for place in places))
+    lists = controls(data.train, part, data.train_counts, k=21, mask_seen=False)["popularity"]
+    answer = cut.answers(part, np.arange(rows), max_seen=1, max_relevant=1)
+    top = Top(jnp.asarray(lists.scores), jnp.asarray(lists.items))
+    found = metrics.per_user(top, answer.relevant, (20,))
+    assert 100 * np.asarray(found["hr@20"]).mean(dtype=np.float64) == pytest.approx(hr, abs=6e-4)
+    assert 100 * np.asarray(found["ndcg@20"]).mean(dtype=np.float64) == pytest.approx(
+        ndcg, abs=6e-4
+    )

@@ -1,0 +1,184 @@
+"""Top lists against a full sort of all scores."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff.evaluation import ranking
+
+ITEMS = 53
+
+
+def problem(seed: int, rows: int = 6, spread: int | None = None):
+    """Small whole numbers: every score is exact in float32, and ties are many."""
+    rng = np.random.default_rng(seed)
+    shape = (rows, 3) if spread is None else (rows, spread, 3)
+    points = rng.integers(-2, 3, shape).astype(np.float32)
+    table = rng.integers(-2, 3, (ITEMS, 3)).astype(np.float32)
+    bias = rng.integers(-1, 2, ITEMS).astype(np.float32)
+    return points, table, bias
+
+
+def full_sort(scores: np.ndarray, k: int):
+    """Best k of f32[B, I]: stable, so that ties go to the lowest id."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    values = np.take_along_axis(scores, order, axis=1)
+    return values, np.where(values > -np.inf, order + 1, 0)
+
+
+def check(found: ranking.Top, scores: np.ndarray, k: int) -> None:
+    values, items = full_sort(scores, min(k, scores.shape[1]))
+    short = k - values.shape[1]
+    values = np.pad(values, ((0, 0), (0, short)), constant_values=-np.inf)
+    np.testing.assert_array_equal(found.scores, values)
+    np.testing.assert_array_equal(found.items, np.pad(items, ((0, 0), (0, short))))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4, 10, 26, 27, 52, 53, 54, 200])
+@pytest.mark.parametrize("k", [1, 10, 53])
+def test_top_is_a_full_sort_for_every_chunk(chunk, k):
+    points, table, bias = problem(0)
+    found = ranking.top(points, table, bias, k=k, chunk=chunk)
+    check(found, points @ table.T + bias, k)
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_equal_scores_list_the_lowest_ids(chunk):
+    found = ranking.top(jnp.ones((2, 1)), jnp.ones((ITEMS, 1)), k=9, chunk=chunk)
+    assert found.items.tolist() == [list(range(1, 10))] * 2
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 9, 30])
+def test_seen_and_forbidden_items_are_never_listed(chunk):
+    points, table, bias = problem(1)
+    rng = np.random.default_rng(2)
+    seen = rng.integers(0, ITEMS + 1, (6, 20)).astype(np.int32)
+    seen[0] = 0
+    allowed = rng.random(ITEMS) < 0.6
+    found = ranking.top(
+        points, table, bias, k=ITEMS, seen=jnp.asarray(seen), allowed=jnp.asarray(allowed),
+        chunk=chunk,
+    )  # fmt: skip
+    scores = np.where(allowed, points @ table.T + bias, -np.inf)
+    for row, items in enumerate(seen):
+        scores[row, items[items > 0] - 1] = -np.inf
+    check(found, scores, ITEMS)
+    for row, items in enumerate(np.asarray(found.items)):
+        listed = set(items[items > 0].tolist())
+        assert not listed & set(seen[row].tolist())
+        assert listed <= set((np.flatnonzero(allowed) + 1).tolist())
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 8])
+def test_scores_that_are_no_numbers_are_never_listed(chunk):
+    points, table, bias = problem(3)
+    bias[[4, 11, 52]] = np.nan
+    table[20] = np.nan
+    points[2] = np.nan
+    found = ranking.top(points, table, bias, k=ITEMS, chunk=chunk)
+    with np.errstate(invalid="ignore"):
+        scores = points @ table.T + bias
+    check(found, np.where(np.isnan(scores), -np.inf, scores), ITEMS)
+    assert not np.isin(found.items, [5, 12, 53, 21]).any()
+    assert not np.any(found.items[2]) and np.all(np.asarray(found.scores[2]) == -np.inf)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 8, 40])
+def test_an_item_scores_the_best_of_several_points(chunk):
+    points, table, bias = problem(4, spread=4)
+    found = ranking.top(points, table, bias, k=12, chunk=chunk)
+    check(found, np.einsum("bpd,id->bpi", points, table).max(axis=1) + bias, 12)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_lists_longer_than_the_items_end_in_zeros(chunk):
+    points, table, bias = problem(5)
+    check(
+        ranking.top(points, table, bias, k=ITEMS + 7, chunk=chunk),
+        points @ table.T + bias,
+        ITEMS + 7,
+    )
+
+
+@pytest.mark.parametrize("chunk", [None, 11])
+def test_nearest_is_the_best_item_of_each_place(chunk):
+    points, table, _ = problem(6, spread=5)
+    found = ranking.nearest(jnp.asarray(points), jnp.asarray(table), chunk=chunk)
+    np.testing.assert_array_equal(found, np.argmax(points @ table.T, axis=-1) + 1)
+
+
+def greedy(points, table, seen, distinct):
+    """Place by place the best item that may still be taken, by plain loops in float64."""
+    out = []
+    for row, barred in zip(points.astype(float), seen, strict=True):
+        barred, chosen = set(barred), []
+        for point in row:
+            best, item = -np.inf, 0
+            for j, other in enumerate(table.astype(float)):
+                score = sum(a * b for a, b in zip(point, other, strict=True))
+                if score > best and j + 1 not in barred:  # ties to the lowest id
+                    best, item = score, j + 1
+            chosen.append(item)
+            if distinct:
+                barred.add(item)
+        out.append(chosen)
+    return out
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5, 11, 52])
+@pytest.mark.parametrize(("distinct", "barred"), [(True, False), (False, True), (True, True)])
+def test_nearest_items_of_a_row_once_and_none_that_is_seen(chunk, distinct, barred):
+    points, table, _ = problem(7, rows=5, spread=6)
+    points[1] = points[1, :1]  # all places of a row want the same
+    seen = np.random.default_rng(8).integers(0, ITEMS + 1, (5, 30)).astype(np.int32)
+    seen[0, 3:] = 0
+    seen[2] = np.argsort(-(points[2, 0] @ table.T), kind="stable")[:30] + 1  # its very best
+    given = jnp.asarray(seen) if barred else None
+    found = ranking.nearest(
+        jnp.asarray(points), jnp.asarray(table), seen=given, distinct=distinct, chunk=chunk
+    )
+    wanted = greedy(points, table, seen if barred else np.zeros((5, 0), int), distinct)
+    assert found.tolist() == wanted
+    assert wanted != greedy(points, table, np.zeros((5, 0), int), False)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_places_for_which_nothing_is_left_get_nothing(chunk):
+    points, table = jnp.ones((2, 5, 1)), jnp.array([[1.0], [3.0], [2.0], [0.0]])
+    seen = jnp.array([[2, 0], [0, 0]])
+    found = ranking.nearest(points, table, seen=seen, distinct=True, chunk=chunk)
+    assert found.tolist() == [[3, 1, 4, 0, 0], [2, 3, 1, 4, 0]]
+    everything = jnp.array([[1, 2, 3, 4]])
+    assert ranking.nearest(points[:1], table, seen=everything, chunk=chunk).tolist() == [[0] * 5]
+
+
+def test_rounding_holds_no_array_of_places_by_items():
+    rows, places, items = 64, 8, 50_000
+    shapes = (
+        jax.ShapeDtypeStruct((rows, places, 16), jnp.float32),
+        jax.ShapeDtypeStruct((items, 16), jnp.float32),
+        jax.ShapeDtypeStruct((rows, 20), jnp.int32),
+    )
+
+    def chosen(points, table, seen):
+        return ranking.nearest(points, table, seen=seen, distinct=True, chunk=5000)
+
+    analysis = jax.jit(chosen).lower(*shapes).compile().memory_analysis()
+    assert analysis.temp_size_in_bytes < 4 * rows * places * items / 2
+
+
+@pytest.mark.parametrize(("rows", "chunk"), [(256, 1000), (2048, None)])
+def test_no_array_of_rows_by_items(rows, chunk):
+    items = 50_000
+    shapes = (
+        jax.ShapeDtypeStruct((rows, 16), jnp.float32),
+        jax.ShapeDtypeStruct((items, 16), jnp.float32),
+        jax.ShapeDtypeStruct((rows, 20), jnp.int32),
+    )
+
+    def lists(points, table, seen):
+        return ranking.top(points, table, k=21, seen=seen, chunk=chunk)
+
+    analysis = jax.jit(lists).lower(*shapes).compile().memory_analysis()
+    assert analysis.temp_size_in_bytes < 4 * rows * items

@@ -1,0 +1,213 @@
+"""The page of a run: what it says, and that a browser shows it without asking anybody."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec_diff import cli
+from jaxrec_diff.batches.types import SequenceQuery
+from jaxrec_diff.diffusion import samplers, schedules
+from jaxrec_diff.experiments import judging, prepare, restore
+from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.inference import recommend
+
+pytest.importorskip("matplotlib", reason="needs the extra `report`")
+from jaxrec_diff.reporting import figures, run_page  # noqa: E402
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@pytest.fixture(scope="module")
+def html(clicks_run, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("report") / "run"
+    shutil.copytree(clicks_run, workdir)
+    return run_page.write(workdir)
+
+
+def test_the_walk_is_read_off_any_sampler():
+    """Against `samplers.trajectory` with the same start and noise, behind another scan."""
+    steps = samplers.ddpm_steps(schedules.linear(12, start=1e-3, stop=0.3))
+    query = SequenceQuery(jnp.ones((7, 3), jnp.int32), jnp.arange(7, dtype=jnp.int32))
+
+    def parts(params, key):
+        start = jax.random.normal(key, (7, 4))
+        draw = samplers.draw_rows(key, query.row, (4,))
+        return lambda xt, t: params * xt, start, draw
+
+    def sample(params, state, key, query):
+        encoded, _ = jax.lax.scan(
+            lambda c, x: (c + x, None), jnp.zeros((7, 2)), jnp.ones((5, 7, 2))
+        )
+        denoise, start, draw = parts(params, key)
+        return samplers.run(steps, denoise, start, draw) + 0 * encoded[:, :1]
+
+    key = jax.random.key(3)
+    got = run_page.walk(sample, jnp.float32(0.7), (), key, query)
+    denoise, start, draw = parts(jnp.float32(0.7), key)
+    _, want = samplers.trajectory(steps, denoise, start, draw)
+    np.testing.assert_allclose(got[0], start, rtol=1e-6)
+    np.testing.assert_allclose(got[1:], want, rtol=1e-5, atol=1e-6)
+    assert run_page.walk(lambda p, s, k, q: q.seq * p, jnp.float32(1), (), key, query) is None
+
+
+def test_ranks_along_a_walk_by_hand():
+    table = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    points = np.array([[[2.0, 1.0]], [[-1.0, 0.5]]])
+    assert run_page._ranks(points, table, None, np.array([1])).tolist() == [[1], [3]]
+    assert run_page._ranks(points, table, np.array([0, 9, 0]), np.array([1])).tolist() == [
+        [2],
+        [3],
+    ]
+
+
+@pytest.mark.parametrize("values", [np.arange(100), np.repeat([1, 2, 9], [70, 20, 10]), np.ones(5)])
+def test_quarters_cover_every_value_once(values):
+    groups, names = run_page._quarters(values.astype(float))
+    assert set(groups) == set(range(len(names)))
+    for group, name in enumerate(names):
+        low, _, high = name.partition("-")
+        inside = values[groups == group]
+        assert (float(low), float(high or low)) == (inside.min(), inside.max())
+    if len(np.unique(values)) == 100:
+        assert np.bincount(groups).tolist() == [25, 25, 25, 25]
+
+
+def test_the_page_holds_what_the_run_found(html, clicks_run):
+    text = html.read_text()
+    results = json.loads((clicks_run / "results.json").read_text())
+    for metric in ("hr@10", "hr@20", "ndcg@10", "ndcg@20"):
+        assert f"{results['metrics'][metric]:.4f}" in text
+        assert f"{results['controls']['popularity'][metric]:.4f}" in text
+    for heading in ("Training", "Quality against reverse steps", "Who is served well",
+                    "From noise to an item", "Example users", "Data"):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in text
+    assert results["data_hash"][:12] in text and "bin/train --model=dimerec" in text
+    assert text.count("<svg") == 8 and "shoe-" in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_examples_show_the_newest_history_and_the_answers(html, clicks_run):
+    name, source, experiment = experiments_workdir.read_config(clicks_run)
+    dataset = prepare.prepare(name, experiment, source).dataset
+    truth = {}
+    for row, user in enumerate(dataset.test_users):
+        start, end, stop = (int(part[row]) for part in dataset.test[1:4])
+        named = [str(dataset.item_ids[item - 1]) for item in dataset.test.items[start:stop]]
+        truth[str(dataset.user_ids[user])] = named[: end - start][-8:], named[end - start :]
+    section = html.read_text().partition("<h2>Example users</h2>")[2].partition("</table>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td>(.*?)</tr>", section)
+    assert len(rows) == 6
+    for user, cells in rows:
+        history, _, answers = (
+            re.sub(r"<.*?>|… ", "", cell).split(", ")
+            for cell in re.findall(r"<td class=text[^>]*>(.*?)</td>", cells)
+        )
+        assert (history, answers) == truth[user]
+
+
+def test_curves_are_marked_at_the_epoch_of_the_checkpoint(clicks_run, monkeypatch):
+    marks = []
+    monkeypatch.setattr(figures, "curves", lambda *args, **named: marks.append(named) or "")
+    results = json.loads((clicks_run / "results.json").read_text())
+    run_page._training(clicks_run, results, "hr@20")
+    lines = [json.loads(line) for line in (clicks_run / "metrics.jsonl").open()]
+    (best,) = [line["epoch"] for line in lines if line["step"] == results["best_step"]]
+    assert [named["mark"] for named in marks] == [best, best]
+
+
+def test_the_curve_over_steps_ends_with_the_whole_schedule(clicks_run, monkeypatch):
+    asked = []
+    evaluate = judging.evaluate_split
+
+    def record(prepared, *rest):
+        asked.append((prepared.experiment.model.sampler.steps, prepared.experiment.eval.protocol))
+        return evaluate(prepared, *rest)
+
+    monkeypatch.setattr(judging, "evaluate_split", record)
+    name, source, experiment = experiments_workdir.read_config(clicks_run)
+    prepared = prepare.prepare(name, experiment, source)
+    text = run_page._steps(restore.restore(prepared, clicks_run), "hr@20")
+    assert experiment.model.num_steps == 4
+    assert asked == [(1, "honest"), (2, "honest"), (3, "honest"), (0, "honest")]
+    assert re.findall(r"<tr[^>]*><td[^>]*>(\d+)</td>", text) == ["1", "2", "3", "4"]
+
+
+def test_a_run_of_the_official_protocol_has_its_page(tmp_path):
+    """DreamRec's script ranks the padding row too, which is no item to recommend or to draw."""
+    workdir = tmp_path / "run"
+    flags = [
+        "--eval.protocol=official", "--data.synthetic.num-users=100", "--devices=1",
+        "--data.synthetic.num-items=30", "--data.synthetic.num-interests=4",
+        "--data.synthetic.max-length=8", "--data.max-len=6", "--model.width=8",
+        "--model.num-steps=4", "--train.batch-size=32", "--train.num-epochs=1",
+        "--eval.batch-size=64",
+    ]  # fmt: skip
+    assert cli.main(["train", "--model=dreamrec", f"--workdir={workdir}", *flags]) == 0
+    text = run_page.write(workdir).read_text()
+    assert text.count("<svg") == 8 and "official protocol" in text
+    assert "ranks the true item on its way, of 30;" in text
+    found = recommend.recommend(workdir, users=["0", "1"], k=40)
+    assert all(0 < len(entry.items) < 30 for entry in found)
+
+
+def test_the_page_asks_nobody(html):
+    text = html.read_text()
+    assert not re.search(r"(src|href|url)\s*[=(]\s*[\"']?\s*(https?:)?//", text)
+    assert "<script" not in text and "@import" not in text
+
+
+def test_without_matplotlib_the_page_says_what_is_missing(clicks_run, monkeypatch):
+    monkeypatch.setattr(figures, "available", lambda: False)
+    with pytest.raises(ValueError, match="needs matplotlib"):
+        run_page.write(clicks_run)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_it(html, tmp_path, width):
+    """No message on the console, every figure has a size, and only tables scroll sideways."""
+    probe = (
+        "<script>addEventListener('load', () => { const box = e => e.getBoundingClientRect();"
+        "const s = [...document.querySelectorAll('svg')].map(box);"
+        "document.title = JSON.stringify({n: s.filter(b => b.width > 150 && b.height > 80).length,"
+        "users: (e => e.scrollWidth <= e.clientWidth)(document.querySelector('.stack').parentNode),"
+        "wide: document.documentElement.scrollWidth, window: innerWidth}); });</script>"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(html.read_text().replace("</head>", probe + "</head>"))
+    # a window of its own may not be narrower than 500 pixels, a frame may
+    frame = tmp_path / "frame.html"
+    frame.write_text(f'<iframe src="page.html" width="{width}" height="900" onload="document.title=this.contentDocument.title"></iframe>')  # fmt: skip  # noqa: E501
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        "--allow-file-access-from-files", "--virtual-time-budget=5000", "--window-size=1400,1000",
+        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{frame}",
+    ]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in run.stderr
+    seen = json.loads(re.search(r"<title>(\{.*?\})</title>", run.stdout)[1])
+    assert seen["n"] == 8 and seen["users"]
+    assert seen["wide"] <= seen["window"] <= width
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
+def test_it_is_printed_on_few_pages(html, tmp_path):
+    """Curves stand side by side on paper; without that, a page goes to each heading."""
+    paper = tmp_path / "report.pdf"
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={paper}", f"file://{html}",
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    found = paper.read_bytes()
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b", found)) <= 5
+    box = re.search(rb"/MediaBox\s*\[\s*0 0 ([\d.]+) ([\d.]+)", found)
+    assert [round(float(side)) for side in box.groups()] in ([595, 842], [596, 842])  # A4
