@@ -126,6 +126,8 @@ def _table(given: Any) -> Any:
     """
     import pyarrow as pa
 
+    if not hasattr(given, "__arrow_c_stream__") and callable(getattr(given, "collect", None)):
+        given = given.collect()  # a LazyFrame
     if isinstance(given, pa.Table) or hasattr(given, "__arrow_c_stream__"):
         table = pa.table(given)
     else:
@@ -140,16 +142,14 @@ def _table(given: Any) -> Any:
                 f"interactions of type {type(given).__name__} have no named columns; give a file's "
                 "path, a DataFrame, or a mapping such as {'user_id': [...], 'item_id': [...]}"
             )
-        columns = [np.asarray(given[name]) for name in names]
-        if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
-            shapes = ", ".join(f"{n} {c.shape}" for n, c in zip(names, columns, strict=True))
+        lists = {name: given[name] for name in names}
+        columns = {name: _flat(values) for name, values in lists.items()}
+        if len({len(column) for column in columns.values()}) > 1 or any(
+            np.ndim(column) != 1 for column in columns.values()
+        ):
+            shapes = ", ".join(f"{n} {np.shape(c)}" for n, c in columns.items())
             raise ValueError(f"columns of interactions must be of one length, got {shapes}")
-        table = pa.table(
-            {
-                str(name): pa.array(column, from_pandas=True)
-                for name, column in zip(names, columns, strict=True)
-            }
-        )
+        table = pa.table({str(name): _arrow(str(name), c) for name, c in columns.items()})
     kept = [name for name in table.column_names if not name.startswith("__index_level_")]
     plain = table.select(kept).replace_schema_metadata(None)
     for place, column in enumerate(plain.columns):
@@ -157,3 +157,37 @@ def _table(given: Any) -> Any:
             decoded = column.cast(column.type.value_type)
             plain = plain.set_column(place, plain.column_names[place], decoded)
     return plain
+
+
+def _flat(values: Any) -> Any:
+    """A column as an array; a list of text and numbers keeps each as it is."""
+    if isinstance(values, list | tuple):
+        out = np.empty(len(values), object)
+        for place, value in enumerate(values):
+            out[place] = value
+        return out
+    return np.asarray(values)
+
+
+def _arrow(name: str, column: Any) -> Any:
+    """A column for arrow; text beside whole numbers makes all of it text.
+
+    Raises:
+      ValueError: if it holds anything else that is mixed.
+    """
+    import pyarrow as pa
+
+    try:
+        return pa.array(column, from_pandas=True)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        pass
+    known = (str, int, np.integer)
+    missing = [value is None or value != value for value in column]
+    for value, absent in zip(column, missing, strict=True):
+        if not absent and (not isinstance(value, known) or isinstance(value, bool)):
+            raise ValueError(
+                f"column {name!r} of the interactions mixes types: {value!r} is a "
+                f"{type(value).__name__} beside text or numbers; make it one type"
+            )
+    words = [None if gone else str(v) for v, gone in zip(column, missing, strict=True)]
+    return pa.array(words, pa.string())

@@ -163,7 +163,8 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
                 file = pq.ParquetWriter(partial, table.schema)
             elif file is None:
                 separator = _SEPARATORS[output.suffix.lower()]
-                options = csv.WriteOptions(delimiter=separator)
+                style = "needed" if separator == "," else "none"  # a tab file knows no quotes
+                options = csv.WriteOptions(delimiter=separator, quoting_style=style)
                 file = csv.CSVWriter(partial, table.schema, write_options=options)
             file.write_table(table)
             total += int(made.sum())

@@ -43,6 +43,8 @@ def run(argv: list[str]) -> int:
         if read.kind != "table":
             return refuse(f"{source} is split already; a conversion takes one table")
         columns = read.tables["all"]
+        for note in read.notes:
+            print(wrapped(note))
         for missing in read.missing.values():
             print(wrapped(left_out(missing).strip()))
     if output.startswith(tfds.PREFIX):
@@ -65,15 +67,29 @@ def _write_table(columns, path: Path) -> None:
     import pyarrow.parquet as pq
     from pyarrow import csv
 
+    from jaxrec_diff.data import ids
+
     named = {
-        "user_id": columns.users,
-        "item_id": columns.items,
-        "rating": columns.ratings,
-        "timestamp": columns.times,
+        "user_id": ids.to_arrow(columns.users),
+        "item_id": ids.to_arrow(columns.items),
+        "rating": _numbers(columns.ratings),
+        "timestamp": _numbers(columns.times),
+        "generated": None if columns.generated is None else pa.array(columns.generated),
     }
     table = pa.table({name: values for name, values in named.items() if values is not None})
     path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
     if path.suffix == ".parquet":
-        pq.write_table(table, path)
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     else:
-        csv.write_csv(table, path)
+        csv.write_csv(table, partial)
+    partial.replace(path)
+
+
+def _numbers(values):
+    import numpy as np
+    import pyarrow as pa
+
+    if values is None:
+        return None
+    return pa.array(values, mask=np.isnan(values) if values.dtype.kind == "f" else None)

@@ -1,12 +1,13 @@
 """The data card: what was read, what each filter left, and a hash that two runs can compare."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from jaxrec_diff.data import facts as split_facts
 from jaxrec_diff.ops.ragged import Slices
 
 
@@ -35,6 +36,8 @@ def card(
     num_users: int,
     ids: list[np.ndarray],
     missing: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+    reading: Sequence[str] = (),
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Everything that a reader needs to know whether two figures may be compared."""
     items = len(train_counts)
@@ -51,6 +54,7 @@ def card(
         "source": source,
         "format": form,
         "time_order": order,
+        "reading": list(reading),
         "missing": dict(missing),
         "filters": filters,
         "num_users": num_users,
@@ -64,6 +68,8 @@ def card(
             split: _never_trained(splits[split], train_counts) for split in ("valid", "test")
         },
         "answers_in_history": {split: _repeated(splits[split]) for split in ("valid", "test")},
+        "repeated_answers": {split: _again(splits[split]) for split in ("valid", "test")},
+        **facts,
         "hash": digest(
             [array for part in splits.values() for array in part if array is not None] + ids
         ),
@@ -73,6 +79,7 @@ def card(
 def render(card: dict[str, Any]) -> str:
     """The card for a terminal, a fact a line."""
     lines = [f"data: {card['dataset']} ({card['format']}), {card['time_order']}"]
+    lines += [f"  {line}" for line in card.get("reading", [])]
     lines += [left_out(counts, name) for name, counts in card.get("missing", {}).items()]
     for entry in card["filters"]:
         name = entry["filter"].split(" (")[0][:29]
@@ -96,6 +103,7 @@ def render(card: dict[str, Any]) -> str:
             f"  {card['answers_in_history']['test']:.1%} of test answers are in the history: "
             "consider --eval.mask-seen=false"
         )
+    lines += [f"  {line}" for line in split_facts.words(card)]
     return "\n".join(lines)
 
 
@@ -129,3 +137,12 @@ def _repeated(part: Slices) -> float:
     at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.start[owner]
     span = int(part.items.max()) + 1
     return float(np.mean(np.isin(row * span + part.items[place], owner * span + part.items[at])))
+
+
+def _again(part: Slices) -> float:
+    """Share of answers that their row has already had as an answer."""
+    row, place = _answers(part)
+    if not len(place):
+        return 0.0
+    pair = row.astype(np.int64) * (int(part.items.max()) + 1) + part.items[place]
+    return 1.0 - len(np.unique(pair)) / len(pair)

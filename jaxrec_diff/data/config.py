@@ -60,6 +60,14 @@ class DataConfig:
     """Column of the ratings."""
     timestamp: str | None = None
     """Column of the times; without one the order of the file is the order of time."""
+    columns: str = ""
+    """What each column holds, by its place: user, item, rating, time, or - to skip it, as in
+    user,item,-,time; user,items where a line is a user and its items, items where it is these
+    alone. For files without a header."""
+    table: str = ""
+    """Table of a database, --data=sqlite:FILE."""
+    query: str = ""
+    """What to select from a database, in place of a table; it may only read."""
     max_missing: float = 0.5
     """Rows without a user, an item or a time are left out; a larger share of them is refused."""
     min_rating: float | None = None
@@ -77,10 +85,13 @@ class DataConfig:
     recent_min: int = 0
     """Above 0 each user keeps a number between this and `recent`, log-uniform by a fixed seed, so
     that a data set of long histories has short ones too."""
-    split: Literal["leave_one_out", "ratio", "global_time", "diffrec"] = "leave_one_out"
+    split: Literal["leave_one_out", "ratio", "global_time", "diffrec", "users"] = "leave_one_out"
     """leave_one_out: last item of a user is test, the one before validation; ratio: shares of each
     user's sequence; global_time: shares of the time line; diffrec: int(0.7 n) + 1, (n - 1) // 5 and
-    the rest of each user's sequence."""
+    the rest of each user's sequence; users: whole users, a row each, of which a folder of train,
+    valid and test says or `ratio` and `split_seed` do."""
+    split_seed: int = 0
+    """Of the order in which `users` are shared out."""
     ratio: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, validation and test."""
     max_len: int = 50
@@ -111,6 +122,7 @@ class DataConfig:
     """The generated data set."""
 
     def __post_init__(self) -> None:
+        _check_columns(self)
         validation.within("data.max-missing", self.max_missing, 0, 1)
         validation.at_least("data.max-len", self.max_len, 1)
         if any(a >= b for a, b in zip((0, *self.buckets), self.buckets, strict=False)):
@@ -138,4 +150,33 @@ class DataConfig:
             raise ValueError(
                 f"data.ratio must be three shares that sum to 1 such as 0.8,0.1,0.1, "
                 f"got {','.join(f'{share:g}' for share in self.ratio)}"
+            )
+
+
+def _check_columns(config: DataConfig) -> None:
+    if config.table and config.query:
+        raise ValueError("data.table and data.query are two questions; ask one")
+    if not config.columns:
+        return
+    words = config.columns.split(",")
+    known = ("user", "item", "rating", "time", "-")
+    lines = (["user", "items"], ["items"])
+    odd = next((word for word in words if word not in known), None)
+    if words not in lines and odd is not None:
+        raise ValueError(
+            f"data.columns={config.columns} holds {odd!r}; a column is {', '.join(known)}, a line "
+            "of items user,items or items"
+        )
+    if words not in lines:
+        for word in ("user", "item", "rating", "time"):
+            if words.count(word) > 1 or word in ("user", "item") and word not in words:
+                raise ValueError(
+                    f"data.columns={config.columns} must name user and item once, and rating and "
+                    "time at most once, such as user,item,time"
+                )
+    for name in ("user", "item", "rating", "timestamp"):
+        if getattr(config, name) is not None:
+            raise ValueError(
+                f"data.columns={config.columns} and data.{name}={getattr(config, name)} both name "
+                "columns; give one of them"
             )

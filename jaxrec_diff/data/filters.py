@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.data.sources import Columns
 
 
 def counts(columns: Columns) -> dict[str, int]:

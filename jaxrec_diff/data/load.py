@@ -1,14 +1,30 @@
 """A source of interactions as a data set: read, filtered, split and described."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.data import filters, sources, splits, synthetic, tfds, views
+from jaxrec_diff.data import facts, filters, held_out, ids, sources, splits, synthetic, tfds, views
 from jaxrec_diff.data.card import card
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset, Sequences
-from jaxrec_diff.data.sources import Columns, Histories, Source, dataset_name
+from jaxrec_diff.data.given import Histories
+from jaxrec_diff.data.sources import Source, dataset_name
+from jaxrec_diff.ops.ragged import Slices
+
+_MOST = 2**31 - 1  # places are 32 bits wide
+
+
+class About(NamedTuple):
+    """What the card says of where the data comes from."""
+
+    source: str
+    form: str
+    log: list[dict[str, Any]]  # counts after each filter
+    order: str
+    read: Source | None
 
 
 def load(source: str, config: DataConfig) -> Dataset:
@@ -34,7 +50,7 @@ def load(source: str, config: DataConfig) -> Dataset:
         return _from_table(source, "tfds", columns, config)
     read = sources.read(source, config)
     if read.kind == "histories":
-        return _from_histories(source, read.format, read.tables)
+        return _from_histories(source, read)
     if read.kind == "pairs":
         return _from_pairs(source, read, config)
     return _from_table(source, read.format, read.tables["all"], config, read)
@@ -58,13 +74,18 @@ def _from_table(
         columns = filters.take(columns, ~columns.generated)
         if not len(columns.users):
             raise ValueError(f"{source} holds generated items only; nobody chose any")
-    columns, log = filters.apply(columns, config)
-    user_ids, users = np.unique(columns.users, return_inverse=True)
-    item_ids, items = np.unique(columns.items, return_inverse=True)
+    # filters compare numbers, which keep the order of the ids they stand for
+    every_user, user = ids.unique(columns.users)
+    every_item, item = ids.unique(columns.items)
+    columns, log = filters.apply(columns._replace(users=user, items=item), config)
+    left, users = np.unique(columns.users, return_inverse=True)
+    user_ids = every_user[left]
+    left, items = np.unique(columns.items, return_inverse=True)
+    item_ids = every_item[left]
     if source == "synthetic":
         # the law knows items by number, so none may be renumbered when one never occurs
         item_ids = np.arange(config.synthetic.num_items)
-        items = columns.items
+        items = every_item[columns.items]
     by_user = np.argsort(users, kind="stable")
     times = np.arange(len(users)) if columns.times is None else columns.times
     sequences = Sequences(
@@ -73,20 +94,23 @@ def _from_table(
         times[by_user],
         np.searchsorted(users[by_user], np.arange(len(user_ids) + 1)),
     )
+    about = About(source, form, log, order, read)
+    if config.split == "users":
+        if ahead is not None:
+            raise ValueError(f"data.split=users has no use for the generated items of {source}")
+        return _of_users(about, held_out.drawn(sequences, config), user_ids, item_ids)
     cuts, words = splits.cut(sequences, config)
-    dataset = _assemble(
-        source, form, log, order, words, sequences.items, cuts, user_ids, item_ids, config,
-        {} if read is None else read.missing,
-    )  # fmt: skip
+    known = None if columns.times is None else sequences.times
+    found = facts.of_split(cuts, sequences.users, known)
+    dataset = _assemble(about, words, sequences.items, cuts, user_ids, item_ids, config, found)
     return dataset if ahead is None else views.longer(dataset, _ahead(dataset, ahead))
 
 
 def _ahead(dataset: Dataset, columns: Columns) -> np.ndarray:
     """Generated items by user, i32[U, M]; those of unknown users and items are left out."""
-    user = np.minimum(np.searchsorted(dataset.user_ids, columns.users), dataset.num_users - 1)
-    item = np.minimum(np.searchsorted(dataset.item_ids, columns.items), dataset.num_items - 1)
-    known = dataset.user_ids[user] == columns.users
-    known &= dataset.item_ids[item] == columns.items
+    user = ids.places(dataset.user_ids, columns.users)
+    item = ids.places(dataset.item_ids, columns.items)
+    known = (user >= 0) & (item >= 0)
     user, item = user[known], item[known]
     by_user = np.argsort(user, kind="stable")
     user, item = user[by_user], item[by_user]
@@ -102,27 +126,52 @@ def _from_pairs(source: str, read: Source, config: DataConfig) -> Dataset:
         split: filters.take(table, _time_order(table)) for split, table in read.tables.items()
     }
     order = "file order" if ordered["train"].times is None else "ordered by timestamp"
-    users_raw = _concatenate([table.users for table in ordered.values()])
-    items_raw = _concatenate([table.items for table in ordered.values()])
+    users_raw = np.concatenate([table.users for table in ordered.values()])
+    items_raw = np.concatenate([table.items for table in ordered.values()])
     part = np.repeat(np.arange(3), [len(table.users) for table in ordered.values()])
-    user_ids, users = np.unique(users_raw, return_inverse=True)
-    item_ids, items = np.unique(items_raw, return_inverse=True)
+    user_ids, users = ids.unique(users_raw)
+    item_ids, items = ids.unique(items_raw)
+    log = [
+        {"filter": f"read {split}", **filters.counts(table)} for split, table in ordered.items()
+    ] + [{"filter": "together", **filters.counts(Columns(users, items, None, None))}]
+    about = About(source, read.format, log, order, read)
+    if config.split == "users":
+        if config.columns == "items":  # a line is somebody else's in every file
+            user_ids, users = np.unique(users * 3 + part, return_inverse=True)
+        by_user = np.argsort(users, kind="stable")
+        flat = (items[by_user] + 1).astype(np.int32)
+        bounds = np.searchsorted(users[by_user], np.arange(len(user_ids) + 1))
+        split = part[by_user][bounds[:-1]]
+        twice = np.flatnonzero(split[users] != part)
+        if len(twice):
+            raise ValueError(
+                f"{source} holds user {user_ids[users[twice[0]]]!r} in two of its files; with "
+                "data.split=users a user is in one"
+            )
+        sequences = Sequences(flat, users[by_user], np.arange(len(flat)), bounds)
+        rows = held_out.of_parts(sequences, split, "users as given, a row a user", config)
+        return _of_users(about, rows, user_ids, item_ids)
+    if config.columns == "items":
+        raise ValueError(
+            f"data.columns=items leaves the users of {source} without names; say "
+            "data.split=users, or user,items where a line begins with its user"
+        )
     by_user = np.lexsort((part, users))
     bounds = np.searchsorted(users[by_user] * 3 + part[by_user], np.arange(3 * len(user_ids) + 1))
     cuts = splits.Cuts(bounds[:-1:3], bounds[1::3], bounds[2::3], bounds[3::3])
-    log = [
-        {"filter": f"read {split}", **filters.counts(table)} for split, table in ordered.items()
-    ] + [{"filter": "together", **filters.counts(Columns(users_raw, items_raw, None, None))}]
     flat = (items[by_user] + 1).astype(np.int32)
-    return _assemble(
-        source, read.format, log, order, "as given", flat, cuts, user_ids, item_ids, config,
-        read.missing,
-    )  # fmt: skip
+    known = None
+    if all(table.times is not None for table in ordered.values()):
+        known = np.concatenate([table.times for table in ordered.values()])[by_user]
+    found = facts.of_split(cuts, users[by_user], known)
+    return _assemble(about, "as given", flat, cuts, user_ids, item_ids, config, found)
 
 
-def _from_histories(source: str, form: str, tables: dict[str, Histories]) -> Dataset:
-    raw = _concatenate([table.items for table in tables.values()])
-    item_ids, items = np.unique(raw, return_inverse=True)
+def _from_histories(source: str, read: Source) -> Dataset:
+    tables: dict[str, Histories] = read.tables
+    raw = np.concatenate([table.items for table in tables.values()])
+    item_ids, items = ids.unique(raw)
+    _need_places(len(raw), source)
     flat = (items + 1).astype(np.int32)
     shift, parts = 0, {}
     for split, table in tables.items():
@@ -133,8 +182,9 @@ def _from_histories(source: str, form: str, tables: dict[str, Histories]) -> Dat
     counts = np.bincount(targets, minlength=len(item_ids) + 1)[1:]
     rows = {split: len(part.start) for split, part in parts.items()}
     _need_rows(rows, source)
+    _need_choice(item_ids, None, source)
     log = [
-        {"filter": f"read {split}", "users": rows[split], "items": len(np.unique(table.items)),
+        {"filter": f"read {split}", "users": rows[split], "items": len(ids.unique(table.items)[0]),
          "interactions": len(table.items)}
         for split, table in tables.items()
     ] + [{"filter": "together", "users": sum(rows.values()), "items": len(item_ids),
@@ -155,49 +205,93 @@ def _from_histories(source: str, form: str, tables: dict[str, Histories]) -> Dat
         train_counts=counts,
         split="as given, a row a history and its target",
         card=card(
-            name=name, source=source, form=form, filters=log, order="given histories",
+            name=name, source=source, form=read.format, filters=log, order="given histories",
             split="as given", train=parts["train"], valid=parts["valid"], test=parts["test"],
             train_counts=counts, num_users=len(users), ids=[_bytes(item_ids)],
+            missing=read.missing, reading=read.notes,
         ),
         law=None,
     )  # fmt: skip
 
 
 def _assemble(
-    source, form, log, order, words, items, cuts, user_ids, item_ids, config, missing
+    about: About,
+    words: str,
+    items: np.ndarray,
+    cuts: splits.Cuts,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    config: DataConfig,
+    found: dict[str, Any],
 ) -> Dataset:
+    _need_places(len(items), about.source)
     train = splits.examples(items, cuts, config.min_history)
     valid, valid_users = splits.queries(items, cuts.start, cuts.train_end, cuts.valid_end)
     test, test_users = splits.queries(items, cuts.start, cuts.valid_end, cuts.stop)
-    _need_rows(
-        {"train": len(train.start), "valid": len(valid.start), "test": len(test.start)}, source
-    )
     trained = np.zeros(len(items) + 1, np.int64)
     np.add.at(trained, cuts.start, 1)
     np.add.at(trained, cuts.train_end, -1)
     in_train = np.cumsum(trained)[:-1] > 0
     counts = np.bincount(items[in_train], minlength=len(item_ids) + 1)[1:]
-    name = dataset_name(source)
+    dataset = _dataset(
+        about, words, {"train": train, "valid": valid, "test": test}, counts, user_ids, item_ids,
+        (valid_users, test_users), found,
+    )  # fmt: skip
+    return dataset._replace(
+        profiles=splits.slices(items, cuts.start, cuts.train_end, cuts.train_end)
+    )
+
+
+def _of_users(
+    about: About, held: held_out.HeldOut, user_ids: np.ndarray, item_ids: np.ndarray
+) -> Dataset:
+    rows = held.rows
+    _need_places(len(rows["train"].items), about.source)
+    sizes = [len(part.start) for part in rows.values()]
+    users = np.arange(sum(sizes), dtype=np.int32)
+    targets = rows["train"].items[rows["train"].end]
+    counts = np.bincount(targets, minlength=len(item_ids) + 1)[1:]
+    return _dataset(
+        about, held.words, rows, counts, user_ids[held.users], item_ids,
+        (users[sizes[0] : sizes[0] + sizes[1]], users[sizes[0] + sizes[1] :]), held.facts,
+    )  # fmt: skip
+
+
+def _dataset(
+    about: About,
+    words: str,
+    rows: dict[str, Slices],
+    counts: np.ndarray,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    owners: tuple[np.ndarray, np.ndarray],
+    found: dict[str, Any],
+) -> Dataset:
+    _need_rows({split: len(part.start) for split, part in rows.items()}, about.source)
+    _need_choice(item_ids, user_ids, about.source)
+    name, read = dataset_name(about.source), about.read
     return Dataset(
         name=name,
         num_users=len(user_ids),
         num_items=len(item_ids),
-        train=train,
-        valid=valid,
-        test=test,
+        train=rows["train"],
+        valid=rows["valid"],
+        test=rows["test"],
         item_ids=item_ids,
         user_ids=user_ids,
-        valid_users=valid_users,
-        test_users=test_users,
+        valid_users=owners[0],
+        test_users=owners[1],
         train_counts=counts,
         split=words,
         card=card(
-            name=name, source=source, form=form, filters=log, order=order, split=words,
-            train=train, valid=valid, test=test, train_counts=counts, num_users=len(user_ids),
-            ids=[_bytes(item_ids), _bytes(user_ids)], missing=missing,
+            name=name, source=about.source, form=about.form, filters=about.log, order=about.order,
+            split=words, **rows, train_counts=counts, num_users=len(user_ids),
+            ids=[_bytes(item_ids), _bytes(user_ids)],
+            missing={} if read is None else read.missing,
+            reading=() if read is None else read.notes,
+            facts=found,
         ),
         law=None,
-        profiles=splits.slices(items, cuts.start, cuts.train_end, cuts.train_end),
     )  # fmt: skip
 
 
@@ -217,9 +311,21 @@ def _time_order(columns: Columns) -> np.ndarray:
     return np.argsort(columns.times, kind="stable")
 
 
-def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
-    kinds = {part.dtype.kind for part in parts}
-    return np.concatenate([part.astype(str) for part in parts] if len(kinds) > 1 else parts)
+def _need_choice(item_ids: np.ndarray, user_ids: np.ndarray | None, source: str) -> None:
+    for what, known in (("item", item_ids), ("user", user_ids)):
+        if known is not None and len(known) < 2:
+            raise ValueError(
+                f"{source} holds one {what}, {str(known[0])[:60]!r}; there is nothing to rank with "
+                f"fewer than two {what}s"
+            )
+
+
+def _need_places(count: int, source: str) -> None:
+    if count > _MOST:
+        raise ValueError(
+            f"{source} has {count:,} interactions and at most {_MOST:,} can be held; --data.recent "
+            "keeps the latest of each user"
+        )
 
 
 def _bytes(ids: np.ndarray) -> np.ndarray:

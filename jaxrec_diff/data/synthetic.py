@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import SyntheticConfig
-from jaxrec_diff.data.sources import Columns
 from jaxrec_diff.ops.ragged import Slices
 
 _ROWS = 1024

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec_diff.data.sources import NAMES, Columns
+from jaxrec_diff.data import ids
+from jaxrec_diff.data.columns import NAMES, Columns, normal
 
 PREFIX = "tfds:"
 _SPLIT = "interactions"  # the word `all` is reserved
@@ -40,7 +41,7 @@ def write(columns: Columns, folder: Path, name: str, version: str = "1.0.0") -> 
     path = folder / name / version
     if path.exists():
         raise ValueError(f"{path} exists; write another version")
-    of_text = {part: getattr(columns, part).dtype.kind == "U" for part in ("users", "items")}
+    of_text = {part: ids.is_text(getattr(columns, part)) for part in ("users", "items")}
 
     def many(kind: Any) -> Any:
         return tfds.features.Tensor(shape=(None,), dtype=kind)
@@ -54,7 +55,7 @@ def write(columns: Columns, folder: Path, name: str, version: str = "1.0.0") -> 
     if columns.times is not None:
         features["times"] = many(columns.times.dtype.type)
     if columns.ratings is not None:
-        features["ratings"] = many(np.float32)
+        features["ratings"] = many(columns.ratings.dtype.type)
 
     def info(self: Any) -> Any:
         return tfds.core.DatasetInfo(
@@ -100,21 +101,27 @@ def read(path: Path) -> Columns:
             f"{path} holds {builder.info.file_format.value} files, which need TensorFlow to be "
             "read; prepare it with file_format='array_record'"
         )
-    records = [
-        record for split in builder.info.splits for record in builder.as_data_source(split=split)
-    ]
+    try:
+        records = [
+            record
+            for split in builder.info.splits
+            for record in builder.as_data_source(split=split)
+        ]
+    except Exception as error:  # as many kinds as the library has ways to meet damage
+        said = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise ValueError(f"{path} holds records that cannot be read: {said}") from None
     if not records:
         raise ValueError(f"{path} holds no records")
     first = records[0]
     if "items" in first and "user" in first:
         sizes = [len(record["items"]) for record in records]
-        users = np.repeat(np.array([_plain(record["user"]) for record in records]), sizes)
-        items = np.array([_plain(item) for record in records for item in record["items"]])
+        users = _ids([record["user"] for record in records], path, "user")
+        items = _ids([item for record in records for item in record["items"]], path, "item")
 
         def joined(key: str) -> np.ndarray | None:
             return np.concatenate([r[key] for r in records]) if key in first else None
 
-        return Columns(users, items, joined("ratings"), joined("times"))
+        return Columns(np.repeat(users, sizes), items, joined("ratings"), joined("times"))
     found = {kind: _key(first, kind) for kind in NAMES}
     if found["user"] is None or found["item"] is None:
         raise ValueError(
@@ -125,11 +132,18 @@ def read(path: Path) -> Columns:
     def column(key: str | None) -> np.ndarray | None:
         return None if key is None else np.array([_plain(record[key]) for record in records])
 
-    users_, items_ = column(found["user"]), column(found["item"])
-    assert users_ is not None and items_ is not None
+    user, item = ([record[found[kind]] for record in records] for kind in ("user", "item"))
     return Columns(
-        _numbers(users_), _numbers(items_), column(found["rating"]), column(found["timestamp"])
+        _ids(user, path, "user"),
+        _ids(item, path, "item"),
+        column(found["rating"]),
+        column(found["timestamp"]),
     )
+
+
+def _ids(values: list[Any], path: Path, kind: str) -> np.ndarray:
+    """Ids of records; the builders of MovieLens keep numbers as text."""
+    return ids.of_values([_plain(value) for value in values], str(path), kind)
 
 
 def _library() -> Any:
@@ -143,20 +157,20 @@ def _records(columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
     order = np.arange(len(columns.users))
     if columns.times is not None:
         order = np.argsort(columns.times, kind="stable")
-    users, owner = np.unique(columns.users[order], return_inverse=True)
+    users, owner = ids.unique(columns.users[order])
     by_user = order[np.argsort(owner, kind="stable")]
     bounds = np.searchsorted(np.sort(owner), np.arange(len(users) + 1))
     for number, user in enumerate(users):
         mine = by_user[bounds[number] : bounds[number + 1]]
         items = columns.items[mine]
         record: dict[str, Any] = {
-            "user": str(user) if users.dtype.kind == "U" else int(user),
-            "items": items.tolist() if items.dtype.kind == "U" else items.astype(np.int64),
+            "user": str(user) if ids.is_text(users) else int(user),
+            "items": items.tolist() if ids.is_text(items) else items.astype(np.int64),
         }
         if columns.times is not None:
             record["times"] = columns.times[mine]
         if columns.ratings is not None:
-            record["ratings"] = columns.ratings[mine].astype(np.float32)
+            record["ratings"] = columns.ratings[mine]
         yield number, record
 
 
@@ -165,13 +179,6 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _numbers(ids: np.ndarray) -> np.ndarray:
-    """The builders of MovieLens keep numbers as text."""
-    if ids.dtype.kind == "U" and all(one.isdigit() and str(int(one)) == one for one in ids):
-        return ids.astype(np.int64)
-    return ids
-
-
 def _key(record: dict[str, Any], kind: str) -> str | None:
     known = (*NAMES[kind], f"user_{kind}") if kind == "rating" else NAMES[kind]
-    return next((key for key in known if key in record), None)
+    return next((key for name in known for key in record if normal(key) == name), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrec_diff import config
+from jaxrec_diff.data import ids
 from jaxrec_diff.experiments import prepare
 from jaxrec_diff.experiments import workdir as experiments_workdir
 from jaxrec_diff.experiments.run import Prepared
@@ -37,7 +38,7 @@ def check_vocabulary(prepared: Prepared, workdir: Path) -> None:
       ValueError: naming the numbers of items.
     """
     with np.load(workdir / "vocab.npz") as stored:
-        known = stored["item_ids"]
+        known = ids.unpack("item_ids", stored)
     if not np.array_equal(known, prepared.dataset.item_ids):
         raise ValueError(
             f"{prepared.source} has {prepared.dataset.num_items} items that are not the "

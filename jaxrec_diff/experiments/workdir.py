@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrec_diff import config
 from jaxrec_diff.config import Experiment
+from jaxrec_diff.data import ids
 from jaxrec_diff.experiments import files
 from jaxrec_diff.experiments.run import Prepared
 from jaxrec_diff.training import tracking
@@ -52,7 +53,8 @@ def open_workdir(prepared: Prepared, workdir: Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     dataset = prepared.dataset
     files.write_json(workdir / "data_card.json", dataset.card)
-    np.savez(workdir / "vocab.npz", item_ids=dataset.item_ids, user_ids=dataset.user_ids)
+    packed = ids.pack("item_ids", dataset.item_ids) | ids.pack("user_ids", dataset.user_ids)
+    np.savez(workdir / "vocab.npz", **packed)  # type: ignore[arg-type]
     files.write_json(workdir / "config.json", stored(prepared))  # last: it marks a whole workdir
 
 

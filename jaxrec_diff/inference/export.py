@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxrec_diff.batches import cut
 from jaxrec_diff.batches.types import InteractionQuery
+from jaxrec_diff.data import ids
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.experiments import restore, run
 from jaxrec_diff.models import registry
@@ -43,11 +44,17 @@ works. `row` and `seed` key the noise of the sampler: equal ones give equal list
 in the vocabulary have no number: leave them out. An item 0 means that no candidate was left.
 {note}"""
 
+# of ids that fixed-width text cannot hold
+_OF_BYTES = """\
+[bytes(known["item_ids_utf8"][a:b]).decode()
+       for a, b in zip([0, *known["item_ids_end"]], known["item_ids_end"])]"""
+
 _CODE = """\
 import jax, numpy as np; from jax import export
 serve = jax.jit(export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call)
-weights, ids = dict(np.load("weights.npz")), np.load("vocabulary.npz")["item_ids"]
-history = np.array([[1 + ids.tolist().index(raw) for raw in {example}]], np.int32)
+weights, known = dict(np.load("weights.npz")), np.load("vocabulary.npz")
+ids = {ids}
+history = np.array([[1 + ids.index(raw) for raw in {example}]], np.int32)
 items, scores = serve(weights, history, {user}np.arange(1, dtype=np.int32), np.int32({seed}))"""
 
 
@@ -98,9 +105,9 @@ def export(
         (folder / "model.stablehlo").write_bytes(artifact.serialize())
         np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
         dataset = prepared.dataset
-        vocabulary = {"item_ids": dataset.item_ids}
+        vocabulary = ids.pack("item_ids", dataset.item_ids)
         if by_user:
-            vocabulary["user_ids"] = dataset.user_ids
+            vocabulary |= ids.pack("user_ids", dataset.user_ids)
         np.savez(folder / "vocabulary.npz", **vocabulary)  # type: ignore[arg-type]
         (folder / "README.md").write_text(_readme(prepared, k, include_seen, by_user))
         if output.exists():
@@ -176,6 +183,7 @@ def program(
 
 def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -> str:
     example = prepared.dataset.item_ids[:2].tolist()
+    plain = "item_ids" in ids.pack("item_ids", prepared.dataset.item_ids)
     note = (
         "\nThis model knows users by number: pass `user`, the place of the user's id in\n"
         "`user_ids` of the vocabulary, before `row`.\n"
@@ -190,6 +198,7 @@ def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -
         version=".".join(jax.__version__.split(".")[:2]),
         code=_CODE.format(
             example=json.dumps(example),
+            ids='known["item_ids"].tolist()' if plain else _OF_BYTES,
             user="np.zeros(1, np.int32), " if by_user else "",
             seed=prepared.experiment.seed,
         ),

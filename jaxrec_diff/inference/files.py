@@ -7,22 +7,25 @@ Histories are read from
     .csv, .tsv        a column `history` of ids between spaces, and `user` if there is one
     .txt              a line each, ids between spaces, tabs or commas
 
-and from any other table with a user and an item column (a row an interaction), which is read whole
-because its rows have to be put in order. Lists are written as .parquet and .jsonl, a row a user, or
-.csv, a row an item.
+(the texts compressed, too: .jsonl.gz) and from any other table with a user and an item column (a
+row an interaction), which is read whole because its rows have to be put in order. Lists are written
+as .parquet and .jsonl, a row a user, or .csv, a row an item.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.data import sources, tables
+from jaxrec_diff.data import columns as data_columns
+from jaxrec_diff.data import decode, given, ids, sources, tables
 from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.formats import delimited, json_objects, layout
+from jaxrec_diff.data.missing import lacks
 
 _ROWS = 8192
 OUTPUTS = (".parquet", ".csv", ".jsonl")
@@ -45,15 +48,15 @@ def read_histories(path: Path, config: DataConfig) -> Iterator[Raw]:
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist; name a file of histories")
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".json"):
+    suffix = decode.suffix(path)
+    if suffix in (".jsonl", ".json", ".ndjson"):
         return _json_lines(path)
     if suffix == ".txt":
         return _text(path)
     if suffix == ".parquet":
         return _parquet(path, config)
     if suffix in (".csv", ".tsv"):
-        return _delimited(path, "\t" if suffix == ".tsv" else ",", config)
+        return _delimited(path, config)
     return _interactions(path, config)
 
 
@@ -67,16 +70,34 @@ def read_users(path: Path, config: DataConfig) -> Any:
 
     if not path.is_file():
         raise ValueError(f"{path} does not exist; name a file of users, an id a line")
-    with path.open("rb") as file:
-        first = file.readline()
-    if path.suffix.lower() != ".parquet" and not any(mark in first for mark in b",\t;|"):
-        ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-        if ids and ids[0].lower() in sources.NAMES["user"]:
-            ids = ids[1:]
-        return pa.array(ids, pa.string())
-    table = tables.read_table(path)
-    users = table[sources.column(table, path, "user", config.user)]
-    return pa.array(np.ma.getdata(users)[~sources.lacks(users)])
+    ending = decode.suffix(path)
+    if ending not in tables.FORMATS or tables.FORMATS[ending] is delimited.read:
+        names = _one_a_line(path)
+        if names is not None:
+            return names
+
+    def want(names: Sequence[str]) -> list[str]:
+        found = data_columns.find(names, str(path), "user", config.user)
+        if found is None:
+            shown = ", ".join(map(repr, names))
+            raise ValueError(f"{path} has no user column: found {shown}")
+        return [found]
+
+    (users,) = tables.read_table(path, config, want).columns.values()
+    users = users.filter(pa.array(~lacks(users)))
+    return ids.to_arrow(ids.settle([ids.code(users, str(path), "user")])[0])
+
+
+def _one_a_line(path: Path) -> Any | None:
+    """The ids of a text of one column; None if it has several."""
+    import pyarrow as pa
+
+    lines = [line.strip() for line in decode.lines(path, decode.encoding(path)) if line.strip()]
+    if lines and any(mark in lines[0] for mark in "\t,;|"):
+        return None
+    if lines and data_columns.normal(lines[0]) in data_columns.NAMES["user"]:
+        lines = lines[1:]
+    return pa.array(lines, pa.string())
 
 
 def count_rows(path: Path) -> int | None:
@@ -199,26 +220,22 @@ def json_lines(lists: Any, item_ids: Any) -> Iterator[str]:
 def _json_lines(path: Path) -> Iterator[Raw]:
     names: list = []
     rows: list[list] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except ValueError:
-                raise ValueError(f"{path} line {number} is no json") from None
-            named = isinstance(value, dict)
-            history = value.get("history") if named else value
-            if not isinstance(history, list):
-                raise ValueError(
-                    f"{path} line {number} has no history: write [id, ...] or "
-                    '{"user": name, "history": [id, ...]}'
-                )
-            names.append(str(value.get("user", number)) if named else str(number))
-            rows.append(history)
-            if len(rows) == _ROWS:
-                yield _flat(names, rows)
-                names, rows = [], []
+    for number, line in enumerate(decode.lines(path, decode.encoding(path)), start=1):
+        if not line.strip():
+            continue
+        value = json_objects.parse(line, f"{path} line {number}")
+        named = isinstance(value, dict)
+        history = value.get("history") if named else value
+        if not isinstance(history, list):
+            raise ValueError(
+                f"{path} line {number} has no history: write [id, ...] or "
+                '{"user": name, "history": [id, ...]}'
+            )
+        names.append(str(value.get("user", number)) if named else str(number))
+        rows.append(history)
+        if len(rows) == _ROWS:
+            yield _flat(names, rows)
+            names, rows = [], []
     if rows:
         yield _flat(names, rows)
 
@@ -226,13 +243,12 @@ def _json_lines(path: Path) -> Iterator[Raw]:
 def _text(path: Path) -> Iterator[Raw]:
     names: list = []
     rows: list[list] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            names.append(str(number))
-            rows.append(line.replace(",", " ").split())
-            if len(rows) == _ROWS:
-                yield _flat(names, rows)
-                names, rows = [], []
+    for number, line in enumerate(decode.lines(path, decode.encoding(path)), start=1):
+        names.append(str(number))
+        rows.append(line.replace(",", " ").split())
+        if len(rows) == _ROWS:
+            yield _flat(names, rows)
+            names, rows = [], []
     if rows:
         yield _flat(names, rows)
 
@@ -241,7 +257,7 @@ def _flat(names: list, rows: list[list]) -> Raw:
     import pyarrow as pa
 
     offsets = np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64)
-    flat = [str(item) for row in rows for item in row]
+    flat = [None if item is None else str(item) for row in rows for item in row]
     return Raw(pa.array(names, pa.string()), pa.array(flat, pa.string()), offsets)
 
 
@@ -269,66 +285,45 @@ def _parquet(path: Path, config: DataConfig) -> Iterator[Raw]:
         yield Raw(names, history.flatten(), np.append(0, np.cumsum(lengths)))
 
 
-def _delimited(path: Path, separator: str, config: DataConfig) -> Iterator[Raw]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import csv
-
-    with path.open(errors="replace") as opened:
-        header = [name.strip() for name in opened.readline().split(separator)]
-    if "history" not in header:
+def _delimited(path: Path, config: DataConfig) -> Iterator[Raw]:
+    found = layout.layout(path, config)
+    if "history" not in found.names:
         yield from _interactions(path, config)
         return
-    user = _user_column(header, config)
-    text = {name: pa.string() for name in header}
+    user = _user_column(list(found.names), config)
+    opened = delimited.Opened(path, found, layout.quotes(path, found))
     first = 0
-    try:
-        stream = csv.open_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=separator),
-            convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=False),
-        )
-        for batch in stream:
-            history = pc.split_pattern_regex(
-                pc.utf8_trim_whitespace(batch.column("history")), r"[\s,|]+"
-            )
-            lengths = np.asarray(history.value_lengths()).astype(np.int64)
-            flat, empty = history.flatten(), np.asarray(pc.equal(batch.column("history"), ""))
-            if empty.any():  # a split of nothing is one empty text
-                keep = ~np.repeat(empty, lengths)
-                flat, lengths = flat.filter(pa.array(keep)), np.where(empty, 0, lengths)
-            names = batch.column(user) if user else _numbered(first, len(lengths))
-            first += len(lengths)
-            yield Raw(names, flat, np.append(0, np.cumsum(lengths)))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a readable table: {str(error).splitlines()[0]}") from None
+    for batch in delimited.batches(opened, ["history", *([user] if user else [])]):
+        history = given.of_text(batch["history"], str(path))
+        lengths = np.asarray(history.value_lengths()).astype(np.int64)
+        names = batch[user] if user else _numbered(first, len(lengths))
+        first += len(lengths)
+        yield Raw(names, history.flatten(), np.append(0, np.cumsum(lengths)))
 
 
 def _interactions(path: Path, config: DataConfig) -> Iterator[Raw]:
-    import pyarrow as pa
-
     read = sources.read(str(path), config)
     columns, left_out = read.tables["all"], read.missing.get("all", {}).get("left_out", 0)
     order = np.arange(len(columns.users))
     if columns.times is not None:
         order = np.argsort(columns.times, kind="stable")
-    names, owner = np.unique(columns.users[order], return_inverse=True)
+    names, owner = ids.unique(columns.users[order])
     by_user = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[by_user], np.arange(len(names) + 1))
     flat = columns.items[order][by_user]
     for begin in range(0, len(names), _ROWS):
         part = bounds[begin : begin + _ROWS + 1]
         yield Raw(
-            pa.array(names[begin : begin + _ROWS]),
-            pa.array(flat[part[0] : part[-1]]),
+            ids.to_arrow(names[begin : begin + _ROWS]),
+            ids.to_arrow(flat[part[0] : part[-1]]),
             part - part[0],
             left_out if begin == 0 else 0,
         )
 
 
 def _user_column(names: list[str], config: DataConfig) -> str | None:
-    known = [config.user] if config.user else sources.NAMES["user"]
-    return next((name for name in names if name.lower() in known or name == config.user), None)
+    known = [config.user] if config.user else data_columns.NAMES["user"]
+    return next((n for n in names if data_columns.normal(n) in known or n == config.user), None)
 
 
 def _numbered(first: int, count: int) -> Any:

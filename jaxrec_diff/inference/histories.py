@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrec_diff.data import ids
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.inference.types import Histories, Recommender, Vocabulary
 from jaxrec_diff.ops import ragged
@@ -46,13 +47,12 @@ def of_users(recommender: Recommender, users: np.ndarray, size: int = 8192) -> I
 
 def of_rows(recommender: Recommender, rows: Slices, users: np.ndarray) -> Histories:
     """The histories of some rows, asked by known users: what each had done by then."""
-    import pyarrow as pa
 
     lengths = (rows.end - rows.start).astype(np.int64)
     offsets = np.append(0, np.cumsum(lengths))
     at = np.arange(offsets[-1]) + np.repeat(rows.start - offsets[:-1], lengths)
     return Histories(
-        pa.array(recommender.dataset.user_ids[users]),
+        ids.to_arrow(recommender.dataset.user_ids[users]),
         rows.items[at].astype(np.int32),
         offsets,
         users.astype(np.int32),
@@ -88,5 +88,5 @@ def numbers(dataset: Dataset, users: Any | None) -> tuple[np.ndarray, list[str]]
         whole = known_users(dataset)
         return np.flatnonzero(whole.end > whole.start), []
     raw = users if isinstance(users, pa.Array) else pa.array([str(user) for user in users])
-    found = Vocabulary(pa.array(dataset.user_ids)).encode(raw)
+    found = Vocabulary(ids.to_arrow(dataset.user_ids)).encode(raw)
     return found[found > 0] - 1, [str(raw[int(at)]) for at in np.flatnonzero(found == 0)]

@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff.batches import kinds
+from jaxrec_diff.data import ids
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.experiments import reopen, restore
@@ -88,7 +89,6 @@ def of(
     batch_size: int | None = None,
 ) -> Recommender:
     """The same from a model that is in memory, whatever protocol it was evaluated under."""
-    import pyarrow as pa
 
     prepared, model, params, state = restore.honest(restored)
     for flag, value in (("k", k), ("seeds", seeds)):
@@ -145,7 +145,7 @@ def of(
     return Recommender(
         dataset,
         experiment,
-        Vocabulary(pa.array(dataset.item_ids)),
+        Vocabulary(ids.to_arrow(dataset.item_ids)),
         size,
         seeds,
         neighbours.owners(dataset) if kind in ("pairs", "user_pairs") else None,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrec_diff import config
+from jaxrec_diff.data import ids
 from jaxrec_diff.data.dataset import Dataset
 
 
@@ -93,7 +94,10 @@ class Recommender(NamedTuple):
 
 
 def _as_type(raw: Any, kind: Any) -> Any:
-    """Arrow ids as whole numbers or as text; null where they cannot be."""
+    """Arrow ids as whole numbers or as text; null where they cannot be.
+
+    Text is a number only where it is spelled as the number is: `007` is nobody's 7.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -101,11 +105,14 @@ def _as_type(raw: Any, kind: Any) -> Any:
         return raw
     if pa.types.is_null(raw.type):
         return pa.nulls(len(raw), kind)
+    if pa.types.is_dictionary(raw.type):
+        return _as_type(raw.cast(raw.type.value_type), kind)
     if pa.types.is_floating(raw.type):
         inside = pc.less(pc.abs(raw), 2.0**53)
         raw = pc.if_else(pc.and_(inside, pc.equal(pc.floor(raw), raw)), raw, None).cast(pa.int64())
+    if pa.types.is_uint64(raw.type):
+        raw = raw.cast(pa.string())
     if pa.types.is_integer(kind) and not pa.types.is_integer(raw.type):
         text = pc.utf8_trim_whitespace(raw.cast(pa.string()))
-        digits = pc.match_substring_regex(text, r"^\d{1,18}$")
-        return pc.if_else(digits, text, None).cast(kind)
+        return ids.each_integer(text).cast(kind)
     return raw.cast(kind)

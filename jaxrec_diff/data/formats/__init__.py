@@ -1,0 +1,1 @@
+"""Readers of files, a module a family of formats; `tables.FORMATS` lists them by ending."""
