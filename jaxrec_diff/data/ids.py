@@ -5,13 +5,21 @@ if each equals `str(int(id))` within int64, and text as it stands in the files i
 is held once an id, however often it occurs and however long it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,18})$"
 _WIDE = 64 * 2**20  # bytes of fixed-width text that a npz file may hold
+
+
+At = Callable[[int], str]
+
+
+def by_row(row: int) -> str:
+    """Where a row stands, if all that is known is its place."""
+    return f"row {row + 1}"
 
 
 class Coded(NamedTuple):
@@ -24,14 +32,14 @@ class Coded(NamedTuple):
         return Coded(self.codes[rows], self.values)
 
 
-def code(column: Any, where: str, kind: str, line: Any = lambda row: "") -> Coded:
+def code(column: Any, where: str, kind: str, at: At = by_row) -> Coded:
     """An arrow column without nulls as codes.
 
     Args:
       column: of whole numbers, text, or what can be written as text without a loss.
       where: the file, for messages.
       kind: "user" or "item".
-      line: row -> where it stands, for messages.
+      at: row -> where it stands, for messages.
 
     Raises:
       ValueError: on numbers that lost digits in the file, on bytes that are no text and on nests.
@@ -43,7 +51,7 @@ def code(column: Any, where: str, kind: str, line: Any = lambda row: "") -> Code
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if types.is_floating(column.type):
-        column = _whole(column, where, kind, line)
+        column = _whole(column, where, kind, at)
     if types.is_uint64(column.type):
         top = pc.max(column).as_py() if len(column) else 0
         column = column.cast(pa.int64() if (top or 0) < 2**63 else pa.large_string())
@@ -80,19 +88,19 @@ def as_text(column: Any, where: str, kind: str) -> Any:
         ) from None
 
 
-def _whole(column: Any, where: str, kind: str, line: Any) -> Any:
+def _whole(column: Any, where: str, kind: str, at: At) -> Any:
     """A column of floats as int64, if no digit can have been lost."""
     import pyarrow as pa
 
     values = column.cast(pa.float64()).to_numpy()
     for bad, what in (
-        (~np.isfinite(values) | (values != np.floor(values)), "that is no whole number"),
-        (np.abs(values) >= 2.0**53, "that has lost digits as a float"),
+        (~np.isfinite(values) | (values != np.floor(values)), "which is no whole number"),
+        (np.abs(values) >= 2.0**53, "and floats of that size have lost digits"),
     ):
         if bad.any():
             row = int(np.argmax(bad))
             raise ValueError(
-                f"{where} has a {kind} id {what}, {values[row]!r} in row {row + 1}{line(row)}; "
+                f"{where} holds the {kind} id {float(values[row])!r} in {at(row)}, {what}; "
                 "write ids as text or as integers"
             )
     return pa.array(values.astype(np.int64))

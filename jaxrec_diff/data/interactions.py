@@ -40,19 +40,19 @@ def raw(table: Table, where: str, config: DataConfig) -> Raw:
         column = table.columns[name]
         return column.filter(kept) if absent.any() else column
 
-    def line(row: int) -> str:
-        return table.line(int(rows[row]))
+    def at(row: int) -> str:
+        return f"{ids.by_row(int(rows[row]))}{table.line(int(rows[row]))}"
 
-    ratings, note = _ratings(part, found, where, config, line)
+    ratings, note = _ratings(part, found, where, config, at)
     time = found.timestamp
     rest = (
         ratings,
-        None if time is None else times.numbers(part(time), where, time, line),
+        None if time is None else times.numbers(part(time), where, time, at),
         _flags(part(found.generated)) if found.generated else None,
     )
     return Raw(
-        ids.code(part(found.user), where, "user", line),
-        ids.code(part(found.item), where, "item", line),
+        ids.code(part(found.user), where, "user", at),
+        ids.code(part(found.item), where, "item", at),
         rest,
         counted,
         tuple(name for name in table.names if name not in found.taken()),
@@ -91,7 +91,7 @@ def _ratings(
     found: Roles,
     where: str,
     config: DataConfig,
-    line: Callable[[int], str],
+    at: ids.At,
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Ratings, nan where a row has none; nothing if nobody asked for what cannot be read."""
     import pyarrow as pa
@@ -102,8 +102,10 @@ def _ratings(
     without = missing.lacks(column)
     try:
         there = column.filter(pa.array(~without)) if without.any() else column
-        # the line of a row is that of `there` only where no row lacks a rating
-        values = times.numbers(there, where, found.rating, line)
+        given_rows = np.flatnonzero(~without)
+        values = times.numbers(
+            there, where, found.rating, lambda row: at(int(given_rows[row])), dates=False
+        )
     except ValueError as error:
         if config.min_rating is not None:
             raise

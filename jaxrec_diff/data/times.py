@@ -10,10 +10,11 @@ Times are numbers as they are, or seconds since 1970 of dates in the forms
 without a zone in UTC. Whether a day or a month stands first is read off the whole column.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from jaxrec_diff.data.ids import At, by_row
 
 _DATE = r"(?P<y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})"
 _CLOCK = (
@@ -35,17 +36,16 @@ _EITHER = rf"^(?P<p>\d{{1,2}})[-/. ](?P<q>\d{{1,2}})(?:[-/.]|,?\s+)(?P<y>\d{{4}}
 _ROWS = 2**18  # dates at once
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 
-Line = Callable[[int], str]
 
-
-def numbers(column: Any, where: str, name: str, line: Line = lambda row: "") -> np.ndarray:
+def numbers(column: Any, where: str, name: str, at: At = by_row, dates: bool = True) -> np.ndarray:
     """An arrow column without nulls as finite numbers.
 
     Args:
       column: numbers, dates or text of either.
       where: the file.
       name: of the column.
-      line: row -> where it stands, for messages.
+      at: row -> where it stands, for messages.
+      dates: whether text may be dates, too.
 
     Returns:
       i64 or f64. Dates of text are seconds (with microseconds as a fraction), or whole nanoseconds
@@ -74,15 +74,14 @@ def numbers(column: Any, where: str, name: str, line: Line = lambda row: "") -> 
         if values.dtype == np.uint64 and len(values) and values.max() < 2**63:
             values = values.astype(np.int64)
     elif _is_text(column.type):
-        values = _of_text(column, where, name, line)
+        values = _of_text(column, where, name, at, dates)
     else:
         raise ValueError(f"column {name!r} of {where} holds {column.type}, not numbers or dates")
     bad = ~np.isfinite(values)
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"{where} has {name} {values[row]!s} in row {row + 1}{line(row)}; "
-            "every row needs a finite one"
+            f"{where} has {name} {values[row]!s} in {at(row)}; every row needs a finite one"
         )
     return values
 
@@ -95,7 +94,7 @@ def _is_text(kind: Any) -> bool:
     return any(check(kind) for check in (*text, *binary))
 
 
-def _of_text(column: Any, where: str, name: str, line: Line) -> np.ndarray:
+def _of_text(column: Any, where: str, name: str, at: At, dates: bool) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -106,16 +105,22 @@ def _of_text(column: Any, where: str, name: str, line: Line) -> np.ndarray:
     found = plain_numbers(text)
     if found is not None:
         return found
+    if not dates:
+        row = int(np.argmin(np.asarray(pc.match_substring_regex(text, NUMBER))))
+        raise ValueError(
+            f"column {name!r} of {where} holds {str(column[row])[:80]!r} in {at(row)}, which is no "
+            "number"
+        )
     counted = np.asarray(pc.match_substring_regex(text, NUMBER))
     dated, read = _fields(text, where, name)
     bad = ~counted if counted.sum() >= read.sum() else ~read
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"column {name!r} of {where} holds {str(column[row])[:80]!r} in row {row + 1}"
-            f"{line(row)}, which is neither a number nor a date such as 2024-01-31"
+            f"column {name!r} of {where} holds {str(column[row])[:80]!r} in {at(row)}"
+            f", which is neither a number nor a date such as 2024-01-31"
         )
-    return _seconds(*dated, text, where, name, line)
+    return _seconds(*dated, text, where, name, at)
 
 
 NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[iI][nN][fF](inity)?|[nN][aA][nN])$"
@@ -227,7 +232,7 @@ def _day_and_month(parts: dict, either: np.ndarray, text: Any, where: str, name:
         parts["d"][either], parts["m"][either] = second, first
 
 
-def _seconds(parts, either, text, where: str, name: str, line: Line) -> np.ndarray:
+def _seconds(parts, either, text, where: str, name: str, at: At) -> np.ndarray:
     """Numbers of the parts of dates."""
     year, month, day = parts["y"], parts["m"], parts["d"]
     good = (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & (year >= 1)
@@ -242,7 +247,7 @@ def _seconds(parts, either, text, where: str, name: str, line: Line) -> np.ndarr
     if not good.all():
         row = int(np.argmax(~good))
         raise ValueError(
-            f"column {name!r} of {where} holds {text[row].as_py()!r} in row {row + 1}{line(row)}, "
+            f"column {name!r} of {where} holds {text[row].as_py()!r} in {at(row)}, "
             "a day or an hour that does not exist"
         )
     clock = parts["H"] * 3600 + parts["M"] * 60 + parts["S"] - parts["z"]

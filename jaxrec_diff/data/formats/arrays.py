@@ -72,8 +72,8 @@ def _members(path: Path) -> dict[str, np.ndarray]:
                     raise _Refused(f"{path} has two arrays {name!r}")
                 with archive.open(entry) as file:
                     arrays[name] = _array(file, path, entry.file_size)
-    except _Refused as refused:
-        raise ValueError(str(refused)) from None
+    except _Refused:
+        raise
     except _BROKEN as error:
         raise ValueError(f"{path} is not a readable npz file of plain arrays") from error
     if not arrays:
@@ -81,7 +81,7 @@ def _members(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-class _Refused(Exception):
+class _Refused(ValueError):
     """A sentence of its own, among errors that need one."""
 
 
@@ -108,8 +108,8 @@ def _array(file: Any, path: Path, size: int) -> np.ndarray:
             raise _Refused(f"{path} is cut short")
         flat = np.frombuffer(data, dtype, count)
         return flat.reshape(shape, order="F" if fortran else "C")
-    except _Refused as refused:
-        raise ValueError(str(refused)) from None
+    except _Refused:
+        raise
     except _BROKEN as error:
         raise ValueError(f"{path} is not a readable numpy file of plain arrays") from error
 

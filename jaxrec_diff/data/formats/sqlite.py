@@ -2,6 +2,7 @@
 
 import difflib
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,14 +28,12 @@ def read(path: Path, config: DataConfig, want: Want) -> Table:
       ValueError: if the file is no database, holds no such table, or the query does not only read.
     """
     try:
-        with sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True) as database:
+        where = f"file:{quote(str(path.resolve()))}?mode=ro"
+        with closing(sqlite3.connect(where, uri=True)) as database:
             database.text_factory = bytes
             query = config.query or f'select * from "{_table(database, path, config)}"'
             database.set_authorizer(_only_reads)
-            try:
-                return _rows(database, query, path, config, want)
-            finally:
-                database.close()
+            return _rows(database, query, path, config, want)
     except sqlite3.Error as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if config.query:

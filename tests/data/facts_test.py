@@ -1,0 +1,85 @@
+"""What the card says of ties, of training that sees later events, of rows that are left out."""
+
+import numpy as np
+import pytest
+
+from jaxrec_diff.data import facts
+from jaxrec_diff.data.card import render
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.load import load
+
+
+def table(path, rows):
+    lines = ["user_id,item_id,timestamp", *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_shares_against_loops(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        (int(rng.integers(9)), int(rng.integers(20)), int(rng.integers(25))) for _ in range(150)
+    ]
+    data = load(table(tmp_path / "a.csv", rows), DataConfig())
+    tied = sum(
+        any(user == other[0] and time == other[2] and place != at for at, other in enumerate(rows))
+        for place, (user, _, time) in enumerate(rows)
+    )
+    assert data.card["tied_times"] == tied / 150 and tied
+    by_user = {u: sorted(row[2] for row in rows if row[0] == u) for u in range(9)}
+    last = max(times[-3] for times in by_user.values())
+    older = np.mean([times[-1] < last for times in by_user.values()])
+    assert data.card["trained_later"] == older
+    said = render(data.card)
+    assert f"{tied / 150:.1%} of interactions have the time of another" in said
+    cut = load(table(tmp_path / "b.csv", rows), DataConfig(split="global_time"))
+    assert not cut.card["trained_later"]
+
+
+def test_training_that_sees_later_events_is_said(tmp_path):
+    rows = [("a", item, item) for item in range(4)] + [("b", item, 10 + item) for item in range(4)]
+    data = load(table(tmp_path / "a.csv", rows), DataConfig())
+    assert data.card["trained_later"] == 0.5 and data.card["tied_times"] == 0
+    assert "50.0% of test rows are older than the last training interaction" in render(data.card)
+
+
+def test_rows_without_a_history_are_counted(tmp_path):
+    for split, rows in (
+        ("train", [("a", 1, 1), ("a", 2, 2), ("b", 1, 1), ("b", 3, 2)]),
+        ("valid", [("a", 3, 3), ("n", 1, 3)]),
+        ("test", [("a", 4, 4), ("m", 2, 3), ("o", 2, 3), ("n", 2, 5)]),
+    ):
+        table(tmp_path / f"{split}.csv", rows)
+    card = load(str(tmp_path), DataConfig()).card
+    assert card["without_history"] == {"valid": 1, "test": 2}
+    assert card["rows"] == {"train": 2, "valid": 1, "test": 2}
+    assert "left out 1 valid and 2 test rows without a history" in render(card)
+
+
+def test_repeated_answers_are_counted(tmp_path):
+    rows = [(user, 1 + place % 3, place) for user in "ab" for place in range(10)]
+    card = load(
+        table(tmp_path / "a.csv", rows), DataConfig(split="ratio", ratio=(0.4, 0.2, 0.4))
+    ).card
+    # of four test answers 1 1 2 3 or the like, one is there twice
+    assert card["repeated_answers"] == {"valid": 0.0, "test": 0.25}
+    assert "25.0% of test answers repeat another answer of their row" in render(card)
+
+
+def test_files_without_times_have_no_ties(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item\n" + "".join(f"{n % 2},{n}\n" for n in range(9)))
+    card = load(str(tmp_path / "a.csv"), DataConfig()).card
+    assert card["tied_times"] is card["trained_later"] is None and facts.words(card) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("a", place, place) for place in range(5)], "holds one user, 'a'"),
+        ([(user, 1, place) for user in "ab" for place in range(5)], "holds one item, '1'"),
+    ],
+)
+def test_nothing_to_rank(tmp_path, rows, said):
+    for split in ("leave_one_out", "ratio"):
+        with pytest.raises(ValueError, match=said):
+            load(table(tmp_path / "a.csv", rows), DataConfig(split=split))
