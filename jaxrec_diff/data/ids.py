@@ -159,7 +159,7 @@ def to_arrow(ids: np.ndarray) -> Any:
 
     if ids.dtype.kind in "iu":
         return pa.array(ids.astype(np.int64))
-    return pa.array(ids.tolist(), pa.large_string())
+    return pa.array(ids if ids.dtype == object else ids.tolist(), pa.large_string())
 
 
 def of_values(values: Sequence[Any], where: str, kind: str) -> np.ndarray:

@@ -53,7 +53,10 @@ def load(source: str, config: DataConfig) -> Dataset:
         return _from_histories(source, read)
     if read.kind == "pairs":
         return _from_pairs(source, read, config)
-    return _from_table(source, read.format, read.tables["all"], config, read)
+    # the raw columns are let go of as soon as they are numbers
+    return _from_table(
+        source, read.format, read.tables.pop("all"), config, read._replace(tables={})
+    )
 
 
 def _filtered(config: DataConfig) -> bool:
@@ -64,46 +67,77 @@ def _filtered(config: DataConfig) -> bool:
 def _from_table(
     source: str, form: str, columns: Columns, config: DataConfig, read: Source | None = None
 ) -> Dataset:
-    columns = filters.take(columns, _time_order(columns))
     order = "file order" if columns.times is None else "ordered by timestamp"
     if columns.times is None and read is not None and read.unused:
         order += f" (data.timestamp can name a column: {', '.join(read.unused)})"
+    # from here on ids are numbers that keep their order, and the raw columns are let go of
+    every_user, every_item, columns = _numbered(columns, config)
+    columns = filters.take(columns, _time_order(columns))
+    timed = columns.times is not None
     ahead = None
     if columns.generated is not None and columns.generated.any():
         ahead = filters.take(columns, columns.generated)
         columns = filters.take(columns, ~columns.generated)
         if not len(columns.users):
             raise ValueError(f"{source} holds generated items only; nobody chose any")
-    # filters compare numbers, which keep the order of the ids they stand for
-    every_user, user = ids.unique(columns.users)
-    every_item, item = ids.unique(columns.items)
-    columns, log = filters.apply(columns._replace(users=user, items=item), config)
-    left, users = np.unique(columns.users, return_inverse=True)
-    user_ids = every_user[left]
-    left, items = np.unique(columns.items, return_inverse=True)
-    item_ids = every_item[left]
-    if source == "synthetic":
-        # the law knows items by number, so none may be renumbered when one never occurs
-        item_ids = np.arange(config.synthetic.num_items)
-        items = every_item[columns.items]
-    by_user = np.argsort(users, kind="stable")
-    times = np.arange(len(users)) if columns.times is None else columns.times
-    sequences = Sequences(
-        (items[by_user] + 1).astype(np.int32),
-        users[by_user].astype(np.int32),
-        times[by_user],
-        np.searchsorted(users[by_user], np.arange(len(user_ids) + 1)),
-    )
+    columns, log = filters.apply(columns, config)
+    # the law knows items by number, so none may be renumbered when one never occurs
+    numbers = every_item if source == "synthetic" else None
+    users, items, sequences = _sequences(columns, numbers)
+    user_ids = every_user[users]
+    item_ids = np.arange(config.synthetic.num_items) if numbers is not None else every_item[items]
     about = About(source, form, log, order, read)
     if config.split == "users":
         if ahead is not None:
             raise ValueError(f"data.split=users has no use for the generated items of {source}")
         return _of_users(about, held_out.drawn(sequences, config), user_ids, item_ids)
     cuts, words = splits.cut(sequences, config)
-    known = None if columns.times is None else sequences.times
-    found = facts.of_split(cuts, sequences.users, known)
+    found = facts.of_split(cuts, sequences.users, sequences.times if timed else None)
     dataset = _assemble(about, words, sequences.items, cuts, user_ids, item_ids, config, found)
-    return dataset if ahead is None else views.longer(dataset, _ahead(dataset, ahead))
+    if ahead is None:
+        return dataset
+    raw = ahead._replace(users=every_user[ahead.users], items=every_item[ahead.items])
+    return views.longer(dataset, _ahead(dataset, raw))
+
+
+def _numbered(columns: Columns, config: DataConfig) -> tuple[np.ndarray, np.ndarray, Columns]:
+    """All user ids, all item ids, and the columns with places in them."""
+    every_user, user = ids.unique(columns.users)
+    every_item, item = ids.unique(columns.items)
+    return (
+        every_user,
+        every_item,
+        Columns(
+            user.astype(np.int32),
+            item.astype(np.int32),
+            None if config.min_rating is None else columns.ratings,
+            columns.times,
+            columns.generated,
+        ),
+    )
+
+
+def _sequences(
+    columns: Columns, numbers: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, Sequences]:
+    """The users that are left, the items that are left, and the users' sequences of them.
+
+    Items are numbered from 1 as they are left, or by `numbers` of each where that is given.
+    """
+    left, users = np.unique(columns.users, return_inverse=True)
+    items_left, items = np.unique(columns.items, return_inverse=True)
+    if numbers is not None:
+        items = numbers[columns.items]
+    by_user = np.argsort(users, kind="stable")
+    times = np.arange(len(users)) if columns.times is None else columns.times
+    owner = users[by_user].astype(np.int32)
+    sequences = Sequences(
+        (items[by_user] + 1).astype(np.int32),
+        owner,
+        times[by_user],
+        np.searchsorted(owner, np.arange(len(left) + 1)),
+    )
+    return left, items_left, sequences
 
 
 def _ahead(dataset: Dataset, columns: Columns) -> np.ndarray:
