@@ -33,8 +33,20 @@ def test_every_kind_of_table_is_the_same():
     indexed = want.append_column("__index_level_0__", pa.array(range(5)))
     for given in (want, COLUMNS, arrays, Frame(), stream(), coded, indexed):
         assert api._table(given).equals(want), type(given)
+    lazy = type("Lazy", (), {"columns": COLUMNS, "collect": lambda self: stream()})
+    assert api._table(lazy()).equals(want)
     numbers = np.array([(1, 2), (3, 4)], dtype=[("user_id", "i8"), ("item_id", "i4")])
     assert api._table(numbers).to_pydict() == {"user_id": [1, 3], "item_id": [2, 4]}
+
+
+def test_text_and_numbers_in_one_column_keep_their_spelling():
+    mixed = ["007", 7, None, 2**70, np.int64(8), float("nan")]
+    want = ["007", "7", None, str(2**70), "8", None]
+    for given in (mixed, np.array(mixed, object)):
+        assert api._table({"user_id": given}).to_pydict() == {"user_id": want}
+    for odd in (1.5, True, ["x"], {"a": 1}):
+        with pytest.raises(ValueError, match="column 'item_id' of the interactions mixes types"):
+            api._table({"item_id": ["a", 1, odd]})
 
 
 def test_a_frame_of_pandas_is_too():

@@ -99,7 +99,7 @@ def of_text(text: Any, where: str) -> Any:
         text = pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], pa.string())
     text = pc.utf8_trim_whitespace(text.cast(pa.large_string()))
     if pc.any(pc.match_substring_regex(text, r"""^\[.*["']""")).as_py():
-        rows = [_literal(one, where) for one in text.to_pylist()]
+        rows = [_words(one, where) for one in text.to_pylist()]
         return pa.array(rows, pa.large_list(pa.large_string()))
     bare = pc.replace_substring_regex(text, r"^[\[(]\s*|\s*[\])]$", "")
     lists = pc.split_pattern_regex(bare, r"[\s,|]+")
@@ -114,12 +114,15 @@ def of_text(text: Any, where: str) -> Any:
     return pa.LargeListArray.from_arrays(ends, flat.cast(pa.large_string()))
 
 
-def _literal(text: str | None, where: str) -> list[str | None]:
-    """A list of quoted ids, as Python or json writes it."""
+def _words(text: str | None, where: str) -> list[str | None]:
+    """The ids of one history; between brackets they may be quoted, as Python or json does."""
     import ast
+    import re
 
     if not text:
         return []
+    if not text.startswith("[") or not set(text) & set("\"'"):
+        return [word for word in re.split(r"[\s,|]+", text.strip("[]() \t")) if word]
     for parse in (json.loads, ast.literal_eval):
         try:
             found = parse(text)

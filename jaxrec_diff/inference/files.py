@@ -14,6 +14,7 @@ as .parquet and .jsonl, a row a user, or .csv, a row an item.
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from jaxrec_diff.data.formats import delimited, json_objects, layout
 from jaxrec_diff.data.missing import lacks
 
 _ROWS = 8192
+_BETWEEN = re.compile(r"[ \t,]+")
 OUTPUTS = (".parquet", ".csv", ".jsonl")
 
 
@@ -92,7 +94,8 @@ def _one_a_line(path: Path) -> Any | None:
     """The ids of a text of one column; None if it has several."""
     import pyarrow as pa
 
-    lines = [line.strip() for line in decode.lines(path, decode.encoding(path)) if line.strip()]
+    found = decode.encoding(path)
+    lines = [line.strip(" \t") for line in decode.lines(path, found) if line.strip()]
     if lines and any(mark in lines[0] for mark in "\t,;|"):
         return None
     if lines and data_columns.normal(lines[0]) in data_columns.NAMES["user"]:
@@ -245,7 +248,7 @@ def _text(path: Path) -> Iterator[Raw]:
     rows: list[list] = []
     for number, line in enumerate(decode.lines(path, decode.encoding(path)), start=1):
         names.append(str(number))
-        rows.append(line.replace(",", " ").split())
+        rows.append([word for word in _BETWEEN.split(line) if word])
         if len(rows) == _ROWS:
             yield _flat(names, rows)
             names, rows = [], []

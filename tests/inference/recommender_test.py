@@ -1,5 +1,6 @@
 """Lists for users and histories: the same as the ranker's, whatever the file and the batch."""
 
+import gzip
 import json
 
 import jax
@@ -175,10 +176,47 @@ def test_rows_of_a_table_with_holes_are_left_out_and_counted(clicks_run, tmp_pat
         (pa.array([7.0, 12.5, np.nan]), pa.array([7, 12]), [1, 0, 0]),
         (pa.array([7, 12]), pa.array(["12", "7"]), [2, 1]),
         (pa.array(["99999999999999999999"]), pa.array([7]), [0]),
+        (pa.array(["007", "7", "-7", "+7"]), pa.array([7, -7]), [0, 1, 2, 0]),
+        (pa.array([2**63 - 1]), pa.array(["9223372036854775807", "7"]), [1]),
+        (pa.array(["9223372036854775807"]), pa.array([2**63 - 1]), [1]),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array(["18446744073709551615"]), [1]),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([-1]), [0]),
+        (pa.array(["7"]).dictionary_encode(), pa.array([7]), [1]),
     ],
 )
 def test_raw_ids_of_other_types_are_found(raw, vocabulary, want):
     assert types.Vocabulary(vocabulary).encode(raw).tolist() == want
+
+
+def test_files_of_histories_keep_the_spelling_of_ids(tmp_path):
+    (tmp_path / "a.jsonl").write_text('["007", 7, 18446744073709551610, 1.50, null]\n')
+    (tmp_path / "a.txt").write_bytes("007 7 1\u2028b\n".encode())
+    (tmp_path / "a.csv").write_text("user,history\nann,\"[007, 7]\"\nbob,\"['a b', 'c']\"\n")
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
+        file.write('{"user": 12, "history": ["07"]}\n')
+    (part,) = files.read_histories(tmp_path / "a.jsonl", DataConfig())
+    assert part.ids.to_pylist() == ["007", "7", "18446744073709551610", "1.50", None]
+    (part,) = files.read_histories(tmp_path / "a.txt", DataConfig())
+    assert part.ids.to_pylist() == ["007", "7", "1\u2028b"] and len(part.offsets) == 2
+    (part,) = files.read_histories(tmp_path / "a.csv", DataConfig())
+    assert part.ids.to_pylist() == ["007", "7", "a b", "c"] and part.offsets.tolist() == [0, 2, 4]
+    (tmp_path / "a.csv").write_text("user,history\nbob,\"['a b', 'c'\"\n")
+    with pytest.raises(ValueError, match="which is no list of ids"):
+        list(files.read_histories(tmp_path / "a.csv", DataConfig()))
+    (part,) = files.read_histories(tmp_path / "b.jsonl.gz", DataConfig())
+    assert part.names.to_pylist() == ["12"] and part.ids.to_pylist() == ["07"]
+
+
+def test_files_of_users_keep_the_spelling_of_ids(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"user_id\n007\n7\n a b \n")
+    assert files.read_users(tmp_path / "a.txt", DataConfig()).to_pylist() == ["007", "7", "a b"]
+    (tmp_path / "a.csv").write_text("x,visitor id\n1,007\n2,\n3,7\n")
+    assert files.read_users(tmp_path / "a.csv", DataConfig()).to_pylist() == ["007", "7"]
+    pq.write_table(pa.table({"uid": [2**53 + 1, None]}), tmp_path / "a.parquet")
+    assert files.read_users(tmp_path / "a.parquet", DataConfig()).to_pylist() == [2**53 + 1]
+    (tmp_path / "b.csv").write_text("x,y\n1,007\n")
+    with pytest.raises(ValueError, match="no user column: found 'x', 'y'"):
+        files.read_users(tmp_path / "b.csv", DataConfig())
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
