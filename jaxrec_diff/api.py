@@ -113,7 +113,7 @@ def _source(interactions: Any, workdir: Path) -> str:
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
+    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     partial.replace(path)
     return str(path)
 

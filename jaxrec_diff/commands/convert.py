@@ -1,4 +1,4 @@
-"""`bin/convert`: interactions to a versioned TFDS directory, and back to a table."""
+"""`bin/convert`: interactions of any format to a table, or to a versioned TFDS directory."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,17 @@ usage: bin/convert --data=SOURCE --output=TARGET [--version=1.0.0]
 
   bin/convert --data=clicks.csv --output=tfds:datasets/clicks
   bin/convert --data=tfds:datasets/clicks/1.0.0 --output=clicks.parquet
+  bin/convert --data=reviews.jsonl.gz --output=clicks.parquet
+  bin/convert --data=ratings.txt --data.columns=user,item,-,time \\
+              --output=clicks.parquet
+  bin/convert --data=sqlite:shop.db --data.table=clicks --output=clicks.parquet
 
 The first makes datasets/clicks/1.0.0, a record a user in array_record files;
 bin/train --data=tfds:DIR reads it, and so does any program with
 tensorflow-datasets, without TensorFlow. A table (.parquet or .csv) has the
-columns user_id, item_id, and rating and timestamp where there are some.
+columns user_id, item_id, and rating and timestamp where there are some. A
+folder of train, valid and test becomes a folder of parquet tables:
+--output=FOLDER. Ids keep their spelling.
 """
 
 ACCEPTS = Accepts({"data": FILE, "output": FILE, "version": PLAIN}, fields="data.")
@@ -40,13 +46,13 @@ def run(argv: list[str]) -> int:
         columns = tfds.read(Path(source.removeprefix(tfds.PREFIX)))
     else:
         read = sources.read(source, replace(settings, min_rating=None))
-        if read.kind != "table":
-            return refuse(f"{source} is split already; a conversion takes one table")
-        columns = read.tables["all"]
         for note in read.notes:
             print(wrapped(note))
         for missing in read.missing.values():
             print(wrapped(left_out(missing).strip()))
+        if read.kind != "table":
+            return _write_folder(read, source, output)
+        columns = read.tables["all"]
     if output.startswith(tfds.PREFIX):
         folder = Path(output.removeprefix(tfds.PREFIX))
         name = folder.name.replace("-", "_").lower()
@@ -62,10 +68,37 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _write_folder(read, source: str, output: str) -> int:
+    """The tables of a folder that is split, each as parquet."""
+    import numpy as np
+    import pyarrow as pa
+
+    from jaxrec_diff.data import ids
+
+    folder = Path(output)
+    if output.startswith("tfds:") or folder.suffix:
+        return refuse(f"{source} is split already; name a folder for its tables: --output=FOLDER")
+    if folder.exists() and any(folder.iterdir()):
+        return refuse(f"{folder} is not empty; name a new folder")
+    for split, rows in read.tables.items():
+        path = folder / f"{split}.parquet"
+        if read.kind == "pairs":
+            _write_table(rows, path)
+            count = len(rows.users)
+        else:
+            ends = rows.offsets[1:] - 1  # a row's history ends where its target stands
+            count = len(ends)
+            target = np.zeros(len(rows.items), bool)
+            target[ends] = True
+            offsets = pa.array(rows.offsets - np.arange(count + 1))
+            history = pa.LargeListArray.from_arrays(offsets, ids.to_arrow(rows.items[~target]))
+            _write(pa.table({"history": history, "target": ids.to_arrow(rows.items[ends])}), path)
+        print(f"{counted(count, 'row')} in {path}")
+    return 0
+
+
 def _write_table(columns, path: Path) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
-    from pyarrow import csv
 
     from jaxrec_diff.data import ids
 
@@ -76,7 +109,13 @@ def _write_table(columns, path: Path) -> None:
         "timestamp": _numbers(columns.times),
         "generated": None if columns.generated is None else pa.array(columns.generated),
     }
-    table = pa.table({name: values for name, values in named.items() if values is not None})
+    _write(pa.table({name: values for name, values in named.items() if values is not None}), path)
+
+
+def _write(table, path: Path) -> None:
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     if path.suffix == ".parquet":

@@ -207,6 +207,25 @@ def test_conversions_are_exact(table):
         assert last.users.tolist() == truth(users)
 
 
+@pytest.mark.parametrize("form", ["pairs", "histories"])
+def test_folders_are_converted_exactly(tmp_path, form, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        text = "user_id,item_id,timestamp\nu,007,3\nu,7,2.5\n"
+        if form == "histories":
+            text = f"history,target\n007 7,x\n,{split}\n"
+        (folder / f"{split}.csv").write_text(text)
+    command = ["convert", f"--data={folder}", f"--output={tmp_path / 'out'}"]
+    assert cli.main(command) == 0
+    one, other = (sources.read(str(tmp_path / name), DataConfig()) for name in ("in", "out"))
+    for split, rows in one.tables.items():
+        for mine, theirs in zip(rows, other.tables[split], strict=True):
+            assert mine is theirs is None or mine.tolist() == theirs.tolist()
+    assert cli.main(command) == 2 and cli.main([*command[:2], "--output=a.csv"]) == 2
+    assert "name a folder" in capsys.readouterr().err
+
+
 def damaged(data, draw):
     """Bytes that are cut, flipped, doubled or overwritten somewhere."""
     data = bytearray(data)
