@@ -136,7 +136,12 @@ def _repeated(part: Slices) -> float:
     owner = np.repeat(np.arange(len(sizes)), sizes)
     at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.start[owner]
     span = int(part.items.max()) + 1
-    return float(np.mean(np.isin(row * span + part.items[place], owner * span + part.items[at])))
+    # sorted by hand: `np.isin` hashes, which takes twenty times as long here
+    known = np.sort(owner * span + part.items[at])
+    if not len(known):
+        return 0.0
+    asked = row * span + part.items[place]
+    return float(np.mean(known[np.minimum(np.searchsorted(known, asked), len(known) - 1)] == asked))
 
 
 def _again(part: Slices) -> float:

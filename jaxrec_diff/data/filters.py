@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxrec_diff.data import ids
 from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig
 
@@ -9,10 +10,19 @@ from jaxrec_diff.data.config import DataConfig
 def counts(columns: Columns) -> dict[str, int]:
     """Users, items and interactions."""
     return {
-        "users": len(np.unique(columns.users)),
-        "items": len(np.unique(columns.items)),
+        "users": _distinct(columns.users),
+        "items": _distinct(columns.items),
         "interactions": len(columns.users),
     }
+
+
+def _distinct(values: np.ndarray) -> int:
+    """How many different values there are; places in a vocabulary are counted without sorting."""
+    if values.dtype.kind != "i" or not len(values) or values.min() < 0:
+        return len(ids.unique(values)[0])
+    if values.max() > 2 * len(values):
+        return len(ids.unique(values)[0])
+    return int(np.count_nonzero(np.bincount(values)))
 
 
 def take(columns: Columns, keep: np.ndarray) -> Columns:

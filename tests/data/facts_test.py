@@ -66,6 +66,20 @@ def test_repeated_answers_are_counted(tmp_path):
     assert "25.0% of test answers repeat another answer of their row" in render(card)
 
 
+@pytest.mark.parametrize("split", ["leave_one_out", "ratio"])
+def test_answers_that_a_history_has_against_a_loop(tmp_path, split):
+    rng = np.random.default_rng(1)
+    rows = [(int(rng.integers(12)), int(rng.integers(9)), place) for place in range(150)]
+    data = load(table(tmp_path / "a.csv", rows), DataConfig(split=split, ratio=(0.6, 0.2, 0.2)))
+    for name, part in (("valid", data.valid), ("test", data.test)):
+        again = [
+            answer in part.items[start:end]
+            for start, end, stop in zip(part.start, part.end, part.stop, strict=True)
+            for answer in part.items[end:stop]
+        ]
+        assert data.card["answers_in_history"][name] == np.mean(again) and 0 < np.mean(again) < 1
+
+
 def test_files_without_times_have_no_ties(tmp_path):
     (tmp_path / "a.csv").write_text("user,item\n" + "".join(f"{n % 2},{n}\n" for n in range(9)))
     card = load(str(tmp_path / "a.csv"), DataConfig()).card

@@ -269,6 +269,32 @@ def test_cuts_partition_every_sequence(rule):
     assert list(zip(train.start.tolist(), train.end.tolist(), strict=True)) == want
 
 
+def test_ties_at_a_cut_of_time_belong_to_the_later_split():
+    times = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
+    sequences = Sequences(np.arange(1, 11), np.zeros(10, np.int32), times, np.array([0, 10]))
+    cuts, _ = splits.cut(sequences, DataConfig(split="global_time", ratio=(0.5, 0.3, 0.2)))
+    assert [int(part[0]) for part in cuts] == [0, 5, 8, 10]
+    times = np.array([0, 1, 2, 3, 4, 4, 6, 8, 8, 8])  # both cuts inside a tie
+    cuts, _ = splits.cut(
+        sequences._replace(times=times), DataConfig(split="global_time", ratio=(0.5, 0.4, 0.1))
+    )
+    assert [int(part[0]) for part in cuts] == [0, 4, 7, 10]
+
+
+def test_shares_are_counted_as_written():
+    # 0.1 of 30, 0.7 of 10 and 0.6 of 5 fall below their whole number in floating point
+    for length, ratio, want in (
+        (30, (0.6, 0.1, 0.3), (18, 21, 30)),
+        (100, (0.42, 0.29, 0.29), (42, 71, 100)),
+        (10, (0.1, 0.6, 0.3), (1, 7, 10)),
+    ):
+        offsets = np.array([0, length])
+        flat = np.arange(length)
+        sequences = Sequences(flat + 1, np.zeros(length, np.int32), flat, offsets)
+        cuts, _ = splits.cut(sequences, DataConfig(split="ratio", ratio=ratio))
+        assert tuple(int(part[0]) for part in cuts[1:]) == want
+
+
 def test_k_core_and_repeats_against_loops():
     rng = np.random.default_rng(0)
     table = Columns(rng.integers(0, 30, 150), rng.integers(0, 30, 150), None, None)
@@ -286,6 +312,9 @@ def test_k_core_and_repeats_against_loops():
     assert filters.apply(pairs, DataConfig(dedup="last"))[0].times.tolist() == [1, 2, 3]
     again = Columns(np.array([1, 2, 1, 1]), np.array([5, 5, 5, 6]), None, np.arange(4))
     assert filters.apply(again, DataConfig(dedup_adjacent=True))[0].times.tolist() == [0, 1, 3]
+    # the last item of one user is no repetition for the next
+    others = Columns(np.array([1, 1, 2, 2]), np.array([5, 6, 6, 6]), None, np.arange(4))
+    assert filters.apply(others, DataConfig(dedup_adjacent=True))[0].times.tolist() == [0, 1, 2]
 
 
 def test_recent_keeps_the_last_of_every_user_against_a_loop():

@@ -386,6 +386,14 @@ def test_histories_in_every_form(put, tmp_path):
         assert rows.items.tolist() == [1, 2, 5, 3, 4, 6] and rows.offsets.tolist() == [0, 3, 6]
 
 
+def test_numbers_that_are_none_are_left_out(tmp_path):
+    table = {"user_id": [1, 2, 3], "item_id": ["a", "b", " "], "timestamp": [2.0, np.nan, 1.0]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    found = sources.read(str(tmp_path / "a.parquet"), DataConfig(max_missing=0.9))
+    assert found.tables["all"].users.tolist() == [1]
+    assert found.missing["all"]["by_column"] == {"timestamp": 1, "item_id": 1}
+
+
 def test_lists_of_items_are_a_row_each(tmp_path):
     table = {"user_id": [1, 2], "item_id": [[1, 2], [3]], "timestamp": [[5, 6], [7]]}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
@@ -400,6 +408,12 @@ def test_parts_of_several_types_keep_ids_apart(tmp_path):
             pa.table({"user_id": [1, 1], "item_id": items}), tmp_path / f"{place}.parquet"
         )
     assert read(tmp_path)[1] == ["1", "2", "01", "1", "2", "3"]
+    long = [2**53 + 1, 2**53 + 3]
+    pq.write_table(pa.table({"user_id": [1, 1], "item_id": long}), tmp_path / "1.parquet")
+    assert read(tmp_path)[1] == [1, 2, *long, 2, 3]
+    for odd in ([2.5, 3.0], [2.0**53, 1.0]):
+        pq.write_table(pa.table({"user_id": [1, 1], "item_id": odd}), tmp_path / "2.parquet")
+        assert "hold 'item_id' as double and int64" in refusal(tmp_path)
 
 
 @pytest.fixture

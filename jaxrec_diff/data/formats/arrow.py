@@ -27,7 +27,7 @@ def read_parts(paths: Sequence[Path], root: Path, config: DataConfig, want: Want
     stored = [first[names.index(name)] for name in wanted]
     tables = [_stored(path, root, stored) for path in paths]
     columns = {
-        name: _joined([table.column(place) for table in tables])
+        name: _joined([table.column(place) for table in tables], name, root)
         for place, name in enumerate(wanted)
     }
     notes = (f"{len(paths)} parts, in the order of their names",) if len(paths) > 1 else ()
@@ -113,8 +113,12 @@ def _hive(path: Path, root: Path) -> dict[str, str]:
     return {key: value for key, _, value in pairs if value != "__HIVE_DEFAULT_PARTITION__"}
 
 
-def _joined(columns: list[Any]) -> Any:
-    """Columns of several parts as one, so that what is one id in two parts stays one."""
+def _joined(columns: list[Any], name: str, root: Path) -> Any:
+    """Columns of several parts as one, so that what is one id in two parts stays one.
+
+    Raises:
+      ValueError: on floats beside text, or beside integers that no float can hold.
+    """
     import pyarrow as pa
 
     if len({column.type for column in columns}) > 1:
@@ -125,19 +129,27 @@ def _joined(columns: list[Any]) -> Any:
         try:
             kind = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
             columns = [column.cast(kind) for column in columns]
-        except pa.ArrowException:  # numbers and text, or integers that a float cannot hold
+        except pa.ArrowException:
+            if any(pa.types.is_floating(kind) for kind in kinds):
+                shown = " and ".join(sorted(map(str, kinds)))
+                raise ValueError(
+                    f"parts of {root} hold {name!r} as {shown}; write it as one type"
+                ) from None
             columns = [column.cast(pa.large_string()) for column in columns]
     chunks = [chunk for column in columns for chunk in column.chunks]
     return pa.chunked_array(chunks, columns[0].type)
 
 
 def _plain(column: Any) -> Any:
-    """A column without its dictionary; floats that are whole numbers as such."""
+    """A column without its dictionary; floats that are whole numbers, to the digit, as such."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_floating(column.type):
+    if pa.types.is_floating(column.type) and not (
+        pc.any(pc.greater_equal(pc.abs(column), 2.0**53)).as_py()
+    ):
         try:
             return column.cast(pa.int64())
         except pa.ArrowException:
