@@ -44,17 +44,17 @@ works. `row` and `seed` key the noise of the sampler: equal ones give equal list
 in the vocabulary have no number: leave them out. An item 0 means that no candidate was left.
 {note}"""
 
+_IDS = 'np.load("vocabulary.npz")["item_ids"]'
 # of ids that fixed-width text cannot hold
-_OF_BYTES = """\
-[bytes(known["item_ids_utf8"][a:b]).decode()
-       for a, b in zip([0, *known["item_ids_end"]], known["item_ids_end"])]"""
+_IDS_OF_BYTES = """\
+(lambda v, e: np.array([bytes(v[a:b]).decode() for a, b in zip([0, *e], e)], object))(
+    *map(np.load("vocabulary.npz").__getitem__, ("item_ids_utf8", "item_ids_end")))"""
 
 _CODE = """\
 import jax, numpy as np; from jax import export
 serve = jax.jit(export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call)
-weights, known = dict(np.load("weights.npz")), np.load("vocabulary.npz")
-ids = {ids}
-history = np.array([[1 + ids.index(raw) for raw in {example}]], np.int32)
+weights, ids = dict(np.load("weights.npz")), {ids}
+history = np.array([[1 + ids.tolist().index(raw) for raw in {example}]], np.int32)
 items, scores = serve(weights, history, {user}np.arange(1, dtype=np.int32), np.int32({seed}))"""
 
 
@@ -198,7 +198,7 @@ def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -
         version=".".join(jax.__version__.split(".")[:2]),
         code=_CODE.format(
             example=json.dumps(example),
-            ids='known["item_ids"].tolist()' if plain else _OF_BYTES,
+            ids=_IDS if plain else _IDS_OF_BYTES,
             user="np.zeros(1, np.int32), " if by_user else "",
             seed=prepared.experiment.seed,
         ),

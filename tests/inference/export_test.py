@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff import cli, config
+from jaxrec_diff.data import ids
 from jaxrec_diff.inference import export, recommend, recommender
 from jaxrec_diff.inference import histories as inference_histories
 
@@ -67,6 +68,16 @@ for count in (4, 2):
     assert got == want + want[:2]
     assert cli.main(command) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_ids_of_any_length_are_in_the_vocabulary(tmp_path):
+    many = np.array(["x" * 100_000, "a\0", *map(str, range(3000))], object)
+    np.savez(tmp_path / "vocabulary.npz", **ids.pack("item_ids", many))
+    code = f"import numpy as np\nids = {export._IDS_OF_BYTES}\nprint(ids.shape, ids[:2].tolist())"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == f"(3002,) {many[:2].tolist()}"
 
 
 def test_the_vocabulary_is_the_runs(clicks_run, tmp_path):
