@@ -160,6 +160,9 @@ def _from_pairs(source: str, read: Source, config: DataConfig) -> Dataset:
         split: filters.take(table, _time_order(table)) for split, table in read.tables.items()
     }
     order = "file order" if ordered["train"].times is None else "ordered by timestamp"
+    untimed = [split for split, table in ordered.items() if table.times is None]
+    if untimed and "train" not in untimed:
+        order += f", {' and '.join(untimed)} in file order"
     users_raw = np.concatenate([table.users for table in ordered.values()])
     items_raw = np.concatenate([table.items for table in ordered.values()])
     part = np.repeat(np.arange(3), [len(table.users) for table in ordered.values()])

@@ -79,6 +79,8 @@ def _existing(source: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ValueError(f"{source[:60]!r} is no path that can be read: {why}") from None
+    if not there and path.is_symlink():
+        raise ValueError(f"{source} is a link that leads nowhere")
     if not there:
         raise ValueError(f"{source} does not exist{_movielens(path) or _nearest(path)}")
     return path

@@ -58,7 +58,10 @@ def read_table(path: Path, config: DataConfig, want: Want) -> Table:
         raise ValueError(f"{path} is no file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
-    table = FORMATS[ending](path, config, want)
+    try:
+        table = FORMATS[ending](path, config, want)
+    except UnicodeError:  # half of a pair of UTF-16, as json can hold
+        raise ValueError(f"{path} holds text that cannot be written as UTF-8") from None
     if not table.columns or not len(next(iter(table.columns.values()))):
         raise ValueError(f"{path} has a header and no rows")
     return table

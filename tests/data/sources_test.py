@@ -120,6 +120,7 @@ def test_lines_of_items(put):
     assert read(put("a.csv", "1,5,6,7\n2,5,6\n3,1\n"), columns="user,items") == want
     assert read(put("a.txt", "5 6 7\n5 6\n1\n"), columns="items")[0] == [0, 0, 0, 1, 1, 2]
     assert read(put("b.txt", "1 5\n1 6\n2 5\n")) == ([1, 1, 2], [5, 6, 5], None)
+    assert read(put("c.txt", "user items\n1 2 3\n"), columns="user,items") == ([1, 1], [2, 3], None)
     assert read(put("c.txt", "u1 b\nu1 a c\n"), columns="user,items")[1] == ["b", "a", "c"]
 
 
@@ -246,6 +247,10 @@ def test_json_lines_of_amazon_and_yelp(put):
     assert "holds a list in 'item'" in refusal(put("a.jsonl", '{"user":1,"item":[1]}\n'))
     assert "no json" in refusal(put("a.jsonl", "{'user':1,'item':2}\n"))
     assert "no json" in refusal(put("a.jsonl", "[" * 100_000 + "\n"))
+
+
+def test_half_a_letter_is_named(put):
+    assert "a.jsonl holds text" in refusal(put("a.jsonl", '{"user":"\\ud800","item":1}\n'))
 
 
 def test_a_folder_has_one_type_of_id(put, tmp_path):
@@ -471,6 +476,8 @@ def test_what_cannot_be_read_says_what_can(put, tmp_path):
     assert "File name too long" in refusal("x" * 300)
     os.mkfifo(tmp_path / "pipe.csv")
     assert "no file" in refusal(tmp_path / "pipe.csv")
+    os.symlink(tmp_path / "loop.csv", tmp_path / "loop.csv")
+    assert "leads nowhere" in refusal(tmp_path / "loop.csv")
     assert refusal("/dev/zero") and refusal("a\0b")
     assert "no rows" in refusal(put("e.csv", HEAD))
 

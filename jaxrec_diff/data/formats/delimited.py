@@ -163,8 +163,9 @@ def _uneven(opened: Opened, width: int, text: str, number: int | None = None) ->
     if number is None:
         number = next((at for at, line in _numbered(opened) if _same(opened, line, text)), 0)
     shown = text.replace(_UNIT, "::").strip()[:60]
+    fields = "1 field" if width == 1 else f"{width} fields"
     return ValueError(
-        f"{opened.path} line {number} has {width} fields, {shown!r}, and the lines before "
+        f"{opened.path} line {number} has {fields}, {shown!r}, and the lines before "
         f"it {len(opened.layout.names)}"
     )
 

@@ -50,7 +50,9 @@ def layout(path: Path, config: DataConfig) -> Layout:
         separator = "\t" if decode.suffix(path) == ".tsv" else ","
     places = config.columns.split(",") if config.columns else []
     if "items" in places:
-        return _lines(path, found, separator or " ", places)
+        fields = split(lines[0], separator or " ")
+        skip = numbers[0] if data_columns.known(fields, config) else 0
+        return _lines(path, found, separator or " ", places, skip)
     if separator is None:
         raise ValueError(f"{path} has one column, {lines[0][:40]!r}; needed are a user and an item")
     rows = [split(line, separator) for line in lines]
@@ -68,7 +70,7 @@ def layout(path: Path, config: DataConfig) -> Layout:
     else:
         names = _headerless(path, separator, rows, lines[0], config)
         if names == ("user", "items"):
-            return _lines(path, found, separator, ["user", "items"])
+            return _lines(path, found, separator, ["user", "items"], 0)
     rest = "header in line 1" if header else "no header"
     notes.append(f"text: separated by {shown}, {rest if numbers[0] == 1 else 'blank lines first'}")
     if config.columns:
@@ -175,7 +177,9 @@ def _headerless(
     )
 
 
-def _lines(path: Path, found: decode.Encoding, separator: str, places: list[str]) -> Layout:
+def _lines(
+    path: Path, found: decode.Encoding, separator: str, places: list[str], skip: int
+) -> Layout:
     if places not in (["user", "items"], ["items"]):
         raise ValueError(
             f"data.columns={','.join(places)} has items in a place of its own; lines of items are "
@@ -185,9 +189,10 @@ def _lines(path: Path, found: decode.Encoding, separator: str, places: list[str]
     shown = _WORDS.get(separator, repr(separator))
     notes = (
         *((found.note,) if found.note else ()),
-        f"text: a line is {ahead}, oldest first, separated by {shown}",
+        f"text: a line is {ahead}, oldest first, separated by {shown}"
+        + (f", header in line {skip}" if skip else ""),
     )
-    return Layout(found, separator, tuple(places), 0, False, True, notes)
+    return Layout(found, separator, tuple(places), skip, False, True, notes)
 
 
 def quotes(path: Path, found: Layout) -> str:

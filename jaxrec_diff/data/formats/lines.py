@@ -12,8 +12,10 @@ from jaxrec_diff.data.formats.table import Table, of_parts
 
 def read(path: Path, found: Layout) -> Table:
     """A row an item; the order of a line is that of time."""
-    parts, first = [], 0
+    parts, first, skip = [], 0, found.skip
     for block in decode.text(path, found.encoding):
+        if skip:
+            block, skip = b"\n".join(_split(block)[skip:]), 0
         part, count = _block(block, first, found)
         parts.append(part)
         first += count
@@ -21,11 +23,15 @@ def read(path: Path, found: Layout) -> Table:
     return Table(names, of_parts(names, parts), found.notes)
 
 
+def _split(block: bytes) -> list[bytes]:
+    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+
+
 def _block(block: bytes, first: int, found: Layout) -> tuple[dict[str, Any], int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    text = pa.array(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), pa.binary())
+    text = pa.array(_split(block), pa.binary())
     trimmed = pc.utf8_trim(text.cast(pa.large_string()), " \t" + found.separator)
     trimmed = trimmed.filter(pc.not_equal(trimmed, ""))
     if found.separator in (" ", "\t"):

@@ -34,8 +34,9 @@ def read(path: Path, config: DataConfig, want: Want) -> Table:
             query = config.query or f'select * from "{_table(database, path, config)}"'
             database.set_authorizer(_only_reads)
             return _rows(database, query, path, config, want)
-    except sqlite3.Error as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (sqlite3.Error, UnicodeError, OverflowError, MemoryError) as error:
+        damaged = isinstance(error, UnicodeError)  # as its names or its own messages may be
+        said = "damaged" if damaged else (str(error) or type(error).__name__).splitlines()[0]
         if config.query:
             raise ValueError(f"data.query={config.query!r} on {path} fails: {said}") from None
         raise ValueError(f"{path} is no readable SQLite database: {said}") from None
