@@ -31,7 +31,7 @@ from jaxrec_diff.training.state import averaged
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
-def held_out(prepared: run.Prepared) -> tuple[ragged.Slices, np.ndarray]:
+def held_out(prepared: run.Prepared) -> tuple[ragged.Ragged, np.ndarray]:
     """Histories of long users kept from training, and the M items that came before each."""
     view = kinds.view("prefixes", prepared.dataset, prepared.experiment.data)
     length = prepared.experiment.data.prefix_len
@@ -40,7 +40,7 @@ def held_out(prepared: run.Prepared) -> tuple[ragged.Slices, np.ndarray]:
     items = np.concatenate([first.items, second.items])
     start = np.concatenate([first.start, second.start + len(first.items)])
     end = np.concatenate([first.end, second.end + len(first.items)])
-    return ragged.Slices(items, start, end, end), np.concatenate([true for _, true in parts])
+    return ragged.Ragged(items, start, end, end), np.concatenate([true for _, true in parts])
 
 
 def judged(workdir: Path, weight: float) -> dict[str, float]:

@@ -31,13 +31,14 @@ from jaxrec_diff import config as jaxrec_diff_config
 from jaxrec_diff.batches import kinds
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.data.splits import Cuts, queries, slices
+from jaxrec_diff.data.splits import Cuts, queries
 from jaxrec_diff.diffusion import row_process
 from jaxrec_diff.evaluation import config
 from jaxrec_diff.evaluation import evaluator as evaluation_evaluator
 from jaxrec_diff.experiments.provenance import _commit
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import DataSpec
+from jaxrec_diff.ops import ragged
 from jaxrec_diff.training import optim, parallel, state, step
 
 KS = (10, 20, 50, 100)
@@ -65,7 +66,7 @@ def generated(name: str, users: int, items: int, mean: float, spread: float) -> 
     cuts = Cuts(start, start + (7 * size) // 10, start + (9 * size) // 10, stop)
     valid, valid_users = queries(flat, cuts.start, cuts.train_end, cuts.valid_end)
     test, test_users = queries(flat, cuts.start, cuts.valid_end, cuts.stop)
-    profiles = slices(flat, cuts.start, cuts.train_end, cuts.train_end)
+    profiles = ragged.make(flat, cuts.start, cuts.train_end, cuts.train_end)
     counts = np.bincount(
         np.concatenate([flat[a:b] for a, b in zip(cuts.start, cuts.train_end, strict=True)]),
         minlength=items + 1,

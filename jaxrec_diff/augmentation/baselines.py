@@ -9,17 +9,17 @@ import numpy as np
 from jaxrec_diff.batches import types
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
-def uniform(profiles: Slices, num_items: int, length: int, seed: int) -> np.ndarray:
+def uniform(profiles: Ragged, num_items: int, length: int, seed: int) -> np.ndarray:
     """Control: items drawn uniformly from the catalogue, i32[U, M]."""
     rng = np.random.default_rng([seed, 0])
     drawn = rng.integers(1, num_items + 1, (len(profiles.start), length))
     return np.where((profiles.end > profiles.start)[:, None], drawn, 0).astype(np.int32)
 
 
-def resampled(profiles: Slices, length: int, seed: int) -> np.ndarray:
+def resampled(profiles: Ragged, length: int, seed: int) -> np.ndarray:
     """Control: items drawn from the user's own training items, with replacement, i32[U, M]."""
     rng = np.random.default_rng([seed, 1])
     sizes = (profiles.end - profiles.start)[:, None]
@@ -32,7 +32,7 @@ def recommended(
     model: Model,
     params: Any,
     state: Any,
-    profiles: Slices,
+    profiles: Ragged,
     length: int,
     *,
     max_len: int,

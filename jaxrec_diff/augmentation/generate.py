@@ -13,7 +13,7 @@ import numpy as np
 from jaxrec_diff.batches import cut
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rounding(NamedTuple):
@@ -30,7 +30,7 @@ def prefixes(
     model: Model,
     params: Any,
     state: Any,
-    profiles: Slices,
+    profiles: Ragged,
     *,
     seed: int,
     max_len: int,

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def quality(
-    prefix: np.ndarray, profiles: Slices, train_counts: np.ndarray, true: np.ndarray | None = None
+    prefix: np.ndarray, profiles: Ragged, train_counts: np.ndarray, true: np.ndarray | None = None
 ) -> dict[str, float]:
     """What generated items look like.
 
@@ -30,10 +31,8 @@ def quality(
     used = np.bincount(rows.reshape(-1), minlength=count + 1)[1:]
     p = (used + 1.0) / (used + 1.0).sum()
     q = (train_counts + 1.0) / (train_counts + 1.0).sum()
-    sizes = (profiles.end - profiles.start).astype(np.int64)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    own = owner * (count + 1) + profiles.items[profiles.start[owner] + place]
+    place, owner = ragged.expand(profiles.start, profiles.end - profiles.start)
+    own = owner * (count + 1) + profiles.items[place]
     given = np.arange(len(prefix))[:, None] * (count + 1) + prefix
     real = prefix > 0
     out = {

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxrec_diff.batches.types import Group, Shared
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 Kind = Literal["sequences", "windows", "interactions", "pairs", "user_pairs", "walks", "prefixes"]
 
@@ -48,15 +48,15 @@ class Feed(NamedTuple):
     """One run of queries for both splits, where a user's are the same in both but for `row`."""
 
 
-def shown(dataset: Dataset) -> dict[str, Slices]:
+def shown(dataset: Dataset) -> dict[str, Ragged]:
     """The histories that queries of validation and test are cut from."""
     return dataset.shown or {"valid": dataset.valid, "test": dataset.test}
 
 
-def chosen(profiles: Slices) -> Slices:
+def chosen(profiles: Ragged) -> Ragged:
     """The rows without the generated items ahead of them."""
     if profiles.generated is None:
         return profiles
     before = np.append(0, np.cumsum(profiles.generated))
     ahead = before[profiles.end] - before[profiles.start]
-    return Slices(profiles.items, (profiles.start + ahead).astype(np.int32), *profiles[2:4])
+    return Ragged(profiles.items, (profiles.start + ahead).astype(np.int32), *profiles[2:4])

@@ -11,18 +11,18 @@ from jaxrec_diff.batches.types import InteractionQuery, Interactions, Shared
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.profiles import distinct, time_weights
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rows(NamedTuple):
     """Users by number, over their training rows."""
 
-    profiles: Slices  # distinct items of each user
+    profiles: Ragged  # distinct items of each user
     value: Any  # f32[M], aligned with their items
     user: Any  # i32[N]
 
 
-def of_rows(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+def of_rows(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
     train = rows(profiles, config)
     width = row_width(train.profiles)
 
@@ -41,14 +41,14 @@ def of_rows(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
     )
 
 
-def rows(profiles: Slices, config: DataConfig) -> Rows:
+def rows(profiles: Ragged, config: DataConfig) -> Rows:
     """The training rows of users who have any."""
     sets = distinct(profiles)
     value = time_weights(sets, config.time_weight_min, config.time_weight_max)
     return Rows(sets, value, np.flatnonzero(sets.end > sets.start).astype(np.int32))
 
 
-def row_width(profiles: Slices) -> int:
+def row_width(profiles: Ragged) -> int:
     return int(np.max(profiles.end - profiles.start))
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _MAX_BUCKETS = 4  # each is a copy of the network in the compiled update
 
 
-def bucket_lengths(slices: Slices, config: DataConfig) -> tuple[int, ...]:
+def bucket_lengths(slices: Ragged, config: DataConfig) -> tuple[int, ...]:
     """The lengths that histories are padded to: as set, or the (up to four) that pad least.
 
     Dynamic programming over the histogram of lengths: with c(l) the least number of places when the
@@ -39,6 +39,6 @@ def bucket_lengths(slices: Slices, config: DataConfig) -> tuple[int, ...]:
     return tuple(reversed(chosen))
 
 
-def bucket(slices: Slices, lengths: tuple[int, ...]) -> np.ndarray:
+def bucket(slices: Ragged, lengths: tuple[int, ...]) -> np.ndarray:
     """Which length each history has, the shortest that holds it."""
     return np.searchsorted(lengths, np.minimum(slices.end - slices.start, lengths[-1]))

@@ -8,10 +8,10 @@ from jaxrec_diff.batches.types import Prefixes
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
-def of_prefixes(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+def of_prefixes(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
     del profiles  # `view` has cut the rows
 
     def example(train, index, row, key):

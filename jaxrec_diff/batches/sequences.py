@@ -12,14 +12,14 @@ from jaxrec_diff.batches.feed import Feed, Kind
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Cut(NamedTuple):
     """Examples that are cut from histories, at any length."""
 
     train: Any  # arrays on the host
-    spans: Slices  # of every example, the history that it is cut from
+    spans: Ragged  # of every example, the history that it is cut from
     pick: Callable[[Any, Any], Any]
     """(train, rows) -> the same with these examples alone."""
     example: Callable[..., Any]

@@ -11,8 +11,8 @@ from jaxrec_diff.batches.feed import Feed
 from jaxrec_diff.batches.types import Pairs
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.ops import graph, negatives, rng
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import graph, negatives, ragged, rng
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Preferences(NamedTuple):
@@ -24,13 +24,11 @@ class Preferences(NamedTuple):
     offsets: Any  # i32[U + 1]
 
 
-def of_pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+def of_pairs(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
     rows = interactions.rows(profiles, config)
     width = interactions.row_width(rows.profiles)
-    sizes = (profiles.end - profiles.start).astype(np.int64)
-    user = np.repeat(np.arange(len(sizes)), sizes)
-    shift = np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
-    item = profiles.items[np.arange(sizes.sum()) + shift]
+    place, user = ragged.expand(profiles.start, profiles.end - profiles.start)
+    item = profiles.items[place]
     owned, offsets = owned_items(profiles, dataset.num_items)
     train = Preferences(user.astype(np.int32), item.astype(np.int32), owned, offsets)
 
@@ -49,7 +47,7 @@ def of_pairs(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
     )
 
 
-def of_pairs_by_user(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+def of_pairs_by_user(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
     """DDRM's draw: a user, uniformly, then one of the user's items; as many as there are pairs."""
     pairs = of_pairs(dataset, profiles, config)
     known = np.flatnonzero(np.diff(pairs.train.offsets)).astype(np.int32)
@@ -74,7 +72,7 @@ def _with_negative(pairs: Preferences, user, item, index, row, key, num_items: i
     return Pairs(user, item, jnp.minimum(negative, num_items), weight, row)
 
 
-def owned_items(profiles: Slices, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+def owned_items(profiles: Ragged, num_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Every user's distinct items in rising order, flat i32[M], and where each user's begin."""
     sets = graph.item_sets(profiles, num_items)
     return sets.members + 1, sets.start

@@ -1,7 +1,4 @@
-"""What a model sees, cut on the fly from flat arrays of items.
-
-Sequences are stored once, one after the other; an example is three numbers that say where its
-history and its answer lie. Windows of L items exist only for the batch at hand.
+"""What a model sees, cut on the fly from ragged rows of items.
 
 Item id 0 is padding, items are 1..I; histories are right-padded, oldest item first.
 """

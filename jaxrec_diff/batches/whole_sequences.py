@@ -13,23 +13,23 @@ from jaxrec_diff.batches.types import Walks
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import negatives, ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Walked(NamedTuple):
     """Users by number over their training rows, and every user's distinct training items."""
 
-    profiles: Slices
+    profiles: Ragged
     user: Any  # i32[N], users with at least two real items
     owned: Any  # i32[M], one user after the other, rising
     offsets: Any  # i32[U + 1]
 
 
-def of_walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
+def of_walks(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
     return sequences.fed(cut_walks(dataset, profiles, config), dataset, config)
 
 
-def cut_walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Cut:
+def cut_walks(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Cut:
     # A generated item may be drawn as a negative: the user's are those of the raw history.
     raw = feed.chosen(profiles)
     owned, offsets = triplets.owned_items(raw, dataset.num_items)

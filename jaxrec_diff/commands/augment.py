@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jaxrec_diff.ops import ragged
 from jaxrec_diff.terminal import (
     FILE,
     PLAIN,
@@ -144,9 +145,7 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
             sizes = stops[users].astype(np.int64) - profiles.start[users]
             given = (items > 0).sum(axis=1)
             # first generated items, the last of which is place -1, then places 1, 2, ...
-            owner = np.repeat(np.arange(len(users)), given + sizes)
-            begin = np.cumsum(given + sizes) - given - sizes
-            place = np.arange(len(owner)) - begin[owner] - given[owner]
+            place, owner = ragged.expand(-given, given + sizes)
             made = place < 0
             flat = np.empty(len(owner), np.int64)
             flat[made] = items[items > 0]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def digest(parts: list[np.ndarray]) -> str:
@@ -28,9 +29,9 @@ def card(
     filters: list[dict[str, Any]],
     order: str,
     split: str,
-    train: Slices,
-    valid: Slices,
-    test: Slices,
+    train: Ragged,
+    valid: Ragged,
+    test: Ragged,
     train_counts: np.ndarray,
     num_users: int,
     ids: list[np.ndarray],
@@ -106,26 +107,21 @@ def left_out(missing: Mapping[str, Any], table: str = "all") -> str:
     return f"  {of}left out {missing['left_out']:,} of {missing['rows']:,} rows: {each}"
 
 
-def _answers(part: Slices) -> tuple[np.ndarray, np.ndarray]:
-    """(row, place) of every answer, flat."""
-    sizes = part.stop - part.end
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.end[row]
-    return row, place
+def _answers(part: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """(place, row) of every answer, flat."""
+    return ragged.expand(part.end, part.stop - part.end)
 
 
-def _never_trained(part: Slices, train_counts: np.ndarray) -> float:
-    _, place = _answers(part)
+def _never_trained(part: Ragged, train_counts: np.ndarray) -> float:
+    place, _ = _answers(part)
     return float(np.mean(train_counts[part.items[place] - 1] == 0)) if len(place) else 0.0
 
 
-def _repeated(part: Slices) -> float:
+def _repeated(part: Ragged) -> float:
     """Share of answers that occur in their row's history."""
-    row, place = _answers(part)
+    place, row = _answers(part)
     if not len(place):
         return 0.0
-    sizes = (part.end - part.start).astype(np.int64)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.start[owner]
+    at, owner = ragged.expand(part.start, part.end - part.start)
     span = int(part.items.max()) + 1
     return float(np.mean(np.isin(row * span + part.items[place], owner * span + part.items[at])))

@@ -9,6 +9,7 @@ from jaxrec_diff.data.card import card
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset, Sequences
 from jaxrec_diff.data.sources import Columns, Histories, Source, dataset_name
+from jaxrec_diff.ops import ragged
 
 
 def load(source: str, config: DataConfig) -> Dataset:
@@ -91,7 +92,7 @@ def _ahead(dataset: Dataset, columns: Columns) -> np.ndarray:
     by_user = np.argsort(user, kind="stable")
     user, item = user[by_user], item[by_user]
     counts = np.bincount(user, minlength=dataset.num_users)
-    place = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
+    place, _ = ragged.expand(0, counts)
     prefix = np.zeros((dataset.num_users, int(counts.max(initial=0))), np.int32)
     prefix[user, place] = item + 1
     return prefix
@@ -127,7 +128,7 @@ def _from_histories(source: str, form: str, tables: dict[str, Histories]) -> Dat
     shift, parts = 0, {}
     for split, table in tables.items():
         start, stop = table.offsets[:-1] + shift, table.offsets[1:] + shift
-        parts[split] = splits.slices(flat, start, stop - 1, stop)
+        parts[split] = ragged.make(flat, start, stop - 1, stop)
         shift += len(table.items)
     targets = flat[parts["train"].end]
     counts = np.bincount(targets, minlength=len(item_ids) + 1)[1:]
@@ -197,7 +198,7 @@ def _assemble(
             ids=[_bytes(item_ids), _bytes(user_ids)], missing=missing,
         ),
         law=None,
-        profiles=splits.slices(items, cuts.start, cuts.train_end, cuts.train_end),
+        profiles=ragged.make(items, cuts.start, cuts.train_end, cuts.train_end),
     )  # fmt: skip
 
 

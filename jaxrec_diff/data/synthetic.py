@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxrec_diff.data.config import SyntheticConfig
 from jaxrec_diff.data.sources import Columns
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 1024
 
@@ -127,7 +127,7 @@ def predictive(law: Law, histories: np.ndarray) -> np.ndarray:
     return np.where(seen, 0.0, probs)
 
 
-def optimum(law: Law, slices: Slices, ks: tuple[int, ...]) -> dict[str, float]:
+def optimum(law: Law, slices: Ragged, ks: tuple[int, ...]) -> dict[str, float]:
     """The expected figures of the best possible ranker, given the whole history of each row.
 
     {} if a row has several answers: the law speaks of the next item only.
@@ -152,7 +152,7 @@ def optimum(law: Law, slices: Slices, ks: tuple[int, ...]) -> dict[str, float]:
     return means
 
 
-def _histories(slices: Slices) -> Iterator[np.ndarray]:
+def _histories(slices: Ragged) -> Iterator[np.ndarray]:
     """Chunks of whole histories, items from 0, right-padded with -1."""
     for first in range(0, len(slices.start), _ROWS):
         start, end = slices.start[first : first + _ROWS], slices.end[first : first + _ROWS]

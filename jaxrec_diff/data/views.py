@@ -10,7 +10,8 @@ from jaxrec_diff.data import splits
 from jaxrec_diff.data.card import digest
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 _HELD_OUT = 0.05  # share of users, each of validation and test
 
@@ -53,9 +54,8 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
         stop = profiles.end[chosen].astype(np.int64)
         if split == "train" and config.prefix_stride:
             windows = 1 + (stop - first - least) // config.prefix_stride
-            shift = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
-            first = np.repeat(first, windows) + config.prefix_stride * shift
-            stop = np.repeat(stop, windows)
+            shift, row = ragged.expand(0, windows)
+            first, stop = first[row] + config.prefix_stride * shift, stop[row]
         rows[split] = _rotated(profiles.items, first, stop, length)
     return dataset._replace(
         train=rows["train"],
@@ -68,9 +68,9 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
     )
 
 
-def known_before(rows: Slices, length: int) -> tuple[Slices, np.ndarray]:
+def known_before(rows: Ragged, length: int) -> tuple[Ragged, np.ndarray]:
     """Histories of rows of `before`, and the `length` items that came before each, i32[N, M]."""
-    histories = Slices(rows.items, rows.start, rows.end, rows.end)
+    histories = Ragged(rows.items, rows.start, rows.end, rows.end)
     return histories, rows.items[rows.end[:, None] + np.arange(length)]
 
 
@@ -96,15 +96,15 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
     items = np.zeros(len(profiles.items) + given.sum(), profiles.items.dtype)
     items[np.arange(len(profiles.items)) + shift[owner]] = profiles.items
     user, place = np.nonzero(prefix > 0)
-    rank = np.arange(len(user)) - np.repeat(np.cumsum(given) - given, given)
+    rank, _ = ragged.expand(0, given)
     ahead = profiles.start[user] + shift[user] - given[user] + rank
     items[ahead] = prefix[user, place]
     generated = np.zeros(len(items), bool)
     generated[ahead] = True
 
-    def moved(part: Slices) -> Slices:
+    def moved(part: Ragged) -> Ragged:
         of = owner[part.start]
-        return splits.slices(
+        return ragged.make(
             items, part.start + shift[of] - given[of], part.end + shift[of], part.stop + shift[of]
         )._replace(generated=generated if len(user) else None)
 
@@ -123,8 +123,7 @@ def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
     profiles = profiles_of(dataset, _AHEAD)
     sizes = (profiles.end - profiles.start).astype(np.int64)
     offsets = np.append(0, np.cumsum(sizes))
-    user = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(offsets[-1]) - offsets[user]
+    place, user = ragged.expand(0, sizes)
     items = profiles.items[profiles.end[user] - 1 - place]
     enough = sizes >= 3
     start, stop = offsets[:-1], offsets[1:]
@@ -139,13 +138,13 @@ def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
         test=test,
         valid_users=valid_users,
         test_users=test_users,
-        profiles=splits.slices(items, start, cuts.train_end, cuts.train_end),
+        profiles=ragged.make(items, start, cuts.train_end, cuts.train_end),
         split="training sequences in reversed time, leave-one-out",
         law=None,
     )
 
 
-def profiles_of(dataset: Dataset, need: str) -> Slices:
+def profiles_of(dataset: Dataset, need: str) -> Ragged:
     """Training items by user.
 
     Raises:
@@ -158,12 +157,11 @@ def profiles_of(dataset: Dataset, need: str) -> Slices:
     return dataset.profiles
 
 
-def _rotated(items: np.ndarray, first: np.ndarray, stop: np.ndarray, length: int) -> Slices:
+def _rotated(items: np.ndarray, first: np.ndarray, stop: np.ndarray, length: int) -> Ragged:
     """Rows [v_{M+1} .. v_n | v_1 .. v_M], so that the answer follows the history."""
     sizes = stop - first
     offsets = np.append(0, np.cumsum(sizes))
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(offsets[-1]) - offsets[row]
+    place, row = ragged.expand(0, sizes)
     source = first[row] + (place + length) % sizes[row]
     ends = offsets[1:]
-    return splits.slices(items[source], offsets[:-1], ends - length, ends)
+    return ragged.make(items[source], offsets[:-1], ends - length, ends)

@@ -10,7 +10,7 @@ from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST
 from jaxrec_diff.models.protocols import Rules
 from jaxrec_diff.ops import graph
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _TUNING_ROWS = 8192
 
@@ -24,9 +24,9 @@ class Tuned(NamedTuple):
 
 
 def tune_controls(
-    rows: Slices,
-    inputs: Slices,
-    valid: Slices,
+    rows: Ragged,
+    inputs: Ragged,
+    valid: Ragged,
     train_counts: np.ndarray,
     config: EvalConfig,
     rules: Rules,
@@ -44,7 +44,7 @@ def tune_controls(
     num_items = len(train_counts)
     picked = np.arange(0, len(valid.start), -(-len(valid.start) // _TUNING_ROWS))
     inputs, valid = (
-        Slices(part.items, *(column[picked] for column in part[1:4])) for part in (inputs, valid)
+        Ragged(part.items, *(column[picked] for column in part[1:4])) for part in (inputs, valid)
     )
     out: dict[str, Tuned] = {}
     if not config.controls:
@@ -61,14 +61,14 @@ def tune_controls(
 
 
 def controls(
-    train: Slices,
-    queries: Slices,
+    train: Ragged,
+    queries: Ragged,
     train_counts: np.ndarray,
     config: EvalConfig,
     rules: Rules,
     num_users: int = 0,
     tuned: dict[str, Tuned] | None = None,
-    inputs: Slices | None = None,
+    inputs: Ragged | None = None,
 ) -> dict[str, dict[str, float]]:
     """Popularity, repeat-last-items and first-order transitions under the same rules.
 
@@ -87,19 +87,19 @@ def controls(
 
 
 def controls_per_user(
-    train: Slices,
-    queries: Slices,
+    train: Ragged,
+    queries: Ragged,
     train_counts: np.ndarray,
     config: EvalConfig,
     rules: Rules,
     tuned: dict[str, Tuned] | None = None,
-    inputs: Slices | None = None,
+    inputs: Ragged | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Every metric of every row, f32[N] each, of what `controls` takes the means of."""
     rows = len(queries.start) // rules.multiple_of * rules.multiple_of
-    kept = Slices(queries.items, *(part[:rows] for part in queries[1:4]))
+    kept = Ragged(queries.items, *(part[:rows] for part in queries[1:4]))
     scored_by = queries if inputs is None else inputs
-    scored_by = Slices(scored_by.items, *(part[:rows] for part in scored_by[1:4]))
+    scored_by = Ragged(scored_by.items, *(part[:rows] for part in scored_by[1:4]))
     allowed = train_counts > 0 if rules.trained_only else None
     tops = popularity.controls(
         train,
@@ -149,12 +149,12 @@ def _item_lists(score, inputs, queries, train_counts, config: EvalConfig, rules:
 _jitted_per_user = jax.jit(metrics.per_user, static_argnums=2)
 
 
-def _per_user(top: Any, queries: Slices, config: EvalConfig) -> dict[str, np.ndarray]:
+def _per_user(top: Any, queries: Ragged, config: EvalConfig) -> dict[str, np.ndarray]:
     """Every metric of every row, f32[N] each, from lists on the host."""
     return jax.device_get(_jitted_per_user(top, _relevant(queries), config.ks))
 
 
-def _relevant(slices: Slices) -> np.ndarray:
+def _relevant(slices: Ragged) -> np.ndarray:
     """i32[N, R] the answers of every row, padded with 0."""
     width = int(np.max(slices.stop - slices.end))
     place = slices.end[:, None] + np.arange(width)

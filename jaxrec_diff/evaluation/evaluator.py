@@ -24,7 +24,7 @@ from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST, Evaluation, Split
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.models.protocols import HONEST, Rules
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def rules_of(config: EvalConfig, official: Rules) -> Rules:
@@ -34,7 +34,7 @@ def rules_of(config: EvalConfig, official: Rules) -> Rules:
 
 
 def put(
-    slices: Slices,
+    slices: Ragged,
     rows: Any,
     query: Callable[[Any, jax.Array], Any],
     mesh: Mesh,
@@ -58,7 +58,7 @@ def put(
             f"a split of {len(slices.start)} rows has no full batch of {rules.multiple_of}; "
             "use the honest protocol"
         )
-    kept = Slices(slices.items, *(part[:count] for part in slices[1:4]))
+    kept = Ragged(slices.items, *(part[:count] for part in slices[1:4]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
     kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))

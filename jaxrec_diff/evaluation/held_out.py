@@ -16,7 +16,7 @@ _LOSS_ROWS = 4096  # held-out rows are repeated up to so many: a row has one ste
 def held_out_loss(
     model: Model,
     example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
-    held: ragged.Slices,
+    held: ragged.Ragged,
     key: jax.Array,
     batch_size: int,
 ) -> Callable[[Any, Any], float]:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.evaluation.ranking import Top
-from jaxrec_diff.ops import graph
+from jaxrec_diff.ops import graph, ragged
 from jaxrec_diff.ops.graph import Rows
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 MOST_ITEMS = 20_000
 """The largest catalogue whose [items, items] matrix EASE inverts (1.6 GB)."""
@@ -123,8 +123,8 @@ def neighbours(
 
 def lists(
     score: Score,
-    inputs: Slices,
-    queries: Slices,
+    inputs: Ragged,
+    queries: Ragged,
     *,
     num_items: int,
     k: int,
@@ -158,9 +158,9 @@ def lists(
     return Top(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _sets(slices: Slices, rows: slice, num_items: int) -> Rows:
+def _sets(slices: Ragged, rows: slice, num_items: int) -> Rows:
     start, end, stop = (part[rows] for part in slices[1:4])
-    return graph.item_sets(Slices(slices.items, start, end, stop), num_items)
+    return graph.item_sets(Ragged(slices.items, start, end, stop), num_items)
 
 
 def _together(sets: Rows, num_items: int) -> Iterator[np.ndarray]:
@@ -173,7 +173,7 @@ def _together(sets: Rows, num_items: int) -> Iterator[np.ndarray]:
     for first, stop in _blocks(cost):
         users = by_item.members[by_item.start[first] : by_item.start[stop]]
         owner = np.repeat(np.arange(stop - first), np.diff(by_item.start[first : stop + 1]))
-        place, entry = graph.expand(sets.start, users)
+        place, entry = ragged.expand(sets.start[users], lengths[users])
         pair = owner[entry] * num_items + sets.members[place]
         counts = np.bincount(pair, minlength=(stop - first) * num_items)
         yield counts.reshape(stop - first, num_items).astype(np.float32)
@@ -197,13 +197,15 @@ def _sparse_score(ids: np.ndarray, values: np.ndarray) -> Score:
     order = np.argsort(source, kind="stable")
     of, weight = of[order], values.reshape(-1)[real][order]
     start = np.searchsorted(source[order], np.arange(num_items + 1))
+    lengths = np.diff(start)
 
     def score(sets: Rows) -> np.ndarray:
         scores = np.empty((len(sets.start) - 1, num_items), np.float32)
-        pairs = np.append(0, np.cumsum(np.diff(start)[sets.members]))[sets.start]
+        pairs = np.append(0, np.cumsum(lengths[sets.members]))[sets.start]
         for first, stop in _blocks(pairs):
             entries = slice(sets.start[first], sets.start[stop])
-            place, entry = graph.expand(start, sets.members[entries])
+            held = sets.members[entries]
+            place, entry = ragged.expand(start[held], lengths[held])
             row = np.repeat(np.arange(stop - first), np.diff(sets.start[first : stop + 1]))[entry]
             found = np.bincount(
                 row * num_items + of[place], weight[place], (stop - first) * num_items

@@ -7,20 +7,20 @@ items it prefers for a row, then popularity. Ties go to the more popular and the
 import numpy as np
 
 from jaxrec_diff.evaluation.ranking import Top
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 2048
 
 
 def controls(
-    train: Slices,
-    queries: Slices,
+    train: Ragged,
+    queries: Ragged,
     train_counts: np.ndarray,
     *,
     k: int,
     mask_seen: bool,
     allowed: np.ndarray | None = None,
-    inputs: Slices | None = None,
+    inputs: Ragged | None = None,
 ) -> dict[str, Top]:
     """The lists of every control for every row of a split, as numpy.
 
@@ -108,7 +108,7 @@ def _member(values: np.ndarray, pool: np.ndarray) -> np.ndarray:
     return np.isin(values + offset, pool + offset)
 
 
-def _histories(queries: Slices, rows: np.ndarray) -> np.ndarray:
+def _histories(queries: Ragged, rows: np.ndarray) -> np.ndarray:
     """i32[n, S] whole histories, most recent first, padded with 0."""
     start, end = queries.start[rows], queries.end[rows]
     width = int((end - start).max(initial=0))
@@ -117,13 +117,13 @@ def _histories(queries: Slices, rows: np.ndarray) -> np.ndarray:
     return np.where(inside, queries.items[np.where(inside, at, 0)], 0).astype(np.int32)
 
 
-def _recent(queries: Slices, rows: np.ndarray) -> np.ndarray:
+def _recent(queries: Ragged, rows: np.ndarray) -> np.ndarray:
     """Distinct items of the history, most recent first; 0 elsewhere."""
     history = _histories(queries, rows)
     return np.where(_repeats(history), 0, history)
 
 
-def _followers(train: Slices, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _followers(train: Ragged, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Items that followed each item in training, most frequent first, as flat array and offsets."""
     real = train.end > train.start
     last, following = train.items[train.end[real] - 1], train.items[train.end[real]]
@@ -136,7 +136,7 @@ def _followers(train: Slices, place: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _after_last(
-    queries: Slices, rows: np.ndarray, followers: tuple[np.ndarray, np.ndarray]
+    queries: Ragged, rows: np.ndarray, followers: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
     """i32[n, F] followers of each row's last item, padded with 0."""
     items, offsets = followers

@@ -16,13 +16,13 @@ import numpy as np
 
 from jaxrec_diff.evaluation.types import Split
 from jaxrec_diff.models.contract import Head, Model
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 4096
 GROUPS = {"short": (0, 5), "medium": (6, 20), "long": (21, np.inf)}  # items of a history
 
 
-def draw(rows: Slices, num_items: int, count: int, seed: int = 0) -> np.ndarray:
+def draw(rows: Ragged, num_items: int, count: int, seed: int = 0) -> np.ndarray:
     """Distinct items outside each row's history and answers, uniformly, i32[N, count].
 
     Raises:

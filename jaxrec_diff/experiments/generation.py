@@ -14,7 +14,7 @@ from jaxrec_diff.training.state import TrainState, averaged
 def generate(
     prepared: Prepared,
     train: TrainState,
-    histories: ragged.Slices | None = None,
+    histories: ragged.Ragged | None = None,
     *,
     batch_size: int | None = None,
     first: int = 0,
@@ -42,7 +42,7 @@ def generate(
     )
 
 
-def _short(profiles: ragged.Slices, most: int) -> ragged.Slices:
+def _short(profiles: ragged.Ragged, most: int) -> ragged.Ragged:
     """Rows of more than `most` items emptied, so that nothing is put ahead of them; 0: none."""
     few = profiles.end - profiles.start <= most
     return profiles._replace(end=np.where(few, profiles.end, profiles.start)) if most else profiles
@@ -52,7 +52,7 @@ def joined(chunks: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
     return np.concatenate([chunk for _, chunk in chunks])
 
 
-def raw(prepared: Prepared) -> ragged.Slices:
+def raw(prepared: Prepared) -> ragged.Ragged:
     profiles = prepared.dataset.profiles
     assert profiles is not None  # the view of a generator has looked
     return profiles

@@ -121,7 +121,7 @@ def tuned(prepared: Prepared) -> dict[str, baselines.Tuned]:
     rows = None if dataset.profiles is None else batches_feed.chosen(dataset.profiles)
     if rows is None:  # histories without users: every row teaches, its answer too
         train = dataset.train
-        rows = ragged.Slices(train.items, train.start, train.stop, train.stop)
+        rows = ragged.Ragged(train.items, train.start, train.stop, train.stop)
     return baselines.tune_controls(
         rows,
         experiments_run.scored_by(prepared, "valid"),

@@ -82,7 +82,7 @@ def results(
 
 def write_per_user(
     prepared: Prepared,
-    slices: ragged.Slices,
+    slices: ragged.Ragged,
     split: str,
     found: types.Evaluation,
     path: Path,
@@ -96,8 +96,7 @@ def write_per_user(
     users = {"valid": prepared.dataset.valid_users, "test": prepared.dataset.test_users}[split]
     rows = len(next(iter(found.per_user.values())))
     sizes = (slices.stop - slices.end)[:rows].astype(np.int64)
-    row = np.repeat(np.arange(rows), sizes)
-    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + slices.end[row]
+    place, row = ragged.expand(slices.end[:rows], sizes)
     counts = prepared.dataset.train_counts[slices.items[place] - 1]
     columns = {
         "user_id": prepared.dataset.user_ids[users[:rows]],

@@ -80,7 +80,7 @@ def build(prepared: Prepared, axis_name: str | None = None) -> Model:
     )
 
 
-def optimum_of(prepared: Prepared, slices: ragged.Slices) -> dict[str, float]:
+def optimum_of(prepared: Prepared, slices: ragged.Ragged) -> dict[str, float]:
     """The best reachable figures, where the law of the data is known; else {}.
 
     They hold for the honest rules, under which items of the history are no candidates; the law
@@ -98,7 +98,7 @@ def viewed(prepared: Prepared) -> Prepared:
     return prepared._replace(dataset=viewed)
 
 
-def scored_by(prepared: Prepared, split: str) -> ragged.Slices:
+def scored_by(prepared: Prepared, split: str) -> ragged.Ragged:
     """What a row of a split may be scored by: what the model itself sees of it."""
     dataset = prepared.dataset
     slices, users = {
@@ -110,4 +110,4 @@ def scored_by(prepared: Prepared, split: str) -> ragged.Slices:
     if profiles is None or not of_rows:
         return slices
     start, end = profiles.start[users], profiles.end[users]
-    return ragged.Slices(profiles.items, start, end, end)
+    return ragged.Ragged(profiles.items, start, end, end)

@@ -23,7 +23,7 @@ from jaxrec_diff.batches.types import InteractionQuery
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.experiments import restore, run
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CHUNK = 8192  # items scored at once; a literal, because the number of rows is not known
@@ -148,7 +148,7 @@ def program(
             return InteractionQuery(items, value, user, row)
         start = jnp.arange(history.shape[0], dtype=jnp.int32) * history.shape[1]
         end = start + (history > 0).sum(axis=1, dtype=jnp.int32)
-        rows = Slices(history.reshape(-1), start, end, end)
+        rows = Ragged(history.reshape(-1), start, end, end)
         index = jnp.arange(history.shape[0], dtype=jnp.int32)
         return cut.queries(rows, index, max_len=settings.max_len)._replace(row=row)
 

@@ -28,7 +28,8 @@ from jaxrec_diff.experiments import reopen, restore
 from jaxrec_diff.inference import neighbours, rebatch
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def load(
@@ -186,9 +187,7 @@ def _round_up(array: Any) -> np.ndarray:
 def _padded(histories: Histories, size: int, width: int) -> np.ndarray:
     """i32[size, width] histories, right-padded with 0."""
     out = np.zeros((size, width), np.int32)
-    lengths = np.diff(histories.offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], lengths)
+    place, row = ragged.expand(0, np.diff(histories.offsets))
     out[row, place] = histories.items
     return out
 
@@ -205,8 +204,8 @@ def _asked(dataset: Dataset, histories: Histories, size: int, width: int) -> Dat
     bounds[: len(histories.offsets)] = histories.offsets
     bounds[-1] = len(items)
     start, end = bounds[:-1].astype(np.int32), bounds[1:].astype(np.int32)
-    rows = Slices(items, start, end, end)
-    one = Slices(items, start[-1:], end[-1:] - 1, end[-1:])
+    rows = Ragged(items, start, end, end)
+    one = Ragged(items, start[-1:], end[-1:] - 1, end[-1:])
     everyone = np.arange(size + 1, dtype=np.int32)
     return dataset._replace(
         num_users=size + 1,

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrec_diff import validation
 from jaxrec_diff.models.readers import Reader
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class DataSpec(NamedTuple):
@@ -24,7 +24,7 @@ class DataSpec(NamedTuple):
     num_items: int
     max_len: int  # L, places in a history
     item_counts: np.ndarray | None = None  # i64[I], how often item j + 1 occurs in training
-    profiles: Slices | None = None  # row u is user u's training items, on the host
+    profiles: Ragged | None = None  # row u is user u's training items, on the host
     exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
     prefix_len: int = 0  # M, items generated ahead of a history
     reader: "Reader | None" = None  # how the backbone reads items it is given as points

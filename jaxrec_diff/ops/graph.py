@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rows(NamedTuple):
@@ -45,7 +46,7 @@ class Nodes(NamedTuple):
     items: Any  # f32[I, D], row j is item j + 1
 
 
-def item_sets(profiles: Slices, num_items: int) -> Rows:
+def item_sets(profiles: Ragged, num_items: int) -> Rows:
     """The distinct items of every user, ids less one, as numpy.
 
     Args:
@@ -54,15 +55,13 @@ def item_sets(profiles: Slices, num_items: int) -> Rows:
 
     >>> import numpy as np
     >>> flat, start, end = np.array([3, 1, 3, 2]), np.array([0, 3]), np.array([3, 4])
-    >>> sets = item_sets(Slices(flat, start, end, end), 3)
+    >>> sets = item_sets(Ragged(flat, start, end, end), 3)
     >>> sets.start.tolist(), sets.members.tolist()
     ([0, 2, 3], [0, 2, 1])
     """
-    lengths = np.asarray(profiles.end - profiles.start, np.int64)
-    user = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(user)) + (profiles.start - np.cumsum(lengths) + lengths)[user]
+    place, user = ragged.expand(profiles.start, profiles.end - profiles.start)
     pairs = np.unique(user * num_items + (profiles.items[place].astype(np.int64) - 1))
-    start = np.searchsorted(pairs, np.arange(len(lengths) + 1) * num_items)
+    start = np.searchsorted(pairs, np.arange(len(profiles.start) + 1) * num_items)
     return Rows(start.astype(np.int32), (pairs % num_items).astype(np.int32))
 
 
@@ -163,26 +162,6 @@ def means(sets: Rows, items: np.ndarray) -> np.ndarray:
     # a column at a time: all of them at once would hold E x D numbers
     sums = [np.bincount(user, column[sets.members], len(counts)) for column in items.T]
     return (np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]).astype(np.float32)
-
-
-def expand(start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The members of many rows, one row after the other, on the host.
-
-    Args:
-      start: i64[N + 1] where rows begin.
-      rows: i32[n] rows, in any order and number.
-
-    Returns:
-      i64[M] places of their members, and i64[M] which entry of `rows` each belongs to.
-
-    >>> place, entry = expand(np.array([0, 2, 2, 5]), np.array([2, 0]))
-    >>> place.tolist(), entry.tolist()
-    ([2, 3, 4, 0, 1], [0, 0, 0, 1, 1])
-    """
-    first = np.asarray(start, np.int64)[rows]
-    lengths = np.asarray(start, np.int64)[np.asarray(rows) + 1] - first
-    entry = np.repeat(np.arange(len(rows)), lengths)
-    return np.arange(lengths.sum()) + (first - np.cumsum(lengths) + lengths)[entry], entry
 
 
 def _scale(rows: Rows, keep: jax.Array | None, others: int) -> jax.Array:

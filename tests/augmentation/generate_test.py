@@ -19,7 +19,7 @@ from jaxrec_diff.evaluation import held_out
 from jaxrec_diff.experiments import augmentation, judging, prepare, reopen, train
 from jaxrec_diff.experiments import workdir as experiments_workdir
 from jaxrec_diff.models.contract import Head, Model, Variables
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 DATA = [
     "--data.synthetic.num-users=150", "--data.synthetic.num-items=40",
@@ -34,7 +34,7 @@ SMALL = [
     "--backbone.eval.candidates=20", "--devices=1",
 ]  # fmt: skip
 
-PROFILES = Slices(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 3, 5], [3, 5, 5])),
+PROFILES = Ragged(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 3, 5], [3, 5, 5])),
                   np.array([3, 5, 5]))  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_reversed_recommender_is_continued_item_by_item():
         return table[(2 * last + jnp.where(count > 3, query.seq[:, 0], 1)) % 60]
 
     model = Model(None, None, sample, lambda params, state: Head(table))
-    profiles = Slices(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 5, 6], [5, 6, 6])),
+    profiles = Ragged(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 5, 6], [5, 6, 6])),
                       np.array([5, 6, 6]))  # fmt: skip
     found = baselines.recommended(model, (), (), profiles, 3, max_len=4, batch_size=2)
     expected = []
@@ -105,7 +105,7 @@ def test_quality_of_items_by_hand():
     prefix = np.array([[3, 3], [4, 1], [0, 0]], np.int32)
     counts = np.array([1, 1, 2, 1, 1])
     true = np.array([[3, 9], [4, 1], [0, 0]])[:2]
-    found = quality.quality(prefix[:2], Slices(*(p for p in PROFILES)), counts, true)
+    found = quality.quality(prefix[:2], Ragged(*(p for p in PROFILES)), counts, true)
     assert found["distinct_in_row"] == 0.75
     assert found["coverage"] == 3 / 5
     assert found["in_history"] == 3 / 4
@@ -162,7 +162,7 @@ def test_the_generator_is_chosen_by_its_held_out_loss(workdir):
 
 
 def test_held_out_loss_against_a_loop():
-    held = Slices(np.arange(12), np.array([0, 4, 7]), np.array([2, 5, 10]), np.array([4, 7, 12]))
+    held = Ragged(np.arange(12), np.array([0, 4, 7]), np.array([2, 5, 10]), np.array([4, 7, 12]))
 
     def loss(params, state, key, example):
         first, row, weight = example

@@ -13,7 +13,7 @@ from jaxrec_diff.batches import lengths as batches_lengths
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.ops import negatives, ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 DATA = DataConfig(
     max_len=5,
@@ -152,7 +152,7 @@ def test_data_without_users_is_refused(dataset):
 
 def histories(lengths):
     end = np.cumsum(lengths)
-    return Slices(np.ones(end[-1] + 1, np.int32), end - lengths, end, end + 1)
+    return Ragged(np.ones(end[-1] + 1, np.int32), end - lengths, end, end + 1)
 
 
 @pytest.mark.parametrize("seed", range(4))

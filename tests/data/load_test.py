@@ -25,7 +25,7 @@ from jaxrec_diff.evaluation import baselines, config, metrics, popularity, ranki
 from jaxrec_diff.evaluation.ranking import Top
 from jaxrec_diff.models import protocols
 from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def random_slices(seed=0, rows=40, items=9):
@@ -33,7 +33,7 @@ def random_slices(seed=0, rows=40, items=9):
     flat = rng.integers(1, items + 1, 200).astype(np.int32)
     end = rng.integers(0, 190, rows)
     start = np.maximum(end - rng.integers(0, 12, rows), 0)
-    return Slices(flat, *(x.astype(np.int32) for x in (start, end, end + rng.integers(1, 4, rows))))
+    return Ragged(flat, *(x.astype(np.int32) for x in (start, end, end + rng.integers(1, 4, rows))))
 
 
 def test_windows_are_the_last_items():
@@ -217,7 +217,7 @@ def test_the_law_by_enumeration():
             want = sum(joint[s] for s in begun if s[len(history)] == j) / total
             np.testing.assert_allclose(got[j], want, atol=1e-12)
     best = sorted(synthetic.predictive(law, np.array([[4, 1]]))[0], reverse=True)
-    one = Slices(np.array([5, 2, 1]), np.array([0]), np.array([2]), np.array([3]))
+    one = Ragged(np.array([5, 2, 1]), np.array([0]), np.array([2]), np.array([3]))
     optimum = synthetic.optimum(law, one, (2,))
     np.testing.assert_allclose(optimum["hr@2"], best[0] + best[1])
     np.testing.assert_allclose(optimum["ndcg@2"], best[0] + best[1] / math.log2(3))

@@ -12,13 +12,13 @@ from jaxrec_diff.data import profiles, splits
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.data.load import load
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def rows_of(*rows):
     bounds = np.cumsum([0, *map(len, rows)])
     flat = np.array([item for row in rows for item in row], np.int32)
-    return Slices(flat, bounds[:-1], bounds[1:], bounds[1:])
+    return Ragged(flat, bounds[:-1], bounds[1:], bounds[1:])
 
 
 def test_a_repeated_item_stands_once_at_its_last_place():
@@ -28,7 +28,7 @@ def test_a_repeated_item_stands_once_at_its_last_place():
 
 
 def test_only_the_given_part_of_the_flat_array_is_kept():
-    rows = Slices(np.arange(1, 9), np.array([0, 4]), np.array([2, 7]), np.array([2, 7]))
+    rows = Ragged(np.arange(1, 9), np.array([0, 4]), np.array([2, 7]), np.array([2, 7]))
     found = profiles.distinct(rows)
     assert found.items.tolist() == [1, 2, 5, 6, 7]
     assert found.start.tolist() == [0, 2] and found.end.tolist() == [2, 5]

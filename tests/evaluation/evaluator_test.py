@@ -22,7 +22,7 @@ from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import ragged, sparse
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import parallel
 
 OFFICIAL = registry.SYSTEMS[DiffRecConfig].official
@@ -94,7 +94,7 @@ def test_popularity_on_released_clean_files(real_data):
     stop = np.cumsum([len(row) for row in rows]).astype(np.int32)
     end = stop - (data.test.stop - data.test.end)
     start = np.append(0, stop[:-1]).astype(np.int32)
-    slices = Slices(np.concatenate(rows), start, end, stop)
+    slices = Ragged(np.concatenate(rows), start, end, stop)
     agree(
         judged(popularity(data), data, "test", slices=slices),
         {20: (0.036241, 0.094359, 0.066513, 0.110296)},
@@ -149,7 +149,7 @@ def test_rows_come_back_in_order(grouped, devices):
     lengths = rng.integers(1, 5, 11)
     end = np.cumsum(lengths + 1) - 1
     items = rng.integers(1, 6 + 1, end[-1] + 1).astype(np.int32)
-    slices = Slices(items, end - lengths, end, end + 1)
+    slices = Ragged(items, end - lengths, end, end + 1)
 
     def query(length):
         return lambda rows, index: cut.queries(rows, index, max_len=length)
@@ -336,7 +336,7 @@ def test_lists_are_taken_apart_by_what_was_trained(trained_only):
     counts[[2, 19, 20]] = 0  # items 3, 20 and 21
     answers = np.array([3, 4, 4, 20], np.int32)
     place = np.arange(4)
-    slices = Slices(answers, place, place, place + 1)
+    slices = Ragged(answers, place, place, place + 1)
     mesh = parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=trained_only)
     split = evaluator.put(

@@ -10,7 +10,7 @@ from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.ranking import Top
 from jaxrec_diff.models.protocols import HONEST
 from jaxrec_diff.ops import graph
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 USERS, ITEMS = 40, 15
 
@@ -27,7 +27,7 @@ def data(seed=0):
     flat = np.array(sum((row + a for row, a in zip(rows, answers, strict=True)), []), np.int32)
     stop = np.cumsum([len(row) + 2 for row in rows])
     start = stop - [len(row) + 2 for row in rows]
-    return rows, answers, Slices(flat, start, stop - 2, stop)
+    return rows, answers, Ragged(flat, start, stop - 2, stop)
 
 
 def matrix(rows):
@@ -109,7 +109,7 @@ def test_lists_are_sorted_scores_without_what_may_not_be_shown(chunks, mask_seen
 
 def test_controls_are_tuned_on_validation_and_scored_on_the_split():
     rows, answers, valid = data()
-    train = Slices(valid.items, valid.start, valid.end, valid.end)
+    train = Ragged(valid.items, valid.start, valid.end, valid.end)
     counts = matrix(rows).sum(axis=0).astype(np.int64)
     config = EvalConfig(metric="recall@5", ks=(5,), controls=("ease", "item_knn"))
     tuned = baselines.tune_controls(train, valid, valid, counts, config, HONEST)
@@ -129,7 +129,7 @@ def test_controls_are_tuned_on_validation_and_scored_on_the_split():
     chosen = tuned["ease"].setting["regularisation"]
     np.testing.assert_allclose(tuned["ease"].valid, max(best.values()), rtol=1e-6)
     np.testing.assert_allclose(best[chosen], max(best.values()), rtol=1e-6)
-    examples = Slices(valid.items, valid.start, valid.end, valid.end + 1)
+    examples = Ragged(valid.items, valid.start, valid.end, valid.end + 1)
     beside = baselines.controls(examples, valid, counts, config, HONEST, tuned=tuned, inputs=valid)
     for name in ("ease", "item_knn"):
         np.testing.assert_allclose(beside[name]["recall@5"], tuned[name].valid, rtol=1e-6)

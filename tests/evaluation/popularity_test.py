@@ -12,7 +12,7 @@ from jaxrec_diff.data.load import load
 from jaxrec_diff.evaluation import metrics
 from jaxrec_diff.evaluation.popularity import controls
 from jaxrec_diff.evaluation.ranking import Top
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 ITEMS = 12
 
@@ -29,17 +29,17 @@ def small_data(seed: int):
             end.append(first + place)
     items = np.array(flat, np.int32)
     start, end = np.array(start, np.int32), np.array(end, np.int32)
-    train = Slices(items, start, end, end + 1)
+    train = Ragged(items, start, end, end + 1)
     counts = np.bincount(items, minlength=ITEMS + 1)[1:]
     at = rng.integers(0, len(items) - 12, 40)
     history = rng.integers(0, 10, 40)
-    queries = Slices(items, *(x.astype(np.int32) for x in (at, at + history, at + history + 1)))
+    queries = Ragged(items, *(x.astype(np.int32) for x in (at, at + history, at + history + 1)))
     # of items that are never trained, too
     queries = queries._replace(items=np.where(np.arange(len(items)) % 11 == 5, ITEMS, items))
     return train, queries, counts
 
 
-def naive(train: Slices, queries: Slices, counts, k: int, mask_seen: bool, allowed):
+def naive(train: Ragged, queries: Ragged, counts, k: int, mask_seen: bool, allowed):
     popular = sorted(range(1, ITEMS + 1), key=lambda item: (-counts[item - 1], item))
     place = {item: at for at, item in enumerate(popular)}
     after: dict[int, Counter] = {item: Counter() for item in range(ITEMS + 1)}
@@ -112,8 +112,8 @@ def test_transition_ties_go_to_the_more_popular_then_to_the_lowest_id():
     # 1 is followed by 5, 3 and 4 once each; 4 is the most popular of them, 3 and 5 tie
     items = np.array([1, 5, 1, 3, 1, 4], np.int32)
     start = np.array([0, 2, 4], np.int32)
-    train = Slices(items, start, start + 1, start + 2)
-    query = Slices(np.array([1, 2], np.int32), *(np.array([x], np.int32) for x in (0, 1, 2)))
+    train = Ragged(items, start, start + 1, start + 2)
+    query = Ragged(np.array([1, 2], np.int32), *(np.array([x], np.int32) for x in (0, 1, 2)))
     found = controls(train, query, np.array([3, 9, 1, 2, 1]), k=5, mask_seen=False)
     assert found["transitions"].items.tolist() == [[4, 3, 5, 2, 1]]
     assert found["repeat_last"].items.tolist() == [[1, 2, 4, 3, 5]]
@@ -122,7 +122,7 @@ def test_transition_ties_go_to_the_more_popular_then_to_the_lowest_id():
 def test_many_rows_are_cut_into_parts():
     train, queries, counts = small_data(3)
     times = 60
-    many = Slices(queries.items, *(np.tile(part, times) for part in queries[1:]))
+    many = Ragged(queries.items, *(np.tile(part, times) for part in queries[1:]))
     one = controls(train, queries, counts, k=6, mask_seen=True)
     all_of_them = controls(train, many, counts, k=6, mask_seen=True)
     for name, found in all_of_them.items():
@@ -136,7 +136,7 @@ def test_popularity_on_zhihu_is_the_published_figure(real_data, split, rows, hr,
     """Published: 1.90 and 0.75 in validation, 1.43 and 0.54 in test, in whole batches of 100."""
     data = load(str(real_data / "zhihu"), DataConfig())
     items, *places = getattr(data, split)[:4]
-    part = Slices(items, *(place[:rows] for place in places))
+    part = Ragged(items, *(place[:rows] for place in places))
     lists = controls(data.train, part, data.train_counts, k=21, mask_seen=False)["popularity"]
     answer = cut.answers(part, np.arange(rows), max_seen=1, max_relevant=1)
     top = Top(jnp.asarray(lists.scores), jnp.asarray(lists.items))

@@ -8,10 +8,10 @@ import pytest
 from jaxrec_diff.batches.cut import queries
 from jaxrec_diff.evaluation import evaluator, sampled
 from jaxrec_diff.models.contract import Head, Model
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import parallel
 
-ROWS = Slices(np.array([1, 2, 3, 4, 5, 6, 7, 8], np.int32),
+ROWS = Ragged(np.array([1, 2, 3, 4, 5, 6, 7, 8], np.int32),
               *(np.array(part, np.int32) for part in ([0, 3], [2, 7], [3, 8])))  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_figures_of_the_published_ranks_and_groups():
     negatives = np.stack([np.setdiff1d(np.arange(1, 102), [a])[:100] for a in answer])
     items = np.ravel([[200, a] for a in answer]).astype(np.int32)
     at = 2 * np.arange(5, dtype=np.int32)
-    slices = Slices(items, at, at + 1, at + 2)
+    slices = Ragged(items, at, at + 1, at + 2)
     split = evaluator.put(
         slices, slices, lambda rows, index: queries(rows, index, max_len=3), parallel.make_mesh()
     )

@@ -15,7 +15,7 @@ from jaxrec_diff.models import ddrm
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.nets.guided import GuidedMLP
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 USERS, ITEMS, WIDTH = 6, 8, 4
 KEY = jax.random.key(1)
@@ -41,7 +41,7 @@ def spec(seed=0, **exports):
         "items": rng.normal(size=(ITEMS, WIDTH)).astype(np.float32),
     }
     return DataSpec(
-        USERS, ITEMS, 5, profiles=Slices(flat, start, stop, stop), exports=tables | exports
+        USERS, ITEMS, 5, profiles=Ragged(flat, start, stop, stop), exports=tables | exports
     )
 
 

@@ -17,7 +17,7 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.nets import clustered, dropout
 from jaxrec_diff.ops import rng as ops_rng
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import optim
 
 ITEMS, KEY = 24, jax.random.key(3)
@@ -289,7 +289,7 @@ def test_the_checkpoint_says_which_item_is_in_which_cluster():
 
 
 def test_passes_are_counted_over_users_with_items():
-    rows = Slices(
+    rows = Ragged(
         np.ones(9, np.int32), np.array([0, 3, 3]), np.array([3, 3, 9]), np.array([3, 3, 9])
     )
     model = ldiffrec.build(SMALL, SPEC._replace(profiles=rows))

@@ -10,7 +10,7 @@ from jaxrec_diff.models import lightgcn, mf
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 USERS, ITEMS, WIDTH = 5, 7, 4
 KEY = jax.random.key(3)
@@ -21,7 +21,7 @@ def spec():
     stop = np.cumsum([len(row) for row in rows])
     start = stop - [len(row) for row in rows]
     flat = np.array([item for row in rows for item in row], np.int32)
-    return DataSpec(USERS, ITEMS, 5, profiles=Slices(flat, start, stop, stop)), rows
+    return DataSpec(USERS, ITEMS, 5, profiles=Ragged(flat, start, stop, stop)), rows
 
 
 def example():

@@ -7,7 +7,7 @@ import pytest
 
 from jaxrec_diff.ops import graph
 from jaxrec_diff.ops.graph import Nodes
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 USERS, ITEMS = 7, 9
 
@@ -19,7 +19,7 @@ def profiles(seed=0):
     rows[3] = np.zeros(0, int)
     stop = np.cumsum([len(row) for row in rows])
     start = stop - [len(row) for row in rows]
-    return Slices(np.concatenate(rows).astype(np.int32), start, stop, stop)
+    return Ragged(np.concatenate(rows).astype(np.int32), start, stop, stop)
 
 
 def dense(rows):
