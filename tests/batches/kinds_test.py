@@ -12,7 +12,7 @@ from jaxrec_diff.batches import by_length, kinds
 from jaxrec_diff.batches import lengths as batches_lengths
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.load import load
-from jaxrec_diff.ops import negatives, ragged
+from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 DATA = DataConfig(
@@ -97,32 +97,6 @@ def test_pairs_by_user_are_uniform_over_users_and_each_users_items(dataset):
     share = 1 / len(items)
     tolerance = 5 * np.sqrt(share / len(found[longest]))
     np.testing.assert_allclose(times / times.sum(), share, atol=tolerance)
-
-
-def test_negatives_are_uniform_over_what_is_left():
-    owned = jnp.array([2, 3, 7, 1, 2, 3], jnp.int32)
-    count = 30_000
-    for start, stop in ((0, 3), (3, 6), (3, 3)):
-        drawn = np.asarray(
-            negatives.unowned(
-                jax.random.key(4),
-                jnp.arange(count),
-                owned,
-                jnp.full(count, start),
-                jnp.full(count, stop),
-                8,
-            )
-        )
-        left = sorted(set(range(1, 9)) - set(np.asarray(owned)[start:stop].tolist()))
-        ids, times = np.unique(drawn, return_counts=True)
-        assert ids.tolist() == left
-        share = 1 / len(left)
-        np.testing.assert_allclose(times / count, share, atol=5 * np.sqrt(share / count))
-    everything = jnp.arange(1, 9, dtype=jnp.int32)
-    one = negatives.unowned(
-        jax.random.key(0), jnp.arange(1), everything, jnp.zeros(1, int), jnp.full(1, 8), 8
-    )
-    assert one.tolist() == [9]
 
 
 @pytest.mark.parametrize("kind", ["interactions", "pairs", "user_pairs"])

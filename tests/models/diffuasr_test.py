@@ -17,7 +17,6 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.nets import plain as nets_plain
-from jaxrec_diff.ops import negatives
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -268,22 +267,6 @@ def test_the_released_code_asks_about_the_wrong_end_of_a_history(compat):
     moved = {name: np.abs(points[name] - points["plain"]).max() for name in ("first", "last")}
     asked, other = ("last", "first") if compat == "official" else ("first", "last")
     assert moved[asked] > 1e-3 and moved[other] < moved[asked] / 20, moved
-
-
-def test_strangers_are_drawn_evenly_from_what_a_history_lacks():
-    seq = jnp.array([[3, 4, 3, 0], [1, 12, 0, 0], [0, 0, 0, 0]])
-    found = negatives.strangers(KEY, jnp.array([7, 2, 9]), seq, ITEMS)
-    for b, row in enumerate((7, 2, 9)):
-        assert found[b].tolist() == outsiders(KEY, row, seq[b].tolist())
-    many = np.asarray(
-        negatives.strangers(KEY, jnp.arange(2000), jnp.tile(seq[:1], (2000, 1)), ITEMS)
-    )
-    counts = np.bincount(many.reshape(-1), minlength=ITEMS + 1)
-    assert counts[[0, 3, 4]].sum() == 0
-    np.testing.assert_allclose(counts[[1, 2, *range(5, 13)]] / 8000, 0.1, atol=0.015)
-    # a history with everything leaves nothing to compare with
-    everything = jnp.arange(1, 4)[None]
-    assert (np.asarray(negatives.strangers(KEY, jnp.arange(1), everything, 3)) > 3).all()
 
 
 def test_released_guidance_acts_in_the_loss_as_well():
