@@ -9,19 +9,20 @@ import numpy as np
 from jaxrec_diff.batches import types
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models.contract import Model
+from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
 
 def uniform(profiles: Ragged, num_items: int, length: int, seed: int) -> np.ndarray:
     """Control: items drawn uniformly from the catalogue, i32[U, M]."""
-    rng = np.random.default_rng([seed, 0])
+    rng = streams.uniform_items(seed)
     drawn = rng.integers(1, num_items + 1, (len(profiles.start), length))
     return np.where((profiles.end > profiles.start)[:, None], drawn, 0).astype(np.int32)
 
 
 def resampled(profiles: Ragged, length: int, seed: int) -> np.ndarray:
     """Control: items drawn from the user's own training items, with replacement, i32[U, M]."""
-    rng = np.random.default_rng([seed, 1])
+    rng = streams.resampled_items(seed)
     sizes = (profiles.end - profiles.start)[:, None]
     place = np.floor(rng.random((len(sizes), length)) * sizes).astype(np.int64)
     drawn = profiles.items[np.where(sizes > 0, profiles.start[:, None] + place, 0)]

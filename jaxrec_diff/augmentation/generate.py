@@ -13,6 +13,7 @@ import numpy as np
 from jaxrec_diff.batches import cut
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models.contract import Model
+from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
 
@@ -55,7 +56,7 @@ def prefixes(
       first: user to begin with.
       rounding: which items are left out.
     """
-    key = jax.random.fold_in(jax.random.key(seed), 4)
+    key = streams.generation(seed)
     resident = jax.tree.map(jnp.asarray, profiles)
     total = len(profiles.start)
     longest = int(np.max(profiles.end - profiles.start, initial=1))

@@ -24,6 +24,7 @@ from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST, Evaluation, Split
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.models.protocols import HONEST, Rules
+from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
 
@@ -318,8 +319,7 @@ def over_seeds(
     seeds: int,
 ) -> list[Evaluation]:
     """Evaluations under `seeds` draws of the sampler's noise, a stream of their own."""
-    root = jax.random.fold_in(jax.random.key(seed), 3)
-    return [run(params, state, jax.random.fold_in(root, draw)) for draw in range(seeds)]
+    return [run(params, state, streams.draw(seed, number)) for number in range(seeds)]
 
 
 def mean_over_seeds(evaluations: list[Evaluation]) -> Evaluation:

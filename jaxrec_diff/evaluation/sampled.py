@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrec_diff.evaluation.types import Split
 from jaxrec_diff.models.contract import Head, Model
+from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 4096
@@ -28,7 +29,7 @@ def draw(rows: Ragged, num_items: int, count: int, seed: int = 0) -> np.ndarray:
     Raises:
       ValueError: if a row leaves fewer items than that.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = streams.candidates(seed)
     size = int(np.max(rows.stop - rows.start, initial=0))
     out = np.zeros((len(rows.start), count), np.int32)
     for first in range(0, len(out), _ROWS):

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from jaxrec_diff.augmentation import quality
 from jaxrec_diff.data import views
 from jaxrec_diff.evaluation import evaluator
@@ -14,6 +12,7 @@ from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR
 from jaxrec_diff.experiments.run import Prepared
 from jaxrec_diff.models import registry
+from jaxrec_diff.ops import streams
 from jaxrec_diff.training import loop, stages
 from jaxrec_diff.training.state import TrainState, averaged
 
@@ -54,7 +53,7 @@ def generated_results(prepared: Prepared, workdir: Path) -> dict[str, Any]:
         earlier.experiment.eval, registry.system(earlier.experiment.model).official
     )
     run = judging.split_evaluator(earlier, model, "test", rules)
-    key = jax.random.fold_in(jax.random.key(earlier.experiment.seed), 3)
+    key = streams.evaluation(earlier.experiment.seed)
     found = run(params, state, key)
     prefix = experiments_arrays.read_arrays(stages.export_path(workdir, GENERATOR))["prefix"]
     made = quality.quality(prefix, generation.raw(prepared), dataset.train_counts)

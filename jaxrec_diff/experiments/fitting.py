@@ -14,6 +14,7 @@ from jaxrec_diff.experiments import files, judging, run, signals, workdir
 from jaxrec_diff.experiments.run import Prepared, Say
 from jaxrec_diff.experiments.signals import Interrupted
 from jaxrec_diff.models import registry
+from jaxrec_diff.ops import streams
 from jaxrec_diff.training import loop, tracking
 from jaxrec_diff.training import progress as training_progress
 
@@ -49,7 +50,7 @@ def fit(fitting: Fitting, folder: Path) -> loop.Fit:
         num_users=prepared.dataset.num_users,
         diagnose=False,
     )
-    key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
+    key = streams.evaluation(experiment.seed)
     held_out = None
     if experiment.eval.metric == config.LOSS:
         held_out = evaluation_held_out.held_out_loss(

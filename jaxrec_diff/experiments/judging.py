@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxrec_diff import config
 from jaxrec_diff.batches import feed as batches_feed
 from jaxrec_diff.evaluation import baselines, evaluator, sampled, types
@@ -13,7 +11,7 @@ from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments.run import Prepared
 from jaxrec_diff.models import protocols, registry
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import ragged, streams
 
 
 def reevaluate(
@@ -107,7 +105,7 @@ def groups(prepared: Prepared, params: Any, state: Any, found: types.Evaluation)
         ks=experiment.eval.ks,
         batch_size=experiment.eval.batch_size,
     )
-    key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
+    key = streams.evaluation(experiment.seed)
     drawn = run(params, state, key)
     return {
         "full": sampled.by_length(kept, lengths),

@@ -23,6 +23,7 @@ from jaxrec_diff.batches.types import InteractionQuery
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.experiments import restore, run
 from jaxrec_diff.models import registry
+from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -155,9 +156,8 @@ def program(
     def serve(weights, history, *rest):
         user, row, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
         params, state = jax.tree.unflatten(tree, [weights[name] for name in names])
-        root = jax.random.fold_in(jax.random.key(seed), 3)
         query = query_of(history, row, user)
-        points = model.sample(params, state, jax.random.fold_in(root, 0), query)
+        points = model.sample(params, state, streams.draw(seed, 0), query)
         head = model.head(params, state)
         top = ranking.top(
             points,

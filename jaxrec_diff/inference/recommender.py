@@ -28,7 +28,7 @@ from jaxrec_diff.experiments import reopen, restore
 from jaxrec_diff.inference import neighbours, rebatch
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import ragged, streams
 from jaxrec_diff.ops.ragged import Ragged
 
 
@@ -98,8 +98,8 @@ def of(
     dataset, experiment, mesh = prepared.dataset, prepared.experiment, prepared.mesh
     kind = registry.feed(experiment.model)
     size = -(-(batch_size or experiment.eval.batch_size) // mesh.size) * mesh.size
-    root = jax.random.fold_in(jax.random.key(experiment.seed if seed is None else seed), 3)
-    keys = [jax.random.fold_in(root, draw) for draw in range(seeds)]
+    seed = experiment.seed if seed is None else seed
+    keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)
     state = jax.jit(model.prepare)(params, state)
     by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
