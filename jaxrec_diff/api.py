@@ -20,6 +20,7 @@ from jaxrec_diff.experiments import judging, prepare, reopen, run
 from jaxrec_diff.experiments import train as experiments_train
 from jaxrec_diff.inference.recommend import recommend
 from jaxrec_diff.inference.recommender import load
+from jaxrec_diff.ops import files
 from jaxrec_diff.training.progress import Progress
 
 __all__ = ["evaluate", "load", "recommend", "train"]
@@ -112,9 +113,8 @@ def _source(interactions: Any, workdir: Path) -> str:
             raise ValueError(f"{workdir} holds a run on other interactions; take another workdir")
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with files.replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
     return str(path)
 
 

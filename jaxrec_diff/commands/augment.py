@@ -3,10 +3,11 @@
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import files
 from jaxrec_diff.terminal import (
     FILE,
     PLAIN,
@@ -90,9 +91,9 @@ def run(argv: list[str]) -> int:
     started, total = time.monotonic(), prepared.dataset.num_users
     with counter("users", total, quiet="quiet" in flags.switches) as tell:
         for first, items in generation.generate(made, train, batch_size=size, first=done):
-            partial = parts / "part.partial.npy"
-            np.save(partial, items)
-            partial.replace(parts / f"{first:012d}.npy")  # whole or not at all
+            part = parts / f"{first:012d}.npy"
+            with files.replacing(part) as partial, partial.open("wb") as file:
+                np.save(file, items)
             tell(first + len(items))
     seconds = time.monotonic() - started
     count, owners = _write(output, parts, prepared.dataset)
@@ -133,12 +134,15 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
     import pyarrow.parquet as pq
     from pyarrow import csv
 
+    from jaxrec_diff.ops import ragged
+
     profiles = dataset.profiles
     by_place = np.argsort(profiles.start, kind="stable")
     stops = np.empty_like(profiles.start)  # where a user's whole sequence ends
     stops[by_place] = np.append(profiles.start[by_place][1:], len(profiles.items))
-    partial, file, total, owners = output.with_name(output.name + ".partial"), None, 0, 0
-    try:
+    total, owners = 0, 0
+    with files.replacing(output) as partial, ExitStack() as opened:
+        file: Any = None
         for path in sorted(parts.glob("[0-9]*.npy")):
             first, items = int(path.stem), np.load(path)
             users = np.arange(first, first + len(items))
@@ -159,16 +163,14 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
                 }
             )
             if file is None and output.suffix.lower() == ".parquet":
-                file = pq.ParquetWriter(partial, table.schema)
+                file = opened.enter_context(pq.ParquetWriter(partial, table.schema))
             elif file is None:
                 separator = _SEPARATORS[output.suffix.lower()]
                 options = csv.WriteOptions(delimiter=separator)
-                file = csv.CSVWriter(partial, table.schema, write_options=options)
+                file = opened.enter_context(
+                    csv.CSVWriter(partial, table.schema, write_options=options)
+                )
             file.write_table(table)
             total += int(made.sum())
             owners += int((given > 0).sum())
-    finally:
-        if file is not None:
-            file.close()
-    partial.replace(output)
     return total, owners

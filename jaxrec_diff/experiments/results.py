@@ -14,7 +14,7 @@ from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments import workdir as experiments_workdir
 from jaxrec_diff.experiments.run import Prepared
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import files, ragged
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.state import averaged
 
@@ -108,6 +108,5 @@ def write_per_user(
     for control, metrics in beside.items():
         columns |= {f"{control}:{name}": values for name, values in metrics.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table(columns), partial, compression="zstd")
-    partial.replace(path)
+    with files.replacing(path) as partial:
+        pq.write_table(pa.table(columns), partial, compression="zstd")

@@ -27,6 +27,7 @@ from jaxrec_diff import config, search
 from jaxrec_diff.experiments import files, phases, pipeline, prepare
 from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.ops import files as ops_files
 from jaxrec_diff.search import Choice, Range, Space
 from jaxrec_diff.training import progress as training_progress
 from jaxrec_diff.training import tracking
@@ -329,9 +330,8 @@ def _share_backbone(
         arrays = pipeline.fit_backbone(prepared, shared, say=say)
     assert arrays is not None
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial.npz")
-    shutil.copy(arrays, partial)
-    partial.replace(target)
+    with ops_files.replacing(target) as partial:
+        shutil.copy(arrays, partial)
 
 
 def _folder(trial: FrozenTrial | optuna.Trial) -> str:

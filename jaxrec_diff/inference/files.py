@@ -13,7 +13,6 @@ because its rows have to be put in order. Lists are written as .parquet and .jso
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 
 from jaxrec_diff.data import sources, tables
 from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.ops import files
 
 _ROWS = 8192
 OUTPUTS = (".parquet", ".csv", ".jsonl")
@@ -103,11 +103,9 @@ def writer(path: Path, item_ids: Any) -> Iterator[Callable[[Any], None]]:
     if suffix not in OUTPUTS:
         raise ValueError(f"{path} ends in {suffix!r}; --output can be {', '.join(OUTPUTS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     opened = {".parquet": _parquet_writer, ".csv": _csv_writer, ".jsonl": _json_writer}[suffix]
-    with opened(partial, item_ids) as write:
+    with files.replacing(path) as partial, opened(partial, item_ids) as write:
         yield write
-    os.replace(partial, path)
 
 
 @contextmanager

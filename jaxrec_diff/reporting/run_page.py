@@ -22,7 +22,7 @@ from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments import workdir as experiments_workdir
 from jaxrec_diff.inference import histories
 from jaxrec_diff.inference import recommender as inference_recommender
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import files, ragged
 from jaxrec_diff.reporting import figures, leaderboard, page, statistics
 from jaxrec_diff.terminal import wrapped
 
@@ -80,10 +80,9 @@ def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Pa
     ]
     kept = [(heading, body) for heading, body in sections if body]
     path = workdir / "report.html"
-    partial = path.with_name(path.name + ".partial")
     title = f"{results['model']} on {results['dataset']}"
-    partial.write_text(page.document(title, kept, _lead(results, metric)))
-    partial.replace(path)
+    with files.replacing(path) as partial:
+        partial.write_text(page.document(title, kept, _lead(results, metric)))
     return path
 
 

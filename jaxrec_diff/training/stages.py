@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrec_diff.ops import files
+
 
 class Stage(NamedTuple):
     """One phase of a system."""
@@ -53,9 +55,8 @@ def exports(
             built = stage.build(dataset, made)
             arrays = stage.export(built, fit(built, folder))
             folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npz")
-            np.savez(partial, **arrays)  # type: ignore[arg-type]
-            partial.replace(path)  # whole or not at all
+            with files.replacing(path) as partial, partial.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
         with np.load(path) as stored:
             made[stage.name] = {name: stored[name] for name in stored.files}
     return made
