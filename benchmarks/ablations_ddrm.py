@@ -67,7 +67,7 @@ def main() -> None:
             workdir = given.workdir / f"width-{width}"
         prepared = prepare.prepare("ddrm", experiment, given.data)
         found = train.train(prepared, workdir, say=lambda text: print(text, file=sys.stderr))
-        controls = {probe: found["diagnostics"][probe] for probe in ("backbone", "mean_item")}
+        controls = {name: found["diagnostics"][name] for name in ("backbone", "mean_item")}
         listed = {"ddrm": found["metrics"], **controls}
         row = {"arm": arm, "width": width, "changed": changed, "best_valid": found["best_valid"]}
         row["test"] = {k: {m: round(v[m], 5) for m in SHOWN} for k, v in listed.items()}

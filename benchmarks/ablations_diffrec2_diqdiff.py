@@ -48,7 +48,9 @@ def tops(prepared, params, state, key, batch_size: int) -> np.ndarray:
     def ask(index):
         points = model.sample(params, state, key, feed.query(rows, index))
         head = model.head(params, state)
-        return ranking.top(points, head.table, head.bias, k=10, pool=model.pool).items
+        return ranking.top(
+            points, head.table, head.bias, k=10, score_pooling=model.score_pooling
+        ).items
 
     count = min(_ROWS, len(prepared.dataset.test.start))
     batch_size = min(batch_size, count)

@@ -116,7 +116,9 @@ def main() -> None:
     update = jax.jit(lambda train: step.update(ours, optimizer, train, jax.random.key(0), example))
     train = state.create(variables, optimizer)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    tables = forward.tables(diffurec.released_betas(CONFIG.schedule, CONFIG.num_steps))
+    tables = forward.tables(
+        forward.levels(diffurec.released_betas(CONFIG.schedule, CONFIG.num_steps))
+    )
     signal, noise = (torch.from_numpy(np.array(table)) for table in tables)
     inputs = torch.from_numpy(seq), torch.from_numpy(np.array(example.target)).long()
 

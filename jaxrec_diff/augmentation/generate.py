@@ -75,7 +75,7 @@ def prefixes(
         )
         return jnp.where((query.seq > 0).any(axis=1)[:, None], items, 0)
 
-    state = jax.jit(model.prepare)(params, state)
+    state = jax.jit(model.precompute)(params, state)
     step = partial(made, params, state, resident)
     size = min(batch_size, total)
 

@@ -15,8 +15,8 @@ from jaxrec_diff import losses, validation
 from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
 from jaxrec_diff.diffusion import weights as diffusion_weights
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
-from jaxrec_diff.diffusion.forward import Forward
-from jaxrec_diff.diffusion.samplers import Steps
+from jaxrec_diff.diffusion.forward import Forward, Levels
+from jaxrec_diff.diffusion.process import Steps
 from jaxrec_diff.diffusion.timesteps import History
 
 
@@ -98,31 +98,32 @@ def make(config: ProcessConfig, sampler: SamplerConfig) -> Process:
 
     Without noise every step is x <- f(x, t) and all weights are 1.
     """
-    table = betas(config)
-    if table is None:
+    given = betas(config)
+    if given is None:
         total = config.num_steps
         count = np.arange(total)[::-1]
         none = jnp.zeros(total)
         steps = Steps(jnp.asarray(count, jnp.int32), jnp.ones(total), none, none, none)
         return Process(Forward(jnp.ones(total), none), jnp.ones(total), steps, False)
-    steps, noisy = plan(sampler, table)
-    weights = jnp.asarray(step_weights(config, table), jnp.float32)
-    return Process(forward.tables(table), weights, steps, noisy)
+    levels = forward.levels(given)
+    steps, noisy = plan(sampler, levels)
+    weights = jnp.asarray(step_weights(config, levels), jnp.float32)
+    return Process(forward.tables(levels), weights, steps, noisy)
 
 
-def step_weights(config: ProcessConfig, table: np.ndarray) -> np.ndarray:
+def step_weights(config: ProcessConfig, levels: Levels) -> np.ndarray:
     """float64[T] weights of the mean squared errors; row 0 is that of the reconstruction."""
     kind = config.weighting
     if kind == "auto":
         kind = "released" if config.predict == "x0" else "bound"
     if kind == "uniform":
-        return np.ones(len(table))
+        return np.ones(len(levels.noise))
     if config.predict == "x0":
-        released = diffusion_weights.diffrec_x0(table)
+        released = diffusion_weights.diffrec_x0(levels)
         return released if kind == "released" else np.append(1.0, 0.5 * released[1:])
     if kind == "released":
-        return diffusion_weights.diffrec_eps(table)
-    return np.append(1.0, diffusion_weights.elbo_eps(table)[1:])
+        return diffusion_weights.diffrec_eps(levels)
+    return np.append(1.0, diffusion_weights.elbo_eps(levels)[1:])
 
 
 def check_sampler(sampler: SamplerConfig, process: ProcessConfig, noise_steps: int) -> None:
@@ -184,7 +185,7 @@ def clean(
     """x0_hat from what the network predicts; `t` is i32[B] or i32[]."""
     if config.predict == "x0":
         return out
-    signal, noise = (forward.rows(part, t, xt) for part in process.tables)
+    signal, noise = (forward.extract(part, t, xt) for part in process.tables)
     return forward.x0_from_eps(out, xt, signal, noise)
 
 

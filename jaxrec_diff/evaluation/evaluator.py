@@ -5,7 +5,6 @@ values leave the device, never its scores. Sums are taken on the host in float64
 own order, so a result does not depend on the batch size or on the number of devices.
 """
 
-import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.batches import cut as batches_cut
+from jaxrec_diff.batches import cut
 from jaxrec_diff.batches.types import Group, Shared
 from jaxrec_diff.evaluation import diagnostics as evaluation_diagnostics
 from jaxrec_diff.evaluation import metrics, ranking, types
@@ -90,7 +89,7 @@ def evaluator(
       rules: what may be recommended.
       train_counts: i64[I], how often item j + 1 occurs in training.
       num_users: users in all, for rules under which those without an answer count.
-      diagnose: also look at the lists and at the probes, which costs a second ranking.
+      diagnose: also look at the lists and at the variants, which costs a second ranking.
     """
     identity = {"": np.arange(split.num_rows, dtype=np.int32)}
     run = _evaluator(
@@ -115,10 +114,9 @@ def together(
 ) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
     """`evaluator` for several splits at a time, by name.
 
-    Where a user's query is the same in every split (`shared`) and `model.sample` reads neither its
-    key nor the rows that key the noise (`reads` looks at the program itself), a user is sampled and
-    scored once and masked and ranked for each split. Otherwise each split is sampled by itself; the
-    figures are the same.
+    Where a user's query is the same in every split (`shared`) and has one answer
+    (`model.deterministic`), a user is sampled and scored once and masked and ranked for each split.
+    Otherwise each split is sampled by itself; the figures are the same.
 
     Args:
       model: four pure functions.
@@ -130,7 +128,7 @@ def together(
       rules: what may be recommended.
       train_counts: i64[I], how often item j + 1 occurs in training.
       num_users: users in all, for rules under which those without an answer count.
-      diagnose: also look at the lists and at the probes.
+      diagnose: also look at the lists and at the variants.
     """
     rest: Any = (mesh, config, rules, train_counts)
     options: Any = {"num_users": num_users, "diagnose": diagnose}
@@ -139,7 +137,7 @@ def together(
     def separately(params, state, key):
         return {name: run(params, state, key) for name, run in apart.items()}
 
-    if shared is None:
+    if shared is None or not model.deterministic:
         return separately
     rows = jax.device_put(shared.rows, NamedSharding(mesh, P()))
     # `put` may have dropped the last rows of a split
@@ -149,51 +147,7 @@ def together(
     }
     asked = np.flatnonzero(np.any(np.stack(list(place.values())) >= 0, axis=0))
     group = Group(asked.astype(np.int32), query)
-    joint = _evaluator(model, (group,), rows, splits, place, *rest, **options)
-
-    @functools.cache
-    def is_drawn(structure, shapes) -> bool:
-        params, state = jax.tree.unflatten(structure, shapes)
-        index = jax.ShapeDtypeStruct((2,), jnp.int32)
-        cut = jax.eval_shape(query, rows, index)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        state = jax.eval_shape(model.prepare, params, state)
-        read = reads(model.sample, params, state, key, cut)
-        probes = model.probes.values() if diagnose else ()
-        probed = (reads(probe, params, state, cut)[2].row for probe in probes)
-        return read[2] or read[3].row or any(probed)
-
-    def run(params, state, key):
-        leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *x: x, params, state))
-        drawn = is_drawn(structure, tuple(leaves))
-        return separately(params, state, key) if drawn else joint(params, state, key)
-
-    return run
-
-
-def reads(fn: Callable[..., Any], *args: Any) -> Any:
-    """Which of its arrays a function reads on the way to its results.
-
-    An inner program (a loop, a jitted function) counts as reading all that it is given, so a True
-    may be too many but a False is a proof.
-
-    Args:
-      fn: a function of arrays.
-      args: arrays, or their shapes.
-
-    Returns:
-      `args` with a bool for every array.
-
-    >>> import jax.numpy as jnp
-    >>> reads(lambda x, y, z: (x + 1, jnp.sin(z))[0] , 1.0, 2.0, 3.0)
-    (True, False, False)
-    """
-    program = jax.make_jaxpr(fn)(*args).jaxpr
-    needed = {id(var) for var in program.outvars}
-    for step in reversed(program.eqns):
-        if any(id(var) in needed for var in step.outvars):
-            needed.update(id(var) for var in step.invars)
-    return jax.tree.unflatten(jax.tree.structure(args), [id(v) in needed for v in program.invars])
+    return _evaluator(model, (group,), rows, splits, place, *rest, **options)
 
 
 def _evaluator(
@@ -214,7 +168,7 @@ def _evaluator(
     by_row = NamedSharding(mesh, P("data"))
     largest = max(*config.ks, LIST)
     trained = train_counts > 0
-    prepare = jax.jit(model.prepare)
+    precompute = jax.jit(model.precompute)
     slices = {name: split.slices for name, split in splits.items()}
     seats = jax.device_put(place, NamedSharding(mesh, P()))
 
@@ -226,7 +180,7 @@ def _evaluator(
             k=largest + 1,
             seen=answer.seen if rules.mask_seen else None,
             allowed=allowed,
-            pool=model.pool,
+            score_pooling=model.score_pooling,
         )
         return top, metrics.per_user(top, answer.relevant, config.ks)
 
@@ -243,8 +197,8 @@ def _evaluator(
                 other = everything if rules.trained_only else known
                 name = "all_items" if rules.trained_only else "trained_items"
                 out[name] = rank(points, head, answer, other)[1]
-            for name, probed in found.items():
-                out[name] = rank(probed, head, answer, allowed)[1]
+            for name, points in found.items():
+                out[name] = rank(points, head, answer, allowed)[1]
             untrained = jnp.concatenate([jnp.zeros(1, bool), ~known])
             first = top.items[:, :LIST]
             hit = (first[:, :, None] == answer.relevant[:, None, :]) & (first[:, :, None] > 0)
@@ -264,12 +218,12 @@ def _evaluator(
         query = groups[group].query(rows, index)
         head = model.head(params, state)
         points = model.sample(params, state, key, query)
-        probes = model.probes if diagnose else {}
-        found = {name: probe(params, state, query) for name, probe in probes.items()}
+        variants = model.variants if diagnose else {}
+        found = {name: points(params, state, query) for name, points in variants.items()}
         out = {}
         for name, split in splits.items():
             row = jnp.where(index >= 0, seats[name][jnp.maximum(index, 0)], -1)
-            answer = batches_cut.answers(
+            answer = cut.answers(
                 slices[name], row, max_seen=split.max_seen, max_relevant=split.max_relevant
             )
             out[name] = judged(points, found, head, answer)
@@ -290,7 +244,7 @@ def _evaluator(
 
     def run(params, state, key):
         parts, indices = [], []
-        state = prepare(params, state)
+        state = precompute(params, state)
         for number, group in enumerate(groups):
             size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
             for start in range(0, len(group.rows), size):

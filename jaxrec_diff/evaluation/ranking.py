@@ -32,7 +32,7 @@ def top(
     seen: jax.Array | None = None,
     allowed: jax.Array | None = None,
     chunk: int | None = None,
-    pool: Literal["best", "mixture"] = "best",
+    score_pooling: Literal["best", "mixture"] = "best",
 ) -> Top:
     """The `k` items with the highest `point . table[j] + bias[j]`.
 
@@ -48,7 +48,7 @@ def top(
         row stands for r rows in succession.
       allowed: bool[I] candidates; all by default.
       chunk: items scored at once; by default what fits in a fixed number of bytes.
-      pool: what an item scores under P points: the best, or log sum_p exp(score_p).
+      score_pooling: what an item scores under P points: the best, or log sum_p exp(score_p).
     """
     chex.assert_rank(points, {2, 3})
     size, items = points.shape[0], table.shape[0]
@@ -67,7 +67,7 @@ def top(
         # exact on every device: the default precision may round to bfloat16 or tf32
         raw = jnp.matmul(points, rows.T, precision=jax.lax.Precision.HIGHEST)
         if points.ndim == 3:
-            raw = raw.max(axis=1) if pool == "best" else jax.nn.logsumexp(raw, axis=1)
+            raw = raw.max(axis=1) if score_pooling == "best" else jax.nn.logsumexp(raw, axis=1)
         scores = raw + extra
         scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
         if seen is None:

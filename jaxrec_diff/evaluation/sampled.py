@@ -55,7 +55,7 @@ def ranks(
     head: Head,
     answer: jax.Array,
     negatives: jax.Array,
-    pool: Literal["best", "mixture"] = "best",
+    score_pooling: Literal["best", "mixture"] = "best",
 ) -> jax.Array:
     """i32[B]: candidates that score at least as much as the answer, itself included.
 
@@ -64,13 +64,13 @@ def ranks(
       head: the catalogue.
       answer: i32[B] item ids.
       negatives: i32[B, C] item ids.
-      pool: what an item scores under P points, as in `ranking.top`.
+      score_pooling: what an item scores under P points, as in `ranking.top`.
     """
     ids = jnp.concatenate([answer[:, None], negatives], axis=1) - 1
     rows = head.table[ids]
     points = points[:, None] if points.ndim == 2 else points
     scores = jnp.einsum("bpd,bcd->bpc", points, rows, precision=jax.lax.Precision.HIGHEST)
-    scores = scores.max(axis=1) if pool == "best" else jax.nn.logsumexp(scores, axis=1)
+    scores = scores.max(axis=1) if score_pooling == "best" else jax.nn.logsumexp(scores, axis=1)
     if head.bias is not None:
         scores = scores + head.bias[ids]
     # what is no number is beaten by everything
@@ -98,11 +98,11 @@ def evaluator(
         points = model.sample(params, state, key, query)
         safe = jnp.maximum(index, 0)
         answer = jnp.asarray(slices.items)[jnp.asarray(slices.end)[safe]]
-        return ranks(points, model.head(params, state), answer, drawn[safe], model.pool)
+        return ranks(points, model.head(params, state), answer, drawn[safe], model.score_pooling)
 
     def run(params, state, key):
         found = np.zeros(split.num_rows, np.int64)
-        state = jax.jit(model.prepare)(params, state)
+        state = jax.jit(model.precompute)(params, state)
         for number, group in enumerate(split.groups):
             size = min(batch_size, len(group.rows))
             for start in range(0, len(group.rows), size):

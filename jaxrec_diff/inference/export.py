@@ -133,7 +133,7 @@ def program(
             f"{prepared.name} weighs a history by time, which the program is not told; export a "
             "model without data.time-weight-min"
         )
-    state = jax.jit(model.prepare)(params, state)
+    state = jax.jit(model.precompute)(params, state)
     leaves, tree = jax.tree.flatten((params, state))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path((params, state))]
     names = [f"{number:03d}{path}" for number, path in enumerate(paths)]
@@ -164,7 +164,7 @@ def program(
             head.table,
             head.bias,
             k=k,
-            pool=model.pool,
+            score_pooling=model.score_pooling,
             seen=None if include_seen else history,
             allowed=weights["candidates"],
             chunk=max(k, min(_CHUNK, head.table.shape[0])),

@@ -101,7 +101,7 @@ def of(
     seed = experiment.seed if seed is None else seed
     keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)
-    state = jax.jit(model.prepare)(params, state)
+    state = jax.jit(model.precompute)(params, state)
     by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     compiled: dict[int, Callable] = {}
 
@@ -118,7 +118,7 @@ def of(
             table=head.table,
             bias=head.bias,
             k=k,
-            pool=model.pool,
+            score_pooling=model.score_pooling,
             seen=None if include_seen else seen,
             allowed=allowed,
         )

@@ -166,7 +166,7 @@ def build(
         del state
         return Head(params["items"][1:mask_id])
 
-    return Model(init, loss, sample, head)
+    return Model(init, loss, sample, head, deterministic=True)
 
 
 def masked(config: Bert4RecConfig, key: jax.Array, example, mask_id: int):

@@ -7,12 +7,14 @@ points and the rows they are compared with (`Head`); `evaluation.ranking` owns t
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxrec_diff import validation
+from jaxrec_diff.diffusion import samplers
+from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.ops.ragged import Ragged
 
@@ -62,18 +64,30 @@ class Model(NamedTuple):
     loss: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Aux]]  # params, state, key, example
     sample: Callable[[Any, Any, jax.Array, Any], jax.Array]  # params, state, key, query -> [B, D]
     head: Callable[[Any, Any], Head]  # params, state
-    probes: dict[str, Callable[[Any, Any, Any], jax.Array]] = {}
+    chain: Callable[[Any, Any, jax.Array, Any], Chain] | None = None
+    """params, state, key, query -> the reverse process whose end `sample` makes its points of, or
+    whose law of the end it draws from; None where points are no such end."""
+    deterministic: bool = False
+    """Whether `sample` and the variants ignore their key and the numbers of rows, so that a query
+    has one answer."""
+    variants: dict[str, Callable[[Any, Any, Any], jax.Array]] = {}
     """Further points of the same model, (params, state, query) -> [B, ..., D], ranked beside it as
     controls: what it would recommend without its diffusion, say. Several points of a row each
     nominate: an item scores the best of them."""
-    prepare: Callable[[Any, Any], Any] = lambda params, state: state
+    precompute: Callable[[Any, Any], Any] = lambda params, state: state
     """params, state -> the state with what all rows of an evaluation share worked out (embeddings
-    moved along a graph, say). It saves time only: `sample`, `head` and the probes say the same from
-    a state that was not prepared."""
-    pool: Literal["best", "mixture"] = "best"
+    moved along a graph, say). It saves time only: `sample`, `head` and the variants say the same
+    from a state without it."""
+    score_pooling: Literal["best", "mixture"] = "best"
     """What an item scores where a row has several points: the best of its scores, or the log of
     their summed exponentials, which ranks by a mean of probabilities where points are normalised
     log probabilities."""
+
+
+if TYPE_CHECKING:
+    SamplerKind = str
+else:  # the words of `samplers.PATHS`, for flags
+    SamplerKind = Literal[tuple(samplers.PATHS)]
 
 
 def check_heads(width: int, num_heads: int) -> None:

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.diffusion.forward import Levels
+from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
@@ -111,8 +113,8 @@ def build(
 ) -> Model:
     """DDRM as pure functions.
 
-    Its probes are the two controls without which its figures say little: "backbone", the user's own
-    vector, and "mean_item", the start of the reverse steps without noise.
+    Its variants are the two controls without which its figures say little: "backbone", the user's
+    own vector, and "mean_item", the start of the reverse steps without noise.
 
     Args:
       config: settings.
@@ -128,9 +130,9 @@ def build(
     given = vectors(config, spec)
     width = given.items.shape[1]
     net = GuidedMLP(width, config.dims, config.activation)
-    betas = betas_of(config)
-    tables = forward.tables(betas)
-    steps, noisy = reverse_steps(config, betas)
+    levels = forward.levels(betas_of(config))
+    tables = forward.tables(levels)
+    steps, noisy = reverse_steps(config, levels)
 
     def call(params, side, method, *args):
         return net.apply({"params": params[side]}, *args, method=method)
@@ -168,7 +170,7 @@ def build(
         metrics = {k: losses.weighted_mean(v, example.weight, axis_name) for k, v in parts.items()}
         return value, Aux(state, metrics | {"loss": value})
 
-    def sample(params, state, key, query):
+    def chain(params, state, key, query):
         k_start, k_steps = jax.random.split(key)
         x = state.means[query.user]
         if config.start_noise:
@@ -177,19 +179,21 @@ def build(
         # the user's vector guides every step alike, so its part of the first layer is hoisted
         guide = call(params, "item", "guide", state.users[query.user])
         draw = samplers.draw_rows(k_steps, query.row, (width,)) if noisy else None
-        return samplers.run(
-            steps, lambda xt, t: call(params, "item", "guided", xt, t, guide), x, draw
-        )
+        return Chain(steps, lambda xt, t: call(params, "item", "guided", xt, t, guide), x, draw)
+
+    def sample(params, state, key, query):
+        return process.run(chain(params, state, key, query))
 
     def head(params, state):
         del params
         return Head(state.items)
 
-    probes = {
+    variants = {
         "backbone": lambda params, state, query: state.users[query.user],
         "mean_item": lambda params, state, query: state.means[query.user],
     }
-    return Model(init, loss, sample, head, probes=probes)
+    fixed = not (noisy or config.start_noise)
+    return Model(init, loss, sample, head, chain, deterministic=fixed, variants=variants)
 
 
 def pair_weights(
@@ -231,9 +235,9 @@ def betas_of(config: DDRMConfig) -> np.ndarray:
     )
 
 
-def reverse_steps(config: DDRMConfig, betas: np.ndarray) -> tuple[samplers.Steps, bool]:
+def reverse_steps(config: DDRMConfig, levels: Levels) -> tuple[Steps, bool]:
     """The reverse path and whether its rows add noise."""
-    steps, noisy = plan(config.sampler, betas)
+    steps, noisy = plan(config.sampler, levels)
     if config.extra_steps:
         steps = samplers.repeat_first(steps, config.extra_steps)
     return steps, noisy

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
+from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.protocols import Protocol
@@ -139,15 +141,16 @@ def build(
         metrics = {"loss": value, "error": losses.weighted_mean(each, example.weight, axis_name)}
         return value, Aux(state._replace(history=history), metrics)
 
-    def prepare(params, state):
+    def precompute(params, state):
         return state._replace(folded=fold(params, noisy)) if config.hidden_path else state
 
-    def sample(params, state, key, query):
+    path, last = _split_last(process.steps)
+
+    def chain(params, state, key, query):
         k_start, k_steps = jax.random.split(key)
-        path, last = _split_last(process.steps)
         if config.hidden_path:
             folded = fold(params, noisy) if state.folded is None else state.folded
-            return through_hidden(params, folded, k_start, k_steps, query, path, last)
+            return through_hidden(params, folded, k_start, k_steps, query)
         x0 = sparse.dense(query.items, query.value, num_items)
         drawn = rng.normal(k_start, query.row, (num_items,)) if config.noise_steps else None
         x = row_process.start(process, x0, config.noise_steps, drawn)
@@ -157,12 +160,20 @@ def build(
             out = call(params, "__call__", entered(xt), t)
             return row_process.clean(config.process, process, out, xt, t)
 
+        return Chain(process.steps if config.process.predict == "eps" else path, denoise, x, draw)
+
+    def finish(params, x):
+        """The point from the end of a chain: its last move returns x0_hat, whose z is the point."""
         if config.process.predict == "eps":
-            return samplers.run(process.steps, denoise, x, draw)
-        x = samplers.run(path, denoise, x, draw)
+            return x
+        if config.hidden_path:
+            return call(params, "inner", x, last)
         return call(params, "hidden", entered(x), last)
 
-    def through_hidden(params, folded, k_start, k_steps, query, path, last):
+    def sample(params, state, key, query):
+        return finish(params, diffusion_process.run(chain(params, state, key, query)))
+
+    def through_hidden(params, folded, k_start, k_steps, query):
         p = sparse.project(query.items, query.value, params["table_in"])
         size = () if folded.root is None else folded.root.shape[:1]
         if config.noise_steps:
@@ -173,10 +184,9 @@ def build(
         def denoise(p, t):
             return call(params, "inner", p, t) @ folded.kernel + folded.bias
 
-        p = samplers.run(
+        return Chain(
             path, denoise, p, (lambda i: plain(i) @ folded.root) if process.noisy else None
         )
-        return call(params, "inner", p, last)
 
     def head(params, state):
         del state
@@ -184,7 +194,7 @@ def build(
             return Head(jnp.eye(num_items))
         return Head(params["table_out"], params["bias_out"])
 
-    return Model(init, loss, sample, head, prepare=prepare)
+    return Model(init, loss, sample, head, chain, deterministic=not noisy, precompute=precompute)
 
 
 def fold(params, noisy: bool) -> Folded:
@@ -210,9 +220,9 @@ def _check_dims(name: str, dims: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must be positive widths such as 200,600, got {dims}")
 
 
-def _split_last(steps: samplers.Steps) -> tuple[samplers.Steps, jax.Array]:
+def _split_last(steps: Steps) -> tuple[Steps, jax.Array]:
     """All rows but the last, and the step of the last: it returns x0_hat as it is."""
-    return samplers.Steps(*(column[:-1] for column in steps)), steps.t[-1]
+    return Steps(*(column[:-1] for column in steps)), steps.t[-1]
 
 
 def _unit(x: jax.Array) -> jax.Array:

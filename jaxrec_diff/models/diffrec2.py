@@ -9,7 +9,7 @@ and its last row is the estimate of the clean embedding:
 The second term does not see the Transformer; it keeps the embeddings apart. Recommending starts
 from a noised [unk] token and either walks all steps back ("full") or calls the network once, at the
 noisiest step, for several draws of noise ("efficient"). Whether one call is as good as the chain is
-the open question about this model, so each way is a probe of the other: whatever is evaluated
+the open question about this model, so each way is a variant of the other: whatever is evaluated
 reports both.
 
 The paper calls its model DiffRec; no code was released. What it leaves open is a setting, and its
@@ -26,8 +26,9 @@ import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
+from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dropout import Dropout
@@ -247,7 +248,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """DiffRec2 as four pure functions and the other way to recommend as a probe.
+    """DiffRec2 as four pure functions and the other way to recommend as a variant.
 
     Histories may come in several lengths (`types.over_lengths`): exact under mask_mode="key",
     where padding is hidden; under the others they are padded to L first.
@@ -263,9 +264,9 @@ def build(
     """
     del protocol
     net = DiffRec2Net(num_items=spec.num_items, max_len=spec.max_len, config=config)
-    betas = make_betas(config)
-    tables = forward.tables(betas)
-    steps, noisy = plan(config.sampler, betas)
+    levels = forward.levels(make_betas(config))
+    tables = forward.tables(levels)
+    steps, noisy = plan(config.sampler, levels)
     jitter = config.beta_item**0.5
 
     def call(params, method, *args, **kwargs):
@@ -366,13 +367,17 @@ def build(
             return found.mean(axis=1)
         return _as_logits(found, call(params, "head"))
 
-    def full(params, key, query):
+    def chain(params, state, key, query):
+        del state
         k_start, k_jitter, k_steps = jax.random.split(key, 3)
         shape = (config.width,)
         eps = rng.normal(k_start, query.row, shape)
         draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
         denoise = denoiser(params, k_jitter, query)
-        found = samplers.run(steps, denoise, start(params, eps), draw)
+        return Chain(steps, denoise, start(params, eps), draw)
+
+    def full(params, key, query):
+        found = process.run(chain(params, (), key, query))
         if config.seed_average == "vector":
             return found
         return _as_logits(found[:, None], call(params, "head"))
@@ -384,8 +389,8 @@ def build(
         del state
         return chosen(params, key, query)
 
-    def probe(way):
-        # the noise of a probe is fixed: it is keyed by the row like all noise
+    def variant(way):
+        # the noise of a variant is fixed: it is keyed by the row like all noise
         return lambda params, state, query: way(params, jax.random.key(0), query)
 
     def head(params, state):
@@ -400,8 +405,9 @@ def build(
         loss,
         sample,
         head,
-        probes={name: probe(way) for name, way in ways.items()},
-        pool="mixture" if config.seed_average == "prob" else "best",
+        chain if config.inference == "full" else None,
+        variants={name: variant(way) for name, way in ways.items()},
+        score_pooling="mixture" if config.seed_average == "prob" else "best",
     )
 
 

@@ -24,9 +24,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, plan
+from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models import diffuasr_rows
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffuasr_rows import Affine
@@ -145,7 +146,7 @@ def build(
     def sample(params, state, key, query):
         return _unit(made.points(params, state, key, query))
 
-    return Model(made.init, made.loss, sample, made.head)
+    return Model(made.init, made.loss, sample, made.head, made.chain)
 
 
 class Generator(NamedTuple):
@@ -156,6 +157,8 @@ class Generator(NamedTuple):
     points: Callable[[Any, Any, jax.Array, Any], jax.Array]
     """params, state, key, query -> f32[B, M, d], in the space of the rows."""
     head: Callable[[Any, Any], Head]
+    chain: Callable[[Any, Any, jax.Array, Any], Chain]
+    """params, state, key, query -> the reverse process that ends in `points`."""
     log_prob: Callable[[Any, Any, jax.Array, Any, jax.Array], jax.Array]
     """params, state, key, query, points f32[B, M, d] -> f32[B]: what the recommender thinks of S
     behind the points, by `classifier_target`; the key is that of `points`, for its draws."""
@@ -179,8 +182,9 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         )
     )
     betas = schedules.validate(schedules.named(config.schedule, config.num_steps, **_ends(config)))
-    tables = forward.tables(betas)
-    steps, noisy = plan(config.sampler, betas)
+    levels = forward.levels(betas)
+    tables = forward.tables(levels)
+    steps, noisy = plan(config.sampler, levels)
 
     def init(key, example):
         k_net, k_items, k_null = jax.random.split(key, 3)
@@ -276,7 +280,7 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
                 keep = rng.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
                 cond = diffusion_guidance.drop(keep, cond, params["null"])
             out = apply(params, xt, t, cond, keys)
-        signal, level = (forward.rows(part, t, xt) for part in tables)
+        signal, level = (forward.extract(part, t, xt) for part in tables)
         wanted_out = {"eps": lambda: eps, "x0": lambda: x0,
                       "v": lambda: forward.v_from_x0_eps(x0, eps, signal, level)}  # fmt: skip
         each = losses.mse(out, wanted_out[config.predict]())
@@ -323,11 +327,14 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         )
 
     def part(params, state, key, query):
+        return process.run(chain(params, state, key, query))
+
+    def chain(params, state, key, query):
         k_start, k_steps, k_other = jax.random.split(key, 3)
         shape = (length, width)
         start = rng.normal(k_start, query.row, shape)
         draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
-        return samplers.run(steps, denoiser(params, state, k_other, query), start, draw)
+        return Chain(steps, denoiser(params, state, k_other, query), start, draw)
 
     def head(params, state):
         return Head(_unit(rows_of(params, state)[1:]))
@@ -336,7 +343,7 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         k_other = jax.random.split(key, 3)[2]
         return log_prob(state, rows_of(params, state), k_other, query)(points)
 
-    return Generator(init, loss, points, head, likelihood)
+    return Generator(init, loss, points, head, chain, likelihood)
 
 
 def check(config: DiffuASRConfig, spec: DataSpec, given: frozenset[str]) -> None:

@@ -25,8 +25,9 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dropout import Dropout
@@ -269,8 +270,9 @@ def build(
     """
     net = DiffuRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
     betas = released_betas(config.schedule, config.num_steps)
-    tables = forward.tables(betas)
-    path, noisy = plan(config.sampler, betas)
+    levels = forward.levels(betas)
+    tables = forward.tables(levels)
+    path, noisy = plan(config.sampler, levels)
 
     def call(params, method, *args, **kwargs):
         return net.apply({"params": params}, *args, method=method, **kwargs)
@@ -316,7 +318,7 @@ def build(
         value = losses.weighted_mean(step_weight * each, example.weight, axis_name)
         return value, Aux(state, {"loss": value})
 
-    def sample(params, state, key, query):
+    def chain(params, state, key, query):
         del state
         k_start, k_steps, k_lambda = jax.random.split(key, 3)
         drawn = config.lambda_draw != "mean" and config.lambda_std > 0
@@ -339,7 +341,10 @@ def build(
 
         start = rng.normal(k_start, query.row, (config.width,))
         draw = samplers.draw_rows(k_steps, query.row, (config.width,)) if noisy else None
-        return samplers.run(path, denoise, start, draw)
+        return Chain(path, denoise, start, draw)
+
+    def sample(params, state, key, query):
+        return process.run(chain(params, state, key, query))
 
     def head(params, state):
         del state
@@ -347,4 +352,4 @@ def build(
             return Head(jnp.roll(params["items"], -1, axis=0))  # the padding row last
         return Head(params["items"][1:])
 
-    return Model(init, loss, sample, head)
+    return Model(init, loss, sample, head, chain)

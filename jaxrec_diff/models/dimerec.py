@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.diffusion import forward as diffusion_forward
-from jaxrec_diff.diffusion import samplers, schedules, sphere, timesteps
+from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
+from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dense import Dense
@@ -161,7 +162,7 @@ def build(
         raise ValueError("negatives 'log_uniform' need item counts; 'uniform' does not")
     net = DimeRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
     betas = schedules.linear(config.num_steps, start=config.beta_start, stop=config.beta_stop)
-    steps, noisy = plan(config.sampler, betas)
+    steps, noisy = plan(config.sampler, diffusion_forward.levels(betas))
     noise_scale = config.width**-0.5 if config.noise_scale == "inv_sqrt_d" else 1.0
     draw_negatives = _negatives(config, spec)
     add_noise = _forward(config, betas)
@@ -207,7 +208,7 @@ def build(
         }
         return means["loss"], Aux(state, means)
 
-    def sample(params, state, key, query):
+    def chain(params, state, key, query):
         del state
         k_start, k_steps = jax.random.split(key)
         start = sphere.normalize(rng.normal(k_start, query.row, (config.width,)))
@@ -220,9 +221,13 @@ def build(
             def draw(i):
                 return noise_scale * z(i)
 
-        return samplers.run(
-            steps, lambda xt, t: on_sphere(denoise(xt, t)), start, draw, project=sphere.normalize
-        )
+        def estimate(xt, t):
+            return on_sphere(denoise(xt, t))
+
+        return Chain(steps, estimate, start, draw, project=sphere.normalize)
+
+    def sample(params, state, key, query):
+        return process.run(chain(params, state, key, query))
 
     def head(params, state):
         del state
@@ -233,7 +238,7 @@ def build(
         del state
         return call(params, "guide", query.seq)
 
-    return Model(init, loss, sample, head, probes={"interests_only": interests_only})
+    return Model(init, loss, sample, head, chain, variants={"interests_only": interests_only})
 
 
 def gem_loss(
@@ -295,16 +300,13 @@ def hoisted(net: DimeRecNet, params, interests: jax.Array):
 
 def _forward(config: DimeRecConfig, betas: np.ndarray):
     """The noising of unit vectors, (x0, t, eps) -> x_t."""
-    tables = diffusion_forward.tables(betas)
+    levels = diffusion_forward.levels(betas)
     if config.forward == "vp_norm":
+        tables = diffusion_forward.tables(levels)
         return lambda x0, t, eps: sphere.normalize(diffusion_forward.q_sample(tables, x0, t, eps))
-    variance = (
-        betas
-        if config.forward_alpha == "beta"
-        else diffusion_forward.one_minus_alphas_cumprod(betas)
-    )
-    scale = np.sqrt(variance) / (config.width**0.5 if config.noise_scale == "inv_sqrt_d" else 1.0)
-    table = jnp.asarray(scale, jnp.float32)
+    deviation = np.sqrt(betas) if config.forward_alpha == "beta" else levels.noise
+    scale = deviation / (config.width**0.5 if config.noise_scale == "inv_sqrt_d" else 1.0)
+    table = jnp.asarray(scale)
     return lambda x0, t, eps: sphere.q_sample(table, x0, t, eps, project=config.project)
 
 

@@ -15,7 +15,7 @@ trains the selector with a straight-through gradient against a codebook that is 
 The released evaluation draws codes with noise and takes their means over the *test* batch: a
 user's list then depends on who else is asked for. `eval_codes="frozen"`, the default, uses the
 codebook of training and no noise; `protocol="official"` does as released, and whichever is not
-used is a probe of the other.
+used is a variant of the other.
 
 A code has all L places, those of padding too, and differs from place to place, so histories are
 never shorter than L here: DiffuRec's single padding place would not be exact.
@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffurec import (
     DiffuRecConfig,
@@ -163,7 +164,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """DiQDiff as four pure functions, with the other evaluation codes as a probe.
+    """DiQDiff as four pure functions, with the other evaluation codes as a variant.
 
     Args:
       config: settings.
@@ -175,8 +176,9 @@ def build(
     """
     net = DiffuRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config.backbone())
     betas = released_betas(config.schedule, config.num_steps)
-    tables = forward.tables(betas)
-    path, noisy = plan(config.sampler, betas)
+    levels = forward.levels(betas)
+    tables = forward.tables(levels)
+    path, noisy = plan(config.sampler, levels)
     trained = config.svq == "paper"
 
     def call(params, method, *args, **kwargs):
@@ -266,7 +268,7 @@ def build(
         decay = config.codebook_decay if trained else 0.0
         return quantize.pick(quantize.update(state.codebook, found, decay=decay), labels)
 
-    def recommend(params, state, key, query, kind):
+    def walk(params, state, key, query, kind):
         k_start, k_steps, k_code = jax.random.split(key, 3)
         seq = latest_last(query.seq, spec.max_len)
         history = call(params, "embed", seq)
@@ -281,17 +283,20 @@ def build(
         shape = (config.width,)
         start = rng.normal(k_start, query.row, shape)
         draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
-        return samplers.run(path, denoise, start, draw)
+        return Chain(path, denoise, start, draw)
 
     chosen = "official" if protocol == "official" else config.eval_codes
     other = "frozen" if chosen == "official" else "official"
 
-    def sample(params, state, key, query):
-        return recommend(params, state, key, query, chosen)
+    def chain(params, state, key, query):
+        return walk(params, state, key, query, chosen)
 
-    def probe(params, state, query):
-        # the noise of a probe is fixed: it is keyed by the row like all noise
-        return recommend(params, state, jax.random.key(0), query, other)
+    def sample(params, state, key, query):
+        return process.run(chain(params, state, key, query))
+
+    def variant(params, state, query):
+        # the noise of a variant is fixed: it is keyed by the row like all noise
+        return process.run(walk(params, state, jax.random.key(0), query, other))
 
     def head(params, state):
         del state
@@ -299,7 +304,7 @@ def build(
             return Head(jnp.roll(params["items"], -1, axis=0))  # the padding row last
         return Head(params["items"][1:])
 
-    return Model(init, loss, sample, head, probes={f"{other}_codes": probe})
+    return Model(init, loss, sample, head, chain, variants={f"{other}_codes": variant})
 
 
 def _whole(seq: Any, max_len: int) -> jax.Array:

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.diffusion import closed_form as diffusion_closed_form
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan
+from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.nets.dense import Dense
@@ -159,9 +160,9 @@ def build(
       ValueError: on a schedule outside (0, 1].
     """
     net = DreamRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
-    betas = _betas(config)
-    tables = forward.tables(betas)
-    steps, noisy = plan(config.sampler, betas)
+    levels = forward.levels(_betas(config))
+    tables = forward.tables(levels)
+    steps, noisy = plan(config.sampler, levels)
     distance = {"l2": losses.mse, "l1": losses.l1, "huber": losses.huber}[config.loss]
 
     def call(params, method, *args, **kwargs):
@@ -189,20 +190,28 @@ def build(
         value = losses.weighted_mean(each, example.weight, axis_name)
         return value, Aux(state, {"loss": value})
 
-    def sample(params, state, key, query):
-        del state
+    def condition(params, key, query):
         k_start, k_steps, k_encoder = jax.random.split(key, 3)
         if protocol == "official":
             cond = encode_with_dropout(params, k_encoder, query.seq, query.row)
         else:
             cond = call(params, "encode", query.seq)
-        if config.sampler.kind == "closed_form":
-            z = rng.normal(k_start, query.row, cond.shape[1:])
-            return closed_form(net, params, steps, cond, z * (config.sampler.temperature > 0))
+        return k_start, k_steps, cond
+
+    def chain(params, state, key, query):
+        del state
+        k_start, k_steps, cond = condition(params, key, query)
         start = rng.normal(k_start, query.row, cond.shape[1:])
         draw = samplers.draw_rows(k_steps, query.row, cond.shape[1:]) if noisy else None
         denoise = folded if config.guidance == "folded" else two_calls
-        return samplers.run(steps, denoise(net, params, cond), start, draw)
+        return Chain(steps, denoise(net, params, cond), start, draw)
+
+    def sample(params, state, key, query):
+        if config.sampler.kind != "closed_form":
+            return process.run(chain(params, state, key, query))
+        k_start, _, cond = condition(params, key, query)
+        z = rng.normal(k_start, query.row, cond.shape[1:])
+        return closed_form(net, params, steps, cond, z * (config.sampler.temperature > 0))
 
     def head(params, state):
         del state
@@ -213,7 +222,9 @@ def build(
             return Head(jnp.roll(rows, -1, axis=0))  # the padding row last
         return Head(rows[1:])
 
-    return Model(init, loss, sample, head)
+    mean_only = config.sampler.kind == "closed_form" and config.sampler.temperature == 0
+    fixed = mean_only and (protocol != "official" or config.dropout_rate == 0)
+    return Model(init, loss, sample, head, chain, deterministic=fixed)
 
 
 def two_calls(net: DreamRecNet, params, cond: jax.Array):
@@ -260,9 +271,7 @@ def folded(net: DreamRecNet, params, cond: jax.Array):
     return denoise
 
 
-def closed_form(
-    net: DreamRecNet, params, steps: samplers.Steps, cond: jax.Array, z: jax.Array
-) -> jax.Array:
+def closed_form(net: DreamRecNet, params, steps: Steps, cond: jax.Array, z: jax.Array) -> jax.Array:
     """A draw from the law of the whole reverse chain in one product: x = G u + g + C z.
 
     With mlp1 every step is affine, so x_0 given h is normal with a covariance that all users
@@ -271,9 +280,9 @@ def closed_form(
     width, weight = net.config.width, net.config.guidance_weight
     tau: Any = net.apply({"params": params}, steps.t, method="embed_steps")
     w_x, w_h, w_t = jnp.split(params["outer"]["kernel"], [width, 2 * width])
-    chain = diffusion_closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
+    law = diffusion_closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
     guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h
-    return diffusion_closed_form.apply(chain, guided, z)
+    return diffusion_closed_form.apply(law, guided, z)
 
 
 def _betas(config: DreamRecConfig):

@@ -21,7 +21,9 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
+from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffrec import _check_dims, drop
@@ -267,7 +269,7 @@ def build(
         )
         return value, Aux(after, terms | weights | {"loss": value})
 
-    def sample(params, state, key, query):
+    def chain(params, state, key, query):
         k_start, k_steps = jax.random.split(key)
         z, _ = call(params, "encode", query.items, query.value, state.cluster)
         drawn = rng.normal(k_start, query.row, z.shape[1:]) if config.noise_steps else None
@@ -278,12 +280,16 @@ def build(
             out = call(params, "denoise", zt, t)
             return row_process.clean(config.process, process, out, zt, t)
 
-        return call(params, "hidden", samplers.run(process.steps, denoise, start, draw))
+        return Chain(process.steps, denoise, start, draw)
+
+    def sample(params, state, key, query):
+        return call(params, "hidden", diffusion_process.run(chain(params, state, key, query)))
 
     def head(params, state):
         return Head(*call(params, "table", state.cluster))
 
-    return Model(init, loss, sample, head)
+    fixed = not (process.noisy or config.noise_steps)
+    return Model(init, loss, sample, head, chain, deterministic=fixed)
 
 
 def likelihood(logits: jax.Array, items: jax.Array, value: jax.Array) -> jax.Array:

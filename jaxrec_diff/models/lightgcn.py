@@ -141,7 +141,7 @@ def build(
         each = each + info_nce(a.items, b.items, example.positive - 1, *shared)
         return losses.weighted_mean(each, example.weight, axis_name)
 
-    def prepare(params, state):
+    def precompute(params, state):
         return state._replace(output=embed(params, state, rank_layers))
 
     def output(params, state) -> Nodes:
@@ -154,7 +154,7 @@ def build(
     def head(params, state):
         return Head(output(params, state).items)
 
-    return Model(init, loss, sample, head, prepare=prepare)
+    return Model(init, loss, sample, head, deterministic=True, precompute=precompute)
 
 
 def info_nce(
@@ -198,7 +198,7 @@ def export(config: Any, spec: DataSpec, params: Any, state: State) -> dict[str, 
       "users" f32[U, D] and "items" f32[I, D] as they are ranked, and "ego_users" and "ego_items",
       the tables before any step along the graph.
     """
-    prepared = build(config, spec).prepare(params, state).output
+    prepared = build(config, spec).precompute(params, state).output
     named = {"users": prepared.users, "items": prepared.items}
     named |= {f"ego_{name}": params[name] for name in ("users", "items")}
     return {name: np.asarray(value, np.float32) for name, value in named.items()}

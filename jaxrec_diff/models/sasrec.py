@@ -176,7 +176,7 @@ def build(
         del state
         return Head(params["items"][1:])
 
-    return Model(init, loss, sample, head)
+    return Model(init, loss, sample, head, deterministic=True)
 
 
 def asks(seq: jax.Array, first: jax.Array) -> jax.Array:

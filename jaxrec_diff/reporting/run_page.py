@@ -5,7 +5,6 @@ process and the example users are worked out here, from the best checkpoint, on 
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from jaxrec_diff.data.card import render
+from jaxrec_diff.diffusion import process
 from jaxrec_diff.experiments import judging, reopen, restore
 from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments import workdir as experiments_workdir
@@ -27,26 +26,12 @@ from jaxrec_diff.reporting import figures, leaderboard, page, statistics
 from jaxrec_diff.terminal import wrapped
 
 _RESAMPLES = 1000
-
-
 _STEP_USERS = 1000  # test users of the curve over reverse steps
-
-
 _STEP_POINTS = 6
-
-
-_WALKERS = 61  # a prime, so that no other axis of a model has this size
-
-
+_WALKERS = 61
 _DRAWN = 6
-
-
 _EXAMPLES = 6
-
-
 _SHOWN_HISTORY = 8
-
-
 _LIST = 10
 
 
@@ -240,14 +225,20 @@ def _quarters(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _walks(restored: restore.Restored) -> str:
-    prepared, model, params, state = _step_by_step(restored)
+    prepared, model, params, state = restored
+    if model.chain is None:
+        return "<p>This model's points are not the end of a walk.</p>"
     feed = experiments_run.feed_of(prepared)
     size = min(_WALKERS, len(prepared.dataset.test.start))
     query = feed.query(feed.splits["test"], jnp.arange(size))
-    state = model.prepare(params, state)
-    points = walk(model.sample, params, state, jax.random.key(0), query)
-    if points is None:
-        return "<p>This model's points are not the end of a walk.</p>"
+    state = model.precompute(params, state)
+    chain = model.chain
+
+    @jax.jit
+    def walk(params, state, query):
+        return process.trajectory(chain(params, state, jax.random.key(0), query))
+
+    points = np.asarray(walk(params, state, query))
     points = points.reshape(len(points), size, -1, points.shape[-1])[:, :, 0]
     head = model.head(params, state)
     table = np.asarray(head.table)
@@ -284,17 +275,6 @@ def _walks(restored: restore.Restored) -> str:
             f"{len(table):,}; a walk that knows nothing stays at {len(table) // 2:,}.",
         )
     return body
-
-
-def _step_by_step(restored: restore.Restored) -> restore.Restored:
-    """The run by a sampler that walks: a closed form has the law of ddpm's end."""
-    experiment = restored.prepared.experiment
-    sampler = getattr(experiment.model, "sampler", None)
-    if sampler is None or sampler.kind != "closed_form":
-        return restored
-    model = replace(experiment.model, sampler=replace(sampler, kind="ddpm"))
-    prepared = restored.prepared._replace(experiment=replace(experiment, model=model))
-    return restored._replace(prepared=prepared, model=experiments_run.build(prepared))
 
 
 def _ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> np.ndarray:
@@ -361,66 +341,3 @@ def _figure(pictures: str | list[str], caption: str) -> str:
         svg = f'<div class="side">{"".join(f"<div>{picture}</div>" for picture in pictures)}</div>'
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f"<figure>{svg}{words}</figure>"
-
-
-def walk(sample: Callable, params: Any, state: Any, key: jax.Array, query: Any) -> Any | None:
-    """The points of every row from the start of its walk to the end.
-
-    Args:
-      sample: of a model.
-      params: trained arrays.
-      state: the others.
-      key: of the noise.
-      query: B rows.
-
-    Returns:
-      f32[N + 1, B, ..., D] for N reverse steps; None for a program without a scan over points.
-    """
-    args = (params, state, key, query)
-    traced = jax.make_jaxpr(sample)(*args)
-    rows = query.row.shape[0]
-    found = None
-    for place, eqn in enumerate(traced.jaxpr.eqns):
-        if eqn.primitive.name == "scan" and _carry(eqn, rows) is not None:
-            found = place  # the last one: what comes before it encodes histories
-    if found is None:
-        return None
-    eqn = traced.jaxpr.eqns[found]
-    before = traced.jaxpr.replace(
-        eqns=traced.jaxpr.eqns[:found],
-        outvars=eqn.invars,
-        debug_info=traced.jaxpr.debug_info._replace(result_paths=None),
-    )
-    inputs = core.jaxpr_as_fun(core.ClosedJaxpr(before, traced.consts))(*jax.tree.leaves(args))
-    return _kept(eqn, list(inputs), rows)
-
-
-def _carry(eqn: Any, rows: int) -> int | None:
-    """Which part of a scan's carry is a point of every row."""
-    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
-    for place, atom in enumerate(eqn.invars[consts : consts + carries]):
-        kind = atom.aval
-        if kind.ndim >= 2 and kind.shape[0] == rows and jnp.issubdtype(kind.dtype, jnp.floating):
-            return place
-    return None
-
-
-def _kept(eqn: Any, inputs: list, rows: int) -> np.ndarray:
-    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
-    body = core.jaxpr_as_fun(eqn.params["jaxpr"])
-    place = _carry(eqn, rows)
-    assert place is not None
-    fixed, first, along = (
-        inputs[:consts],
-        inputs[consts : consts + carries],
-        inputs[consts + carries :],
-    )
-
-    def step(carry, row):
-        after = body(*fixed, *carry, *row)[:carries]
-        return after, after[place]
-
-    _, points = jax.lax.scan(
-        step, first, along, length=eqn.params["length"], reverse=eqn.params["reverse"]
-    )
-    return np.concatenate([np.asarray(first[place])[None], np.asarray(points)])

@@ -17,7 +17,7 @@ def table(results: dict[str, Any]) -> str:
     ):
         names = [name for name in names if not name.startswith("recall")]  # one target a row
     rows = [(results["model"], results["metrics"])]
-    # The same model otherwise read: its probes, and other candidates.
+    # The same model otherwise read: its variants, and other candidates.
     rows += [
         (f"  {name.replace('_', ' ')}", values)
         for name, values in results["diagnostics"].items()

@@ -266,20 +266,6 @@ def test_histories_are_sampled_apart(tmp_path):
     assert fed.shared is None
 
 
-def test_what_a_program_reads():
-    def through(x, key, row):
-        unread = jax.random.normal(jax.random.fold_in(key, row), x.shape)
-        y, _ = jax.lax.scan(lambda c, s: (c + s, None), x, jnp.arange(3.0))
-        return jax.jit(lambda y: y * 2)(y), jnp.zeros(2), (unread, y)[1]
-
-    args = (jnp.ones(2), jax.random.key(0), jnp.int32(1))
-    assert evaluator.reads(through, *args) == (True, False, False)
-    drawn = evaluator.reads(lambda x, key, row: x + jax.random.normal(key, x.shape), *args)
-    assert drawn == (True, True, False)
-    # one that is handed on as it is
-    assert evaluator.reads(lambda x, key, row: (row, x), *args) == (True, False, True)
-
-
 def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     # Row r of a split is recommended what row r of the test looks for; users' rows differ.
     data = few_users(tmp_path)

@@ -31,12 +31,12 @@ def test_lists_are_those_of_the_model(name, untrained):
     index = np.arange(len(histories), dtype=np.int32)
     query = feed.query(feed.splits["test"], index)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(prepared.experiment.seed), 3), 0)
-    state = model.prepare(params, state)
+    state = model.precompute(params, state)
     points = np.asarray(model.sample(params, state, key, query), np.float64)
     head = model.head(params, state)
     points = points[:, None] if points.ndim == 2 else points
     each = points @ np.asarray(head.table, np.float64).T
-    scores = each.max(1) if model.pool == "best" else np.log(np.exp(each).sum(1))
+    scores = each.max(1) if model.score_pooling == "best" else np.log(np.exp(each).sum(1))
     scores = scores if head.bias is None else scores + np.asarray(head.bias)
     scores[:, dataset.train_counts == 0] = -np.inf
     for row, history in enumerate(histories):

@@ -1,5 +1,7 @@
 """One exam for every model of the registry."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from jaxrec_diff.batches.by_length import by_length
 from jaxrec_diff.batches.kinds import feed, view
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.load import load
+from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation import ranking
@@ -277,16 +280,62 @@ def test_points_do_not_depend_on_the_other_rows(name):
     assert np.isfinite(found.scores).all()
 
 
+@functools.cache
+def asked_of(name):
+    """A model, its variables and a query; made once."""
+    model = build(name)
+    return model, jax.jit(model.init)(jax.random.key(0), example(name)), query(name)
+
+
 @EVERY
-def test_a_prepared_state_says_the_same(name):
+def test_points_are_the_end_of_the_chain_that_the_model_names(name):
+    model, variables, asked = asked_of(name)
+    config = SMALL[name]
+    if model.chain is None:
+        # no sampler of its own, or one call from many seeds
+        assert not hasattr(config, "sampler") or config.inference == "efficient"
+        return
+    chain = model.chain
+    path = jax.jit(lambda key: process.trajectory(chain(*variables, key, asked)))(KEY)
+    steps = jax.eval_shape(lambda: chain(*variables, KEY, asked).steps)
+    assert path.shape[:2] == (len(steps.t) + 1, ROWS)
+    if isinstance(config, (DiffRecConfig, LDiffRecConfig, DiffRec2Config)):
+        return  # their points are made of the end
+    if config.sampler.kind == "closed_form":
+        return  # drawn from the law of the end
+    end = np.asarray(path[-1])
+    if isinstance(config, DiffuASRConfig):
+        end = end / np.linalg.norm(end, axis=-1, keepdims=True)
+    points = jax.jit(model.sample)(*variables, KEY, asked)
+    np.testing.assert_allclose(points, end, rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_a_deterministic_model_reads_no_key_and_no_row_and_another_does(name):
+    model, variables, asked = asked_of(name)
+    sample = jax.jit(model.sample)
+    points = sample(*variables, KEY, asked)
+    moved = asked._replace(row=asked.row + ROWS)
+    same = [
+        np.array_equal(points, sample(*variables, key, each))
+        for key, each in ((jax.random.key(8), asked), (KEY, moved))
+    ]
+    assert same == [model.deterministic] * 2
+    if model.deterministic:
+        for variant in map(jax.jit, model.variants.values()):
+            np.testing.assert_array_equal(variant(*variables, asked), variant(*variables, moved))
+
+
+@EVERY
+def test_a_precomputed_state_says_the_same(name):
     model, asked = build(name), query(name)
     params, extra = model.init(jax.random.key(0), example(name))
-    ready = model.prepare(params, extra)
+    ready = model.precompute(params, extra)
     points = [model.sample(params, s, KEY, asked) for s in (extra, ready)]
     np.testing.assert_allclose(*points, rtol=1e-6, atol=1e-7)
     close(*(model.head(params, s) for s in (extra, ready)), rtol=1e-6, atol=1e-7)
-    for probe in model.probes.values():
-        np.testing.assert_allclose(*(probe(params, s, asked) for s in (extra, ready)), rtol=1e-6)
+    for variant in model.variants.values():
+        np.testing.assert_allclose(*(variant(params, s, asked) for s in (extra, ready)), rtol=1e-6)
 
 
 @EVERY

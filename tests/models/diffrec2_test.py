@@ -9,7 +9,7 @@ import pytest
 
 from jaxrec_diff import losses
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models import diffrec2
@@ -128,12 +128,12 @@ def noised(item, n, eps, betas):
 )  # fmt: skip
 def test_schedule(n, beta, bar, signal, noise, c1, c2, var):
     betas = betas_of()
-    row = forward.posterior(betas)
+    row = forward.posterior(forward.levels(betas))
     got = [betas, forward.alphas_cumprod(betas), row.c1, row.c2, row.var]
     want = [beta, bar, c1, c2, var]
     for values, expected in zip(got, want, strict=True):
         np.testing.assert_allclose(values[n - 1], expected, rtol=4e-5, atol=1e-10)
-    tables = forward.tables(betas)
+    tables = forward.tables(forward.levels(betas))
     np.testing.assert_allclose(tables.signal[n - 1], signal, rtol=1e-6)
     np.testing.assert_allclose(tables.noise[n - 1], noise, rtol=1e-6)
 
@@ -182,7 +182,7 @@ def test_efficient_inference_and_its_two_averages():
     params = golden_params()
     pooled = diffrec2._as_logits(points[None], (params["head"], params["bias"]))
     table = jnp.pad(params["head"], ((0, 0), (0, 1)), constant_values=1.0)
-    found = ranking.top(pooled, table, params["bias"], k=ITEMS, pool="mixture", chunk=2)
+    found = ranking.top(pooled, table, params["bias"], k=ITEMS, score_pooling="mixture", chunk=2)
     np.testing.assert_allclose(
         np.exp(found.scores[0]) / 4, by_prob[np.asarray(found.items[0]) - 1], atol=1e-8
     )
@@ -192,13 +192,15 @@ def test_efficient_inference_and_its_two_averages():
 @in_float64
 def test_full_chain_of_three_steps():
     betas = np.array([0.1, 0.2, 0.3])
-    row = forward.posterior(betas)
+    row = forward.posterior(forward.levels(betas))
     np.testing.assert_allclose(row.c1, [1, 0.67763093, 0.51322266], atol=1e-8)
     np.testing.assert_allclose(row.c2, [0, 0.31943828, 0.47230808], atol=1e-8)
     np.testing.assert_allclose(row.var, [0, 0.07142857, 0.16935484], atol=1e-8)
-    steps = samplers.Steps(*(jnp.asarray(column) for column in samplers.ddpm_rows(betas)))
+    steps = process.Steps(
+        *(jnp.asarray(column) for column in samplers.ddpm_rows(forward.levels(betas)))
+    )
     start = jnp.asarray(noised(6, 3, EPS, betas)[None])
-    _, path = samplers.trajectory(steps, estimate, start)
+    path = process.trajectory(process.Chain(steps, estimate, start))[1:]
     want = [
         [-0.09460078, 1.288384, 1.0167706, 0.24362127, 0.72518746, -0.46506612, -0.39090901,
          0.40490998],
@@ -345,12 +347,12 @@ def test_efficient_and_full_are_reported_side_by_side():
     )  # fmt: skip
     key = jax.random.key(0)
     np.testing.assert_allclose(
-        model.probes["full"](params, state, query),
+        model.variants["full"](params, state, query),
         other.sample(params, state, key, query),
         rtol=1e-5,
     )
     np.testing.assert_allclose(
-        other.probes["efficient"](params, state, query),
+        other.variants["efficient"](params, state, query),
         model.sample(params, state, key, query),
         rtol=1e-5,
     )
@@ -396,9 +398,9 @@ def test_one_step_over_a_thousand_is_one_row_of_the_schedule():
     # fewer reverse steps: betas recomputed over the visited ones
     betas = betas_of()
     ts = schedules.subset(1000, 10)
-    rows = samplers.ddpm_rows(betas, ts[::-1])
+    rows = samplers.ddpm_rows(forward.levels(betas), ts[::-1])
     np.testing.assert_allclose(
-        samplers.ddpm_rows(schedules.respace(betas, ts)).a, rows.a, rtol=1e-9
+        samplers.ddpm_rows(forward.levels(schedules.respace(betas, ts))).a, rows.a, rtol=1e-9
     )
 
 

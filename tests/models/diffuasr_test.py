@@ -63,7 +63,7 @@ def test_reverse_path_of_the_released_sampler():
         bar[ts], [0.00150752105978, 0.0255674922655, 0.193572009667, 0.656347005519, 0.9999],
         rtol=1e-10,
     )  # fmt: skip
-    rows = samplers.ddim_rows(betas, ts)
+    rows = samplers.ddim_rows(forward.levels(betas), ts)
     np.testing.assert_allclose(
         np.stack([rows.b, rows.a], axis=1),
         [[0.987878384782, 0.121542216173], [0.909718265623, 0.29450571376],
@@ -88,7 +88,7 @@ def test_direction_and_size_of_both_classifier_guidances():
     # <x, u> = .425; the paper's correction of eps at t = 400 and the released one
     u, x = jnp.array([0.2, -0.4, 0.1]), jnp.array([[1.0, -0.5, 0.25]])
     betas = schedules.linear_scaled(1000)
-    table = forward.tables(betas)
+    table = forward.tables(forward.levels(betas))
     log_prob = lambda x: jax.nn.log_sigmoid(x @ u)
     zero_noise = lambda xt, t: xt / table.signal[t]
     guided = guidance.classifier(zero_noise, log_prob, table, 1.0, on="xt")

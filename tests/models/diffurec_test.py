@@ -12,7 +12,7 @@ from jaxrec_diff import losses
 from jaxrec_diff.batches import types
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import config as diffusion_config
-from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion import forward, process, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.experiments import prepare, run
 from jaxrec_diff.models import diffurec
@@ -112,8 +112,8 @@ def test_golden_loss(monkeypatch, mask, pads):
 def test_golden_chain_of_one_step(monkeypatch, mask):
     # A single call with the step's embedding of t = 3 gives the logits of the golden network.
     given_start(monkeypatch)
-    only = samplers.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diffusion_config, "plan", lambda config, betas: (only, False))
+    only = process.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
+    monkeypatch.setattr(diffusion_config, "plan", lambda config, levels: (only, False))
     model = model_of(mask=mask)
     head = diffurec.build(settings(mask=mask), SPEC, protocol="official").head(tiny_weights(), ())
     query = SequenceQuery(HISTORY[:, :2], jnp.zeros(1))
@@ -154,7 +154,7 @@ def test_one_step_is_the_last_step_alone(monkeypatch, scale, difference):
 
 def test_the_default_path_is_the_released_one():
     path, noisy = diffusion_config.plan(
-        DiffuRecConfig().sampler, diffurec.released_betas("trunc_lin", 32)
+        DiffuRecConfig().sampler, forward.levels(diffurec.released_betas("trunc_lin", 32))
     )
     assert noisy
     np.testing.assert_array_equal(path.t, np.arange(32)[::-1])

@@ -13,7 +13,7 @@ from jaxrec_diff.config import preset
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import config as diffusion_config
-from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import diffurec, diqdiff
 from jaxrec_diff.models.contract import DataSpec
@@ -136,8 +136,8 @@ def test_golden_network():
 
 def test_golden_points_of_one_step_at_evaluation(monkeypatch):
     force(monkeypatch)
-    only = samplers.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diffusion_config, "plan", lambda config, betas: (only, False))
+    only = process.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
+    monkeypatch.setattr(diffusion_config, "plan", lambda config, levels: (only, False))
     monkeypatch.setattr(ops_rng, "normal", lambda key, row, shape: jnp.asarray(XT, jnp.float32))
     config = DiQDiffConfig(**TINY)
     query = SequenceQuery(jnp.asarray(SEQ[:, :3]), jnp.arange(3))
@@ -172,10 +172,10 @@ def test_released_noise_of_the_reverse_steps():
         (31, 1.3736884936, 0.7968681862),
     ):
         for noise, want in (("exp_var", released), ("std_small", meant)):
-            rows = samplers.ddpm_rows(betas, noise=noise)
+            rows = samplers.ddpm_rows(forward.levels(betas), noise=noise)
             np.testing.assert_allclose(rows.c[31 - t], want, rtol=1e-9)
             assert rows.c[-1] == 0
-    c = forward.posterior(betas)
+    c = forward.posterior(forward.levels(betas))
     before = np.sqrt(np.append(1.0, forward.alphas_cumprod(betas)[:-1]))
     now = np.sqrt(forward.alphas_cumprod(betas))
     np.testing.assert_allclose(c.c1 + c.c2 * now, before, rtol=1e-12)
@@ -298,7 +298,7 @@ def test_who_else_is_asked_for_changes_released_lists_only():
     )
     # the other codes are the probe
     np.testing.assert_allclose(
-        model.probes["official_codes"](params, state, query),
+        model.variants["official_codes"](params, state, query),
         released(params, state, jax.random.key(0), query),
         atol=1e-5,
     )

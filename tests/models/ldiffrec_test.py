@@ -9,7 +9,8 @@ import pytest
 
 from jaxrec_diff import config
 from jaxrec_diff.batches.types import InteractionQuery, Interactions
-from jaxrec_diff.diffusion import row_process, samplers
+from jaxrec_diff.diffusion import process as diffusion_process
+from jaxrec_diff.diffusion import row_process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.models import ldiffrec
@@ -181,7 +182,9 @@ def test_divergence_and_likelihood():
 def test_reverse_path_of_a_halving_network(dataset, result):
     process = config.preset("ldiffrec", dataset).experiment.model.process
     made = row_process.make(process, SamplerConfig(kind="mean"))
-    got = samplers.run(made.steps, lambda x, t: 0.5 * x, jnp.ones((2, 3)))
+    got = diffusion_process.run(
+        diffusion_process.Chain(made.steps, lambda x, t: 0.5 * x, jnp.ones((2, 3)))
+    )
     np.testing.assert_allclose(got, result, rtol=5e-6)
 
 
