@@ -211,6 +211,14 @@ def query(name, rows=ROWS):
     return fed.query(fed.splits["test"], jnp.arange(rows, dtype=jnp.int32))
 
 
+@functools.cache
+def asked_of(name):
+    """A model with its `sample` compiled once for all tests, its variables and a query."""
+    model = build(name)
+    model = model._replace(sample=jax.jit(model.sample))
+    return model, jax.jit(model.init)(jax.random.key(0), example(name)), query(name)
+
+
 def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
@@ -268,23 +276,16 @@ def test_jit_equals_eager_and_traces_once(name):
 
 @EVERY
 def test_points_do_not_depend_on_the_other_rows(name):
-    model, asked = build(name), query(name)
-    params, extra = model.init(jax.random.key(0), example(name))
-    sample = jax.jit(model.sample)
-    whole = sample(params, extra, KEY, asked)
+    model, (params, extra), asked = asked_of(name)
+    whole = model.sample(params, extra, KEY, asked)
     part = jax.tree.map(lambda x: x[3:7], asked)
-    np.testing.assert_allclose(sample(params, extra, KEY, part), whole[3:7], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.sample(params, extra, KEY, part), whole[3:7], rtol=1e-4, atol=1e-5
+    )
     head = model.head(params, extra)
     assert head.table.shape == (ITEMS, whole.shape[-1])
     found = ranking.top(whole, head.table, head.bias, k=5)
     assert np.isfinite(found.scores).all()
-
-
-@functools.cache
-def asked_of(name):
-    """A model, its variables and a query; made once."""
-    model = build(name)
-    return model, jax.jit(model.init)(jax.random.key(0), example(name)), query(name)
 
 
 @EVERY
@@ -306,18 +307,17 @@ def test_points_are_the_end_of_the_chain_that_the_model_names(name):
     end = np.asarray(path[-1])
     if isinstance(config, DiffuASRConfig):
         end = end / np.linalg.norm(end, axis=-1, keepdims=True)
-    points = jax.jit(model.sample)(*variables, KEY, asked)
+    points = model.sample(*variables, KEY, asked)
     np.testing.assert_allclose(points, end, rtol=1e-4, atol=1e-5)
 
 
 @EVERY
 def test_a_deterministic_model_reads_no_key_and_no_row_and_another_does(name):
     model, variables, asked = asked_of(name)
-    sample = jax.jit(model.sample)
-    points = sample(*variables, KEY, asked)
+    points = model.sample(*variables, KEY, asked)
     moved = asked._replace(row=asked.row + ROWS)
     same = [
-        np.array_equal(points, sample(*variables, key, each))
+        np.array_equal(points, model.sample(*variables, key, each))
         for key, each in ((jax.random.key(8), asked), (KEY, moved))
     ]
     assert same == [model.deterministic] * 2
