@@ -44,13 +44,27 @@ MATHS = {
     "losses",
     "evaluation.metrics",
     "evaluation.ranking",
-    *(f"ops.{name}" for name in ("kmeans", "normals", "quantize", "rng", "sparse")),
+    *(
+        f"ops.{name}"
+        for name in (
+            "files",
+            "kmeans",
+            "negatives",
+            "normals",
+            "quantize",
+            "ragged",
+            "rng",
+            "sparse",
+            "streams",
+        )
+    ),
     *(
         f"diffusion.{name}"
         for name in (
             "closed_form",
             "forward",
             "guidance",
+            "process",
             "samplers",
             "schedules",
             "sphere",

@@ -1,12 +1,17 @@
 """Settings of a reverse path, and the path that they mean."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxrec_diff import validation
 from jaxrec_diff.diffusion import samplers, schedules
 from jaxrec_diff.diffusion.forward import Levels
 from jaxrec_diff.diffusion.process import Steps
+
+if TYPE_CHECKING:
+    SamplerKind = str
+else:  # the words of `samplers.PATHS`, for flags
+    SamplerKind = Literal[tuple(samplers.PATHS)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,12 @@ points and the rows they are compared with (`Head`); `evaluation.ranking` owns t
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxrec_diff import validation
-from jaxrec_diff.diffusion import samplers
 from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.ops.ragged import Ragged
@@ -82,12 +81,6 @@ class Model(NamedTuple):
     """What an item scores where a row has several points: the best of its scores, or the log of
     their summed exponentials, which ranks by a mean of probabilities where points are normalised
     log probabilities."""
-
-
-if TYPE_CHECKING:
-    SamplerKind = str
-else:  # the words of `samplers.PATHS`, for flags
-    SamplerKind = Literal[tuple(samplers.PATHS)]
 
 
 def check_heads(width: int, num_heads: int) -> None:
