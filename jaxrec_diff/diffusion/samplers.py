@@ -23,7 +23,12 @@ import numpy as np
 
 from jaxrec_diff.diffusion import forward
 from jaxrec_diff.diffusion.forward import Levels
-from jaxrec_diff.diffusion.process import Draw, Steps
+from jaxrec_diff.diffusion.process import Chain as Chain
+from jaxrec_diff.diffusion.process import Denoiser as Denoiser
+from jaxrec_diff.diffusion.process import Draw as Draw
+from jaxrec_diff.diffusion.process import Steps as Steps
+from jaxrec_diff.diffusion.process import run as run
+from jaxrec_diff.diffusion.process import trajectory as trajectory
 from jaxrec_diff.ops import normals
 
 Coefficient = Literal["std_small", "std_large", "var_small", "exp_var"]

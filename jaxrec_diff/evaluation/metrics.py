@@ -6,7 +6,7 @@ the largest cut-off, which makes this exact: an item that ties with that extra e
 beyond every cut-off.
 
 >>> import jax.numpy as jnp
->>> from jaxrec_diff.ranking import Top
+>>> from jaxrec_diff.evaluation.ranking import Top
 >>> found = Top(jnp.array([[3.0, 2.0, 1.0]]), jnp.array([[7, 5, 2]]))
 >>> {name: round(float(v[0]), 4) for name, v in per_user(found, jnp.array([[5]]), (2,)).items()}
 ... # doctest: +NORMALIZE_WHITESPACE
