@@ -21,7 +21,8 @@ import numpy as np
 from augmentation import RESULTS, spread
 
 from jaxrec_diff.augmentation import quality
-from jaxrec_diff.batches import cut, kinds
+from jaxrec_diff.batches import cut
+from jaxrec_diff.batches.prefixes import PREFIXES
 from jaxrec_diff.data import views
 from jaxrec_diff.experiments import augmentation, generation, provenance, reopen, run
 from jaxrec_diff.models.diffuasr import generator
@@ -33,7 +34,7 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 def held_out(prepared: run.Prepared) -> tuple[ragged.Ragged, np.ndarray]:
     """Histories of long users kept from training, and the M items that came before each."""
-    view = kinds.view("prefixes", prepared.dataset, prepared.experiment.data)
+    view = PREFIXES.view(prepared.dataset, prepared.experiment.data)
     length = prepared.experiment.data.prefix_len
     parts = [views.known_before(rows, length) for rows in (view.valid, view.test)]
     (first, _), (second, _) = parts

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import config as jaxrec_diff_config
-from jaxrec_diff.batches import kinds
+from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.splits import Cuts, queries
@@ -91,7 +91,7 @@ class Ours:
     def __init__(self, experiment, dataset: Dataset, spec: DataSpec):
         system = registry.system(experiment.model)
         self.model = system.build(experiment.model, spec)
-        self.fed = kinds.feed("interactions", dataset, DataConfig())
+        self.fed = INTERACTIONS.batcher(dataset, DataConfig())
         self.mesh, self.dataset, self.rules = parallel.make_mesh(), dataset, system.official
         self.batch = experiment.train.batch_size
         optimizer = optim.make(experiment.train, 1000)

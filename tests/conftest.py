@@ -100,7 +100,7 @@ def _untrained(name: str):
     counts = prepared.dataset.train_counts.copy()
     counts[[2, 17]] = 0  # as if nobody had trained on them
     prepared = prepared._replace(dataset=prepared.dataset._replace(train_counts=counts))
-    needs = [choice[0] for choice in registry.system(wanted.model).needs]
+    needs = [choice[0] for choice in registry.system(wanted.model).requires]
     if wanted.backbone is not None:
         needs = registry.system(wanted.backbone.model).exports
     if needs:

@@ -100,7 +100,8 @@ def imported(name: str, source: str) -> set[str]:
     return found
 
 
-IMPORTS = {name: imported(name, path.read_text()) for name, path in MODULES.items()}
+SOURCES = {name: path.read_text() for name, path in MODULES.items()}
+IMPORTS = {name: imported(name, source) for name, source in SOURCES.items()}
 
 
 def room(module: str) -> str:
@@ -176,6 +177,14 @@ def test_mathematics_loads_nothing_heavy():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == []
+
+
+def test_only_presets_and_other_models_name_a_model():
+    """So a run loads its own model and what that is made of, and a new one is listed nowhere."""
+    models = {name for name in MODULES if room(name) == "models" and "def build(" in SOURCES[name]}
+    assert len(models) > 10
+    for module in MODULES.keys() - models:
+        assert room(module) == "examples" or not IMPORTS[module] & models, module
 
 
 def test_training_knows_no_model():

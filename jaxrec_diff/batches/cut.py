@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff.batches.types import Answer, SequenceQuery, Sequences
+from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
@@ -28,6 +29,18 @@ def queries(rows: Ragged, index: jax.Array, *, max_len: int) -> SequenceQuery:
     """The histories at `index` i32[B], without their answers; -1 makes an empty one."""
     start, end, _, _ = _rows(rows, index)
     return SequenceQuery(ragged.window(jnp.asarray(rows.items), start, end, max_len), index)
+
+
+def from_history(
+    history: jax.Array, row_id: jax.Array, user: jax.Array, config: DataConfig
+) -> SequenceQuery:
+    """`Input.from_history` of kinds that read a history: its newest L items."""
+    del user
+    count = (history > 0).sum(axis=1)[:, None]
+    place = jnp.maximum(count - config.max_len, 0) + jnp.arange(config.max_len)
+    inside = place < count
+    seq = jnp.take_along_axis(history, jnp.where(inside, place, 0), axis=1)
+    return SequenceQuery(jnp.where(inside, seq, 0), row_id)
 
 
 def answers(rows: Ragged, index: jax.Array, *, max_seen: int, max_relevant: int) -> Answer:

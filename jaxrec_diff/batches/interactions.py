@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches.feed import Feed
+from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.input import Input
 from jaxrec_diff.batches.types import InteractionQuery, Interactions, Shared
+from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.profiles import distinct, time_weights
@@ -22,8 +24,8 @@ class Rows(NamedTuple):
     user: Any  # i32[N]
 
 
-def of_rows(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
-    train = rows(profiles, config)
+def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
+    train = rows(table_of(dataset), config)
     width = row_width(train.profiles)
 
     def example(train, index, row, key):
@@ -31,7 +33,7 @@ def of_rows(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
         items, value, user, weight = _profile(train, index, width)
         return Interactions(items, value, user, weight, row)
 
-    return Feed(
+    return Batcher(
         train,
         len(train.user),
         example,
@@ -39,6 +41,47 @@ def of_rows(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
         lambda rows, index: row_query(rows, index, width),
         shared=shared(dataset, train),
     )
+
+
+def table_of(dataset: Dataset) -> Ragged:
+    """The training items of every user, for a model of the table.
+
+    Raises:
+      ValueError: if the data has no users, or generated items ahead of its sequences.
+    """
+    profiles = views.profiles_of(dataset, "this model needs")
+    if dataset.shown is not None:
+        raise ValueError(
+            f"{dataset.name} has generated items ahead of its sequences, which mean nothing to a "
+            "model of a table; train it on the interactions without them"
+        )
+    return profiles
+
+
+def training_rows(dataset: Dataset, split: str) -> Ragged:
+    """Of every row of a split, the training items of its user (`Input.reads`)."""
+    users = {"valid": dataset.valid_users, "test": dataset.test_users}[split]
+    profiles = table_of(dataset)
+    start, end = profiles.start[users], profiles.end[users]
+    return Ragged(profiles.items, start, end, end)
+
+
+def from_history(
+    history: jax.Array, row_id: jax.Array, user: jax.Array, config: DataConfig
+) -> InteractionQuery:
+    """`Input.from_history`: the items of a history as a training row.
+
+    An item counts once, at its last place, and weighs by its place among them, as in
+    `data.profiles`; a place that a repeated item leaves is padding.
+    """
+    order = jnp.argsort(history, axis=1, stable=True)
+    ordered = jnp.take_along_axis(history, order, axis=1)
+    last = jnp.pad(ordered[:, 1:] != ordered[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+    kept = jnp.take_along_axis(last & (ordered > 0), jnp.argsort(order, axis=1), axis=1)
+    along = (jnp.cumsum(kept, axis=1) - 1) / jnp.maximum(kept.sum(axis=1, keepdims=True) - 1, 1)
+    low, high = config.time_weight_min, config.time_weight_max
+    value = jnp.where(kept, low + along * (high - low), 0.0).astype(jnp.float32)
+    return InteractionQuery(jnp.where(kept, history, 0), value, user, row_id)
 
 
 def rows(profiles: Ragged, config: DataConfig) -> Rows:
@@ -88,3 +131,8 @@ def _profile(rows: Rows, index: jax.Array, width: int):
 def row_query(rows: Rows, index: jax.Array, width: int) -> InteractionQuery:
     items, value, user, _ = _profile(rows, index, width)
     return InteractionQuery(items, value, user, index)
+
+
+INTERACTIONS = Input(
+    "interactions", _batcher, from_history, reads=training_rows, weighs_by_time=True
+)

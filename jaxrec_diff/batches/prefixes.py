@@ -2,18 +2,17 @@
 
 import jax.numpy as jnp
 
-from jaxrec_diff.batches import cut, feed
-from jaxrec_diff.batches.feed import Feed
+from jaxrec_diff.batches import batcher, cut
+from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.input import Input
 from jaxrec_diff.batches.types import Prefixes
+from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Ragged
 
 
-def of_prefixes(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
-    del profiles  # `view` has cut the rows
-
+def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
     def example(train, index, row, key):
         del key
         real = index >= 0
@@ -28,4 +27,8 @@ def of_prefixes(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
     def query(rows, index):
         return cut.queries(rows, index, max_len=config.max_len)
 
-    return Feed(dataset.train, len(dataset.train.start), example, feed.shown(dataset), query)
+    train = dataset.train
+    return Batcher(train, len(train.start), example, batcher.shown(dataset), query)
+
+
+PREFIXES = Input("prefixes", _batcher, cut.from_history, view=views.before)

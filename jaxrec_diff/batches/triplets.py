@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.batches import interactions
-from jaxrec_diff.batches.feed import Feed
-from jaxrec_diff.batches.types import Pairs
+from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.input import Input
+from jaxrec_diff.batches.types import Triplets
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import graph, negatives, ragged, rng
@@ -24,7 +25,8 @@ class Preferences(NamedTuple):
     offsets: Any  # i32[U + 1]
 
 
-def of_pairs(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
+def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
+    profiles = interactions.table_of(dataset)
     rows = interactions.rows(profiles, config)
     width = interactions.row_width(rows.profiles)
     place, user = ragged.expand(profiles.start, profiles.end - profiles.start)
@@ -37,7 +39,7 @@ def of_pairs(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
         user, item = jnp.asarray(train.user)[safe], jnp.asarray(train.item)[safe]
         return _with_negative(train, user, item, index, row, key, dataset.num_items)
 
-    return Feed(
+    return Batcher(
         train,
         len(item),
         example,
@@ -47,9 +49,9 @@ def of_pairs(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
     )
 
 
-def of_pairs_by_user(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
+def _batcher_by_user(dataset: Dataset, config: DataConfig) -> Batcher:
     """DDRM's draw: a user, uniformly, then one of the user's items; as many as there are pairs."""
-    pairs = of_pairs(dataset, profiles, config)
+    pairs = _batcher(dataset, config)
     known = np.flatnonzero(np.diff(pairs.train.offsets)).astype(np.int32)
 
     def example(train, index, row, key):
@@ -64,15 +66,27 @@ def of_pairs_by_user(dataset: Dataset, profiles: Ragged, config: DataConfig) -> 
     return pairs._replace(train=(pairs.train, known), example=example)
 
 
-def _with_negative(pairs: Preferences, user, item, index, row, key, num_items: int) -> Pairs:
+def _with_negative(pairs: Preferences, user, item, index, row, key, num_items: int) -> Triplets:
     offsets = jnp.asarray(pairs.offsets)
     negative = negatives.unowned(key, row, pairs.owned, offsets[user], offsets[user + 1], num_items)
     # a user who has everything prefers nothing
     weight = ((index >= 0) & (negative <= num_items)).astype(jnp.float32)
-    return Pairs(user, item, jnp.minimum(negative, num_items), weight, row)
+    return Triplets(user, item, jnp.minimum(negative, num_items), weight, row)
 
 
 def owned_items(profiles: Ragged, num_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Every user's distinct items in rising order, flat i32[M], and where each user's begin."""
     sets = graph.item_sets(profiles, num_items)
     return sets.members + 1, sets.start
+
+
+TRIPLETS = Input(
+    "triplets",
+    _batcher,
+    interactions.from_history,
+    reads=interactions.training_rows,
+    knows_users=True,
+)
+
+TRIPLETS_BY_USER = TRIPLETS._replace(name="triplets_by_user", batcher=_batcher_by_user)
+"""The same, drawn by user: an active one is seen no oftener than any other."""

@@ -46,7 +46,7 @@ class InteractionQuery(NamedTuple):
     row: jax.Array  # i32[B], row of the split; keys the noise
 
 
-class Pairs(NamedTuple):
+class Triplets(NamedTuple):
     """A training batch of pairwise preferences: a user's item, and one that is not the user's."""
 
     user: jax.Array  # i32[B]
@@ -79,7 +79,7 @@ class Prefixes(NamedTuple):
     row: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
-class Walks(NamedTuple):
+class WholeSequences(NamedTuple):
     """A training batch of whole training sequences; in several lengths, as in `Sequences`."""
 
     seq: jax.Array | tuple[jax.Array, ...]  # i32[B, L]

@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches import feed, sequences, triplets
-from jaxrec_diff.batches.feed import Feed
-from jaxrec_diff.batches.sequences import Cut
-from jaxrec_diff.batches.types import Walks
+from jaxrec_diff.batches import batcher, lengths, triplets
+from jaxrec_diff.batches.lengths import Cut
+from jaxrec_diff.batches.types import WholeSequences
+from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import negatives, ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 
-class Walked(NamedTuple):
+class Users(NamedTuple):
     """Users by number over their training rows, and every user's distinct training items."""
 
     profiles: Ragged
@@ -25,16 +25,14 @@ class Walked(NamedTuple):
     offsets: Any  # i32[U + 1]
 
 
-def of_walks(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Feed:
-    return sequences.fed(cut_walks(dataset, profiles, config), dataset, config)
-
-
-def cut_walks(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Cut:
+def _cut(dataset: Dataset, config: DataConfig) -> Cut:
+    del config
+    profiles = views.profiles_of(dataset, "this model needs")
     # A generated item may be drawn as a negative: the user's are those of the raw history.
-    raw = feed.chosen(profiles)
+    raw = batcher.chosen(profiles)
     owned, offsets = triplets.owned_items(raw, dataset.num_items)
     user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
-    train = Walked(profiles, user, owned, offsets)
+    train = Users(profiles, user, owned, offsets)
 
     def example(train, index, row, key, length):
         real = index >= 0
@@ -54,7 +52,7 @@ def cut_walks(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Cut:
         # a user who has everything prefers nothing
         weight = (real & (negative[:, 0] <= dataset.num_items)).astype(jnp.float32)
         negative = jnp.minimum(negative, dataset.num_items)
-        return Walks(seq, first, negative, weight, row)
+        return WholeSequences(seq, first, negative, weight, row)
 
     return Cut(
         train,
@@ -63,3 +61,6 @@ def cut_walks(dataset: Dataset, profiles: Ragged, config: DataConfig) -> Cut:
         example,
         ("seq", "negative"),
     )
+
+
+WHOLE_SEQUENCES = lengths.of_histories("whole_sequences", _cut)

@@ -45,11 +45,11 @@ def put(
 
     Args:
       slices: whole histories and answers.
-      rows: arrays that `query` cuts from (`Feed.splits`).
-      query: (rows, index) -> query, `Feed.query`.
+      rows: arrays that `query` cuts from (`Batcher.splits`).
+      query: (rows, index) -> query, `Batcher.query`.
       mesh: devices.
       rules: what may be recommended.
-      groups: rows that are cut alike, each with its own `query` (`Feed.groups`); by default all
+      groups: rows that are cut alike, each with its own `query` (`Batcher.groups`); by default all
         are cut by `query`.
     """
     count = len(slices.start) // rules.multiple_of * rules.multiple_of
@@ -121,8 +121,8 @@ def together(
     Args:
       model: four pure functions.
       splits: from `put`, all under the same rules.
-      shared: `Feed.shared`.
-      query: `Feed.query`.
+      shared: `Batcher.shared`.
+      query: `Batcher.query`.
       mesh: devices.
       config: settings.
       rules: what may be recommended.

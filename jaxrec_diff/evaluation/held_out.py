@@ -26,7 +26,7 @@ def held_out_loss(
 
     Args:
       model: whose `loss` it is.
-      example: of a feed, whose training rows are like `held`.
+      example: of a batcher, whose training rows are like `held`.
       held: the rows.
       key: of the draws.
       batch_size: rows at once; changes the mean's last bits.

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec_diff import config
-from jaxrec_diff.batches import feed as batches_feed
+from jaxrec_diff.batches import batcher
 from jaxrec_diff.evaluation import baselines, evaluator, sampled, types
 from jaxrec_diff.experiments import provenance, restore
 from jaxrec_diff.experiments import run as experiments_run
@@ -116,7 +116,7 @@ def groups(prepared: Prepared, params: Any, state: Any, found: types.Evaluation)
 def tuned(prepared: Prepared) -> dict[str, baselines.Tuned]:
     """The controls that have settings, tuned under the run's protocol."""
     experiment, dataset = prepared.experiment, prepared.dataset
-    rows = None if dataset.profiles is None else batches_feed.chosen(dataset.profiles)
+    rows = None if dataset.profiles is None else batcher.chosen(dataset.profiles)
     if rows is None:  # histories without users: every row teaches, its answer too
         train = dataset.train
         rows = ragged.Ragged(train.items, train.start, train.stop, train.stop)

@@ -61,9 +61,9 @@ def prepare(name: str, experiment: Experiment, source: str) -> Prepared:
             else {}
         )
         given, origin = tuple(arrays), experiment.embeddings or "no backbone"
-    if experiment.embeddings and not system.needs:
+    if experiment.embeddings and not system.requires:
         raise ValueError(f"{name} starts from no arrays; leave out {experiment.embeddings}")
-    for arrays_of in () if system.spared(experiment.model) else system.needs:
+    for arrays_of in () if system.optional_when(experiment.model) else system.requires:
         if not set(arrays_of) & set(given):
             wanted = " or ".join(repr(array) for array in arrays_of)
             raise ValueError(

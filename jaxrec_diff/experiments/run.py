@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxrec_diff.batches import by_length, feed, kinds
+from jaxrec_diff.batches.batcher import Batcher
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.synthetic import optimum
@@ -52,21 +52,21 @@ def spec_of(prepared: Prepared) -> DataSpec:
 
 def generates(experiment: Experiment) -> bool:
     """Whether a run's model makes items for a recommender that is trained at the end."""
-    return registry.feed(experiment.model) == "prefixes"
+    return registry.system(experiment.model).generates
 
 
-def feed_of(prepared: Prepared) -> feed.Feed:
+def feed_of(prepared: Prepared) -> Batcher:
     """How the examples and queries of a run are cut."""
     experiment, dataset = prepared.experiment, prepared.dataset
-    system, kind = registry.system(experiment.model), registry.feed(experiment.model)
-    fed = kinds.feed(kind, dataset, experiment.data)
+    system, kind = registry.system(experiment.model), registry.input_of(experiment.model)
+    fed = kind.batcher(dataset, experiment.data)
     batch_size, devices = experiment.train.batch_size, prepared.mesh.size
     # batches drawn by themselves hold any number of histories of a length; one that is larger than
     # the data is about to be refused
     in_strata = experiment.train.epoch_sampler == "perm" and batch_size <= fed.num_examples
-    if system.several_lengths(experiment.model) and in_strata:
-        return by_length.by_length(kind, dataset, experiment.data, batch_size, devices)
-    return fed
+    if kind.by_length is None or not in_strata or not system.accepts_buckets(experiment.model):
+        return fed
+    return kind.by_length(dataset, experiment.data, batch_size, devices)
 
 
 def build(prepared: Prepared, axis_name: str | None = None) -> Model:
@@ -93,21 +93,11 @@ def optimum_of(prepared: Prepared, slices: ragged.Ragged) -> dict[str, float]:
 
 def viewed(prepared: Prepared) -> Prepared:
     """A run on the data set as its own model reads it."""
-    kind = registry.feed(prepared.experiment.model)
-    viewed = kinds.view(kind, prepared.dataset, prepared.experiment.data)
-    return prepared._replace(dataset=viewed)
+    experiment = prepared.experiment
+    view = registry.input_of(experiment.model).view
+    return prepared._replace(dataset=view(prepared.dataset, experiment.data))
 
 
 def scored_by(prepared: Prepared, split: str) -> ragged.Ragged:
     """What a row of a split may be scored by: what the model itself sees of it."""
-    dataset = prepared.dataset
-    slices, users = {
-        "valid": (dataset.valid, dataset.valid_users),
-        "test": (dataset.test, dataset.test_users),
-    }[split]
-    profiles = dataset.profiles
-    of_rows = registry.feed(prepared.experiment.model) in ("interactions", "pairs", "user_pairs")
-    if profiles is None or not of_rows:
-        return slices
-    start, end = profiles.start[users], profiles.end[users]
-    return ragged.Ragged(profiles.items, start, end, end)
+    return registry.input_of(prepared.experiment.model).reads(prepared.dataset, split)

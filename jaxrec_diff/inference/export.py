@@ -18,13 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches import cut
-from jaxrec_diff.batches.types import InteractionQuery
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.experiments import restore, run
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import streams
-from jaxrec_diff.ops.ragged import Ragged
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CHUNK = 8192  # items scored at once; a literal, because the number of rows is not known
@@ -125,10 +122,9 @@ def program(
       ValueError: on a model whose input depends on more than a history (weights by time).
     """
     prepared, model, params, state = restore.honest(restored)
-    kind = registry.feed(prepared.experiment.model)
-    by_user = kind in ("pairs", "user_pairs")
-    settings = prepared.experiment.data
-    if kind == "interactions" and settings.time_weight_min != settings.time_weight_max:
+    kind = registry.input_of(prepared.experiment.model)
+    by_user, settings = kind.knows_users, prepared.experiment.data
+    if kind.weighs_by_time and settings.time_weight_min != settings.time_weight_max:
         raise ValueError(
             f"{prepared.name} weighs a history by time, which the program is not told; export a "
             "model without data.time-weight-min"
@@ -140,23 +136,10 @@ def program(
     weights = {name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)}
     weights["candidates"] = prepared.dataset.train_counts > 0
 
-    def query_of(history, row, user):
-        if kind == "interactions" or by_user:
-            before = jnp.tril(jnp.ones((history.shape[1],) * 2, bool), -1)
-            again = ((history[:, :, None] == history[:, None, :]) & before).any(axis=2)
-            items = jnp.where(again, 0, history)  # a row of the matrix has an item once
-            value = (items > 0) * jnp.float32(settings.time_weight_min)
-            return InteractionQuery(items, value, user, row)
-        start = jnp.arange(history.shape[0], dtype=jnp.int32) * history.shape[1]
-        end = start + (history > 0).sum(axis=1, dtype=jnp.int32)
-        rows = Ragged(history.reshape(-1), start, end, end)
-        index = jnp.arange(history.shape[0], dtype=jnp.int32)
-        return cut.queries(rows, index, max_len=settings.max_len)._replace(row=row)
-
     def serve(weights, history, *rest):
-        user, row, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
+        user, row_id, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
         params, state = jax.tree.unflatten(tree, [weights[name] for name in names])
-        query = query_of(history, row, user)
+        query = kind.from_history(history, row_id, user, settings)
         points = model.sample(params, state, streams.draw(seed, 0), query)
         head = model.head(params, state)
         top = ranking.top(

@@ -34,7 +34,7 @@ def stand_ins(dataset: Dataset, owners: Owners, histories: Histories) -> np.ndar
 
 def owners(dataset: Dataset) -> Owners:
     profiles = dataset.profiles
-    assert profiles is not None  # a feed that knows users has them
+    assert profiles is not None  # an input that knows users has them
     users = len(profiles.start)
     at, owner = ragged.expand(profiles.start, profiles.end - profiles.start)
     pairs = np.unique(profiles.items[at].astype(np.int64) * users + owner)

@@ -6,14 +6,13 @@
 
 Histories hold raw ids, oldest first. Ids that training never met are counted and skipped; where
 nothing is left of a history, the most popular items stand in. A model that knows users by number
-(feeds of pairs) serves a new history through the known user whose training items are most alike,
+(triplets) serves a new history through the known user whose training items are most alike,
 by cosine.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +20,12 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.batches import kinds
-from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.experiments import reopen, restore
 from jaxrec_diff.inference import neighbours, rebatch
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import ragged, streams
-from jaxrec_diff.ops.ragged import Ragged
 
 
 def load(
@@ -96,20 +92,18 @@ def of(
         if value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
     dataset, experiment, mesh = prepared.dataset, prepared.experiment, prepared.mesh
-    kind = registry.feed(experiment.model)
+    kind = registry.input_of(experiment.model)
     size = -(-(batch_size or experiment.eval.batch_size) // mesh.size) * mesh.size
     seed = experiment.seed if seed is None else seed
     keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)
     state = jax.jit(model.precompute)(params, state)
-    by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    compiled: dict[int, Callable] = {}
+    by_row = NamedSharding(mesh, P("data"))
 
-    def step(cut, params, state, rows, index, first, user, seen):
-        query = cut(rows, index)
-        query = query._replace(row=first + jnp.arange(size, dtype=jnp.int32))
-        if "user" in query._fields:
-            query = query._replace(user=user)
+    @jax.jit
+    def step(params, state, first, user, history):
+        row_id = first + jnp.arange(size, dtype=jnp.int32)
+        query = kind.from_history(history, row_id, user, experiment.data)
         head = model.head(params, state)
         each = [model.sample(params, state, key, query) for key in keys]
         each = [points[:, None] if points.ndim == 2 else points for points in each]
@@ -119,7 +113,7 @@ def of(
             bias=head.bias,
             k=k,
             score_pooling=model.score_pooling,
-            seen=None if include_seen else seen,
+            seen=None if include_seen else history,
             allowed=allowed,
         )
         found = top(jnp.concatenate(each, axis=1))
@@ -129,17 +123,10 @@ def of(
 
     def rank(histories: Histories, first: int):
         width = bucket(int(np.diff(histories.offsets).max(initial=1)))
-        feed = kinds.feed(kind, _asked(dataset, histories, size, width), experiment.data)
-        if width not in compiled:
-            compiled[width] = jax.jit(partial(step, feed.query))
-        index = np.full(size, -1, np.int32)
-        index[: len(histories.user)] = np.arange(len(histories.user))
         user = np.zeros(size, np.int32)
         user[: len(histories.user)] = np.maximum(histories.user, 0)
-        seen = _padded(histories, size, width)
-        rows = jax.device_put(jax.tree.map(_round_up, feed.splits["test"]), everywhere)
-        index, user, seen = jax.device_put((index, user, seen), by_row)
-        return compiled[width](params, state, rows, index, np.int32(first), user, seen)
+        user, history = jax.device_put((user, _padded(histories, size, width)), by_row)
+        return step(params, state, np.int32(first), user, history)
 
     order = np.argsort(-dataset.train_counts, kind="stable")
     order = order[dataset.train_counts[order] > 0][:k]
@@ -149,7 +136,7 @@ def of(
         Vocabulary(pa.array(dataset.item_ids)),
         size,
         seeds,
-        neighbours.owners(dataset) if kind in ("pairs", "user_pairs") else None,
+        neighbours.owners(dataset) if kind.knows_users else None,
         rank,
         (order + 1).astype(np.int32),
         dataset.train_counts[order].astype(np.float32),
@@ -178,45 +165,12 @@ def bucket(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def _round_up(array: Any) -> np.ndarray:
-    array = np.asarray(array)
-    spare = bucket(len(array)) - len(array)
-    return np.pad(array, [(0, spare)] + [(0, 0)] * (array.ndim - 1))
-
-
 def _padded(histories: Histories, size: int, width: int) -> np.ndarray:
     """i32[size, width] histories, right-padded with 0."""
     out = np.zeros((size, width), np.int32)
     place, row = ragged.expand(0, np.diff(histories.offsets))
     out[row, place] = histories.items
     return out
-
-
-def _asked(dataset: Dataset, histories: Histories, size: int, width: int) -> Dataset:
-    """The data set with the histories in the place of its users and of its test rows.
-
-    A last row, which nobody asks for, has `width` items: feeds that pad to the longest history then
-    make one of few shapes.
-    """
-    longest = np.arange(width, dtype=np.int32) % dataset.num_items + 1
-    items = np.concatenate([histories.items, longest])
-    bounds = np.full(size + 2, len(histories.items), np.int64)
-    bounds[: len(histories.offsets)] = histories.offsets
-    bounds[-1] = len(items)
-    start, end = bounds[:-1].astype(np.int32), bounds[1:].astype(np.int32)
-    rows = Ragged(items, start, end, end)
-    one = Ragged(items, start[-1:], end[-1:] - 1, end[-1:])
-    everyone = np.arange(size + 1, dtype=np.int32)
-    return dataset._replace(
-        num_users=size + 1,
-        train=one,
-        valid=rows,
-        test=rows,
-        valid_users=everyone,
-        test_users=everyone,
-        profiles=None if dataset.profiles is None else rows,
-        shown=None,
-    )
 
 
 def _spread(items: jax.Array) -> jax.Array:

@@ -18,10 +18,12 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
-from jaxrec_diff.batches.types import Walks
+from jaxrec_diff.batches.types import WholeSequences
+from jaxrec_diff.batches.whole_sequences import WHOLE_SEQUENCES
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Transformer, places
 from jaxrec_diff.ops import rng
@@ -118,7 +120,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """BERT4Rec as four pure functions, on `Walks`.
+    """BERT4Rec as four pure functions, on `WholeSequences`.
 
     Sequences may come in several lengths where attention passes over padding, and only there: other
     places then see nothing of it.
@@ -144,7 +146,7 @@ def build(
         k_mask, k_encoder = jax.random.split(key)
 
         def encode(*walk):
-            walk = Walks(*walk)
+            walk = WholeSequences(*walk)
             shown, labelled = masked(config, k_mask, walk, mask_id)
             features = encode_with_dropout(params, k_encoder, shown, walk.row)
             out = features, walk.seq, walk.negative, labelled * walk.weight[:, None]
@@ -170,7 +172,7 @@ def build(
 
 
 def masked(config: Bert4RecConfig, key: jax.Array, example, mask_id: int):
-    """(ids as shown, i32[B, L]; whether a place is to be found, bool[B, L]) of `Walks`."""
+    """(ids as shown, i32[B, L]; whether a place is to be found, bool[B, L]) of `WholeSequences`."""
     seq, size = example.seq, example.seq.shape[1:]
     k_kind, k_chosen, k_how, k_other = jax.random.split(key, 4)
     place = jnp.arange(size[0])
@@ -250,3 +252,15 @@ def reader(config: Bert4RecConfig, spec: DataSpec, exports: Any) -> Reader:
         return out
 
     return Reader(unpacked(exports), read)
+
+
+SYSTEM = System(
+    config=Bert4RecConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=WHOLE_SEQUENCES,
+    export=export,
+    exports=("items",),
+    accepts_buckets=lambda config: config.pad_key_mask,
+    reader=reader,
+)

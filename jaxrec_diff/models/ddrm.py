@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.triplets import TRIPLETS, TRIPLETS_BY_USER
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.forward import Levels
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
 from jaxrec_diff.ops import graph, rng
 from jaxrec_diff.ops.graph import Nodes
@@ -283,3 +285,12 @@ def vectors(config: DDRMConfig, spec: DataSpec) -> State:
     if config.embedding == "unit_variance":
         users, items = users / items.std(), items / items.std()
     return State(users, items, graph.means(sets, items))
+
+
+SYSTEM = System(
+    config=DDRMConfig,
+    build=build,
+    official=MATRIX_SCRIPT,
+    input=lambda config: TRIPLETS_BY_USER if config.triples == "user" else TRIPLETS,
+    requires=(("users",), ("items",)),
+)

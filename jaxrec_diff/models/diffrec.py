@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
 from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import keep_mask
 from jaxrec_diff.nets.mlp import StepMLP
 from jaxrec_diff.ops import rng, sparse
@@ -227,3 +229,11 @@ def _split_last(steps: Steps) -> tuple[Steps, jax.Array]:
 
 def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+SYSTEM = System(
+    config=DiffRecConfig,
+    build=build,
+    official=DIFFREC_SCRIPT,
+    input=INTERACTIONS,
+)

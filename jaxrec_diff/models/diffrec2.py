@@ -26,11 +26,13 @@ import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
+from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import sinusoidal
 from jaxrec_diff.nets.transformer import MaskMode, Memory, Places, Projection, Transformer, places
@@ -425,3 +427,12 @@ def _as_logits(points: jax.Array, head: tuple[jax.Array, jax.Array]) -> jax.Arra
     table, bias = head
     normaliser = losses.log_normaliser(points.reshape(-1, points.shape[-1]), table, bias)
     return jnp.concatenate([points, -normaliser.reshape(*points.shape[:2], 1)], axis=-1)
+
+
+SYSTEM = System(
+    config=DiffRec2Config,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=SEQUENCES,
+    accepts_buckets=lambda config: True,
+)

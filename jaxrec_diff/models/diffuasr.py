@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.prefixes import PREFIXES
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, plan
@@ -31,7 +32,8 @@ from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models import diffuasr_rows
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffuasr_rows import Affine
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.plain import PlainDenoiser
 from jaxrec_diff.nets.sunet import SUNet
 from jaxrec_diff.ops import negatives, rng
@@ -413,3 +415,13 @@ def _rounding(x0_hat: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array
     flat = _unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
     each = losses.full_softmax(flat, _unit(rows), index.reshape(-1))
     return each.reshape(index.shape).mean(axis=-1)
+
+
+SYSTEM = System(
+    config=DiffuASRConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=PREFIXES,
+    generates=True,
+    check=check,
+)

@@ -25,11 +25,13 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
+from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.transformer import MaskMode, Norm, Places, Transformer, places
@@ -353,3 +355,12 @@ def build(
         return Head(params["items"][1:])
 
     return Model(init, loss, sample, head, chain)
+
+
+SYSTEM = System(
+    config=DiffuRecConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=SEQUENCES,
+    accepts_buckets=lambda config: True,
+)

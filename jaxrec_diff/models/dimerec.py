@@ -16,13 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import forward as diffusion_forward
 from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
@@ -409,3 +411,11 @@ def _negatives(config: DimeRecConfig, spec: DataSpec):
         return ids[jnp.clip(drawn, 0, spec.num_items - 1)], log_q_table
 
     return draw
+
+
+SYSTEM = System(
+    config=DimeRecConfig,
+    build=build,
+    official=DREAMREC_SCRIPT,
+    input=SEQUENCES,
+)

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.diffusion import forward, process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain
@@ -40,7 +41,8 @@ from jaxrec_diff.models.diffurec import (
     check_released_schedule,
     released_betas,
 )
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import uniform_fan_in
 from jaxrec_diff.nets.transformer import MaskMode, places
 from jaxrec_diff.ops import quantize, rng
@@ -311,3 +313,11 @@ def _whole(seq: Any, max_len: int) -> jax.Array:
     """i32[B, L] with the latest items last, from histories of one or of several lengths."""
     parts = seq if isinstance(seq, tuple) else (seq,)
     return jnp.concatenate([latest_last(part, max_len) for part in parts])
+
+
+SYSTEM = System(
+    config=DiQDiffConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=SEQUENCES,
+)

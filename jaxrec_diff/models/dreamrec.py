@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import closed_form as diffusion_closed_form
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
@@ -25,7 +26,8 @@ from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import HistoryBlock
@@ -374,3 +376,11 @@ def _betas(config: DreamRecConfig):
     if config.schedule == "linear":
         options = {"start": config.beta_start, "stop": config.beta_stop}
     return schedules.named(config.schedule, config.num_steps, **options)
+
+
+SYSTEM = System(
+    config=DreamRecConfig,
+    build=build,
+    official=DREAMREC_SCRIPT,
+    input=SEQUENCES,
+)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
 from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
@@ -27,7 +28,8 @@ from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffrec import _check_dims, drop
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets import clustered
 from jaxrec_diff.nets.clustered import ClusterDecoder, ClusterEncoder, Layout
 from jaxrec_diff.nets.mlp import StepMLP
@@ -364,3 +366,13 @@ def _given_clusters(config: LDiffRecConfig, spec: DataSpec) -> np.ndarray:
 
 
 _cluster = jax.jit(kmeans.kmeans, static_argnums=1)
+
+
+SYSTEM = System(
+    config=LDiffRecConfig,
+    build=build,
+    official=DIFFREC_SCRIPT,
+    input=INTERACTIONS,
+    requires=(("items", "clusters"),),
+    optional_when=lambda config: config.clusters == 1,
+)

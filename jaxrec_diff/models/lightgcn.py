@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.triplets import TRIPLETS
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.ops import graph as ops_graph
 from jaxrec_diff.ops.graph import Graph, Nodes
 
@@ -209,3 +211,13 @@ def _graph(config: LightGCNConfig, spec: DataSpec) -> Graph:
     sets = ops_graph.item_sets(spec.profiles, spec.num_items)
     made = ops_graph.make(sets, spec.num_items, droppable=config.contrast_weight > 0)
     return jax.tree.map(jnp.asarray, made)
+
+
+SYSTEM = System(
+    config=LightGCNConfig,
+    build=build,
+    official=MATRIX_SCRIPT,
+    input=TRIPLETS,
+    export=export,
+    exports=("users", "items", "ego_users", "ego_items"),
+)

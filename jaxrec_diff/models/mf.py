@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff import validation
+from jaxrec_diff.batches.triplets import TRIPLETS
 from jaxrec_diff.models import lightgcn
 from jaxrec_diff.models.contract import DataSpec, Model
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +50,13 @@ def _flat(config: MFConfig) -> lightgcn.LightGCNConfig:
     return lightgcn.LightGCNConfig(
         width=config.width, l2=config.l2, init_scale=config.init_scale, layers=0
     )
+
+
+SYSTEM = System(
+    config=MFConfig,
+    build=build,
+    official=MATRIX_SCRIPT,
+    input=TRIPLETS,
+    export=export,
+    exports=lightgcn.SYSTEM.exports,
+)

@@ -19,9 +19,11 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
+from jaxrec_diff.batches.sequences import WINDOWS
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Places, Transformer, places
 from jaxrec_diff.ops import negatives, rng
@@ -218,3 +220,15 @@ def reader(config: SASRecConfig, spec: DataSpec, exports) -> Reader:
         return out
 
     return Reader(unpacked(exports), read)
+
+
+SYSTEM = System(
+    config=SASRecConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=WINDOWS,
+    export=export,
+    exports=("items",),
+    accepts_buckets=lambda config: True,
+    reader=reader,
+)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches import kinds
+from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.data import profiles, splits
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Sequences
@@ -54,7 +54,7 @@ def ratings(tmp_path_factory):
 def test_a_feed_hands_the_weights_over(ratings):
     config = DataConfig(time_weight_min=0.5)
     data = load(ratings, config)
-    fed = kinds.feed("interactions", data, config)
+    fed = INTERACTIONS.batcher(data, config)
     index = jnp.array([0, 1, 2, -1], jnp.int32)
     batch = fed.example(fed.train, index, jnp.arange(4), jax.random.key(0))
     raw = [[int(data.item_ids[i - 1]) for i in row if i > 0] for row in batch.items.tolist()]
@@ -63,7 +63,7 @@ def test_a_feed_hands_the_weights_over(ratings):
     assert batch.value.tolist() == [[0.5, 0.75, 1.0], [0.5, 1.0, 0], [0.5, 0, 0], [0, 0, 0]]
     asked = fed.query(fed.splits["test"], index)
     np.testing.assert_array_equal(asked.value, batch.value)
-    plain = kinds.feed("interactions", data, dataclasses.replace(config, time_weight_min=1.0))
+    plain = INTERACTIONS.batcher(data, dataclasses.replace(config, time_weight_min=1.0))
     batch = plain.example(plain.train, index, jnp.arange(4), jax.random.key(0))
     np.testing.assert_array_equal(batch.value, batch.items > 0)
 

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches import kinds
+from jaxrec_diff.batches.prefixes import PREFIXES
+from jaxrec_diff.batches.sequences import WINDOWS
+from jaxrec_diff.batches.whole_sequences import WHOLE_SEQUENCES
 from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
@@ -66,7 +68,7 @@ def test_windows_follow_the_same_rule(dataset):
 def test_examples_hold_the_answer_and_the_newest_of_the_rest(dataset):
     config = DataConfig(max_len=2, prefix_len=2)
     found = views.before(dataset, config)
-    fed = kinds.feed("prefixes", found, config)
+    fed = PREFIXES.batcher(found, config)
     index = jnp.arange(-1, fed.num_examples, dtype=jnp.int32)
     batch = fed.example(fed.train, index, jnp.arange(len(index)), KEY)
     assert batch.weight.tolist() == [0.0] + [1.0] * fed.num_examples
@@ -103,7 +105,7 @@ def test_no_generated_items_give_the_same_arrays(dataset):
         for a, b in zip(rows, getattr(dataset, split), strict=True):
             np.testing.assert_array_equal(a, b)
     # and so the batches: no flag of generated items is even there
-    fed = kinds.feed("windows", same, CONFIG)
+    fed = WINDOWS.batcher(same, CONFIG)
     index = jnp.arange(3, dtype=jnp.int32)
     assert fed.example(fed.train, index, index, KEY).first is None
 
@@ -112,7 +114,7 @@ def test_no_generated_items_give_the_same_arrays(dataset):
 def test_only_chosen_items_are_targets(dataset, max_len):
     config = DataConfig(max_len=max_len, prefix_len=2)
     longer = views.longer(dataset, PREFIX)
-    walks = kinds.feed("walks", longer, config)
+    walks = WHOLE_SEQUENCES.batcher(longer, config)
     index = jnp.arange(walks.num_examples, dtype=jnp.int32)
     batch = walks.example(walks.train, index, index, KEY)
     users = [u for u, row in enumerate(cut(dataset.profiles)) if len(row) >= 2]
@@ -123,7 +125,7 @@ def test_only_chosen_items_are_targets(dataset, max_len):
         assert batch.first[i] == max(0, len(whole) - len(cut(dataset.profiles)[user]))
         own = set(cut(dataset.profiles)[user])
         assert not own & set(batch.negative[i].tolist())
-    windows = kinds.feed("windows", longer, config)
+    windows = WINDOWS.batcher(longer, config)
     index = jnp.arange(windows.num_examples, dtype=jnp.int32)
     batch = windows.example(windows.train, index, index, KEY)
     targets = []

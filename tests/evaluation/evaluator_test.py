@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches import cut
-from jaxrec_diff.batches.kinds import feed
+from jaxrec_diff.batches.interactions import INTERACTIONS
+from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.batches.types import Group
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
@@ -16,7 +17,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation import evaluator, types
 from jaxrec_diff.evaluation.config import EvalConfig
-from jaxrec_diff.models import registry
+from jaxrec_diff.models import diffrec, registry
 from jaxrec_diff.models.contract import DataSpec, Head, Model
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.mf import MFConfig
@@ -25,7 +26,7 @@ from jaxrec_diff.ops import ragged, sparse
 from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import parallel
 
-OFFICIAL = registry.SYSTEMS[DiffRecConfig].official
+OFFICIAL = diffrec.SYSTEM.official
 KS = (10, 20, 50, 100)
 
 
@@ -41,7 +42,7 @@ def fixed(table, points=None):
 
 
 def judged(model, data, split, *, slices=None, rules=OFFICIAL, ks=KS):
-    fed, mesh = feed("interactions", data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
     slices = slices or {"valid": data.valid, "test": data.test}[split]
     run = evaluator.evaluator(
         model,
@@ -176,7 +177,7 @@ def test_rows_come_back_in_order(grouped, devices):
 def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     """(one pass over both splits, a pass a split, how often queries were sampled in the first)."""
     system, mesh = registry.system(settings), parallel.make_mesh(jax.devices()[:1])
-    fed = feed(system.feed, data, DataConfig(max_len=4))
+    fed = system.input.batcher(data, DataConfig(max_len=4))
     spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.profiles)
     model = system.build(settings, spec)
     index = jnp.arange(2, dtype=jnp.int32)
@@ -262,7 +263,7 @@ def test_splits_together_drop_the_rows_that_a_split_drops(tmp_path):
 
 
 def test_histories_are_sampled_apart(tmp_path):
-    fed = feed("sequences", few_users(tmp_path), DataConfig(max_len=4))
+    fed = SEQUENCES.batcher(few_users(tmp_path), DataConfig(max_len=4))
     assert fed.shared is None
 
 
@@ -271,7 +272,7 @@ def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     data = few_users(tmp_path)
     given = np.pad(data.test.items[data.test.end], (0, 1), constant_values=1)
     model = fixed(np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row] - 1, 12))
-    fed, mesh = feed("interactions", data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=False)
     splits = {
         name: evaluator.put(part, fed.splits[name], fed.query, mesh, rules)

@@ -13,7 +13,6 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.experiments import run
 from jaxrec_diff.inference import files, neighbours, recommend, recommender, types
 from jaxrec_diff.inference import histories as inference_histories
-from jaxrec_diff.models import registry
 
 
 @pytest.mark.parametrize("name", config.preset_names())
@@ -22,11 +21,7 @@ def test_lists_are_those_of_the_model(name, untrained):
     restored = untrained(name)
     prepared, model, params, state = restored
     dataset, feed = prepared.dataset, run.feed_of(prepared)
-    rows = dataset.test
-    if registry.feed(prepared.experiment.model) in ("interactions", "pairs", "user_pairs"):
-        rows = dataset.profiles._replace(
-            **{k: getattr(dataset.profiles, k)[dataset.test_users] for k in ("start", "end")}
-        )
+    rows = run.scored_by(prepared, "test")
     histories = [rows.items[a:b] for a, b in zip(rows.start, rows.end, strict=True)]
     index = np.arange(len(histories), dtype=np.int32)
     query = feed.query(feed.splits["test"], index)

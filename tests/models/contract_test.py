@@ -1,4 +1,4 @@
-"""One exam for every model of the registry."""
+"""One exam for every model that a preset names."""
 
 import functools
 
@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.batches.by_length import by_length
-from jaxrec_diff.batches.kinds import feed, view
+from jaxrec_diff import config as settings
+from jaxrec_diff.batches.types import Sequences
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import process
@@ -61,7 +61,7 @@ SPEC = DataSpec(
     reader=Reader({"gain": np.float32(2.0)}, lambda params, x: params["gain"] * x.mean(axis=1)),
 )
 
-# Small settings of every model; a registry entry without a row here fails the first test.
+# Small settings of every model; a preset of a model without a row here fails the first test.
 SMALL = {
     "dreamrec": DreamRecConfig(width=8, num_steps=6, beta_stop=0.3),
     "dreamrec-mlp2-frozen": DreamRecConfig(
@@ -195,8 +195,8 @@ def build(name, **kwargs):
 
 
 def feed_of(name, dataset=DATASET):
-    kind = registry.feed(SMALL[name])
-    return feed(kind, view(kind, dataset, DATA), DATA)
+    kind = registry.input_of(SMALL[name])
+    return kind.batcher(kind.view(dataset, DATA), DATA)
 
 
 def example(name, rows=ROWS, seed=0):
@@ -224,7 +224,9 @@ def close(a, b, **tolerance):
 
 
 def test_every_model_takes_the_exam():
-    assert {type(config) for config in SMALL.values()} == set(registry.SYSTEMS)
+    presets = [settings.preset(name, "synthetic") for name in settings.preset_names()]
+    models = {type(chosen.experiment.model) for chosen in presets}
+    assert {type(config) for config in SMALL.values()} == models
 
 
 @EVERY
@@ -342,7 +344,7 @@ def test_a_precomputed_state_says_the_same(name):
 def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
     model, batch = build(name), example(name)
     params, extra = model.init(jax.random.key(0), batch)
-    if registry.feed(SMALL[name]) not in ("sequences", "windows"):
+    if not isinstance(batch, Sequences):
         pytest.skip("reads no sequences")
     if getattr(SMALL[name], "pad_class", False):
         pytest.skip("padding is a class of its softmax, as released")
@@ -361,7 +363,7 @@ def _updates(name, mode, devices, count=6, lengths=False):
     fed = feed_of(name)
     order = np.arange(96, dtype=np.int32).reshape(6, 16)
     if lengths:
-        fed = by_length(registry.feed(SMALL[name]), DATASET, DATA, 16, devices)
+        fed = registry.input_of(SMALL[name]).by_length(DATASET, DATA, 16, devices)
         order = fed.order(jax.random.key(5))
 
     def update(train, key, batch):
@@ -455,7 +457,7 @@ def test_two_tastes_are_learned(config, tmp_path):
     data = DataConfig(max_len=LENGTH)
     dataset = load(str(tmp_path / "tastes.npz"), data)
     system = registry.system(config)
-    fed = feed(registry.feed(config), dataset, data)
+    fed = registry.input_of(config).batcher(dataset, data)
     spec = SPEC._replace(num_users=users, profiles=dataset.profiles)
     model = system.build(config, spec)
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)

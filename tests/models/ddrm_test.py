@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches.types import InteractionQuery, Pairs
+from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.diffusion import forward, process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
@@ -48,7 +48,7 @@ def spec(seed=0, **exports):
 def example(rows=4):
     rng = np.random.default_rng(2)
     user, positive, negative = (jnp.asarray(rng.integers(1, USERS, rows)) for _ in range(3))
-    return Pairs(user, positive, negative, jnp.ones(rows), jnp.arange(rows))
+    return Triplets(user, positive, negative, jnp.ones(rows), jnp.arange(rows))
 
 
 def query(users):
@@ -247,7 +247,7 @@ def test_loss_of_the_reference_example(settings, want):
     state = model.init(KEY, example()).state
     # each network returns its guidance: the user is restored as b and the item as a
     params = {"user": copies("c"), "item": copies("c")}
-    rows = Pairs(*(jnp.array([value]) for value in (2, 5, 7)), jnp.ones(1), jnp.arange(1))
+    rows = Triplets(*(jnp.array([value]) for value in (2, 5, 7)), jnp.ones(1), jnp.arange(1))
     value, aux = model.loss(params, state, KEY, rows)
     np.testing.assert_allclose(value, want, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["bpr"], 0.313261687518, rtol=1e-5)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches.types import InteractionQuery, Pairs
+from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.models import lightgcn, mf
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.lightgcn import LightGCNConfig
@@ -25,7 +25,7 @@ def spec():
 
 
 def example():
-    return Pairs(
+    return Triplets(
         jnp.array([0, 1, 4, 4]), jnp.array([1, 4, 7, 7]), jnp.array([4, 1, 3, 6]),
         jnp.array([1.0, 1.0, 1.0, 0.0]), jnp.arange(4),
     )  # fmt: skip

@@ -1,20 +1,11 @@
-"""How each kind of input is cut from a data set, batch by batch, on the device.
-
-    sequences      a history and its next item
-    windows        the same, of each user only as many as make every training item a target once,
-                   for models that learn at every place of a history
-    interactions   a user's whole training row, as ids and values
-    pairs          a user, one of the user's items and an item that is not the user's
-    user_pairs     the same, drawn by user: an active one is seen no oftener than any other
-    walks          a user's whole training sequence, with an item that is not the user's a place
-    prefixes       a history and the M items that came before it
+"""How a model's examples and queries are cut from a data set, batch by batch, on the device.
 
 A training batch and a query are cut from flat arrays that stay on the device; no array of users by
 items exists.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,15 +14,9 @@ from jaxrec_diff.batches.types import Group, Shared
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops.ragged import Ragged
 
-Kind = Literal["sequences", "windows", "interactions", "pairs", "user_pairs", "walks", "prefixes"]
 
-
-# Kinds whose queries are the histories of a split, validation's items among them at the test.
-OF_HISTORIES = ("sequences", "windows", "walks", "prefixes")
-
-
-class Feed(NamedTuple):
-    """One kind of input."""
+class Batcher(NamedTuple):
+    """One kind of input, cut from one data set."""
 
     train: Any  # arrays that `example` cuts from, on the host
     num_examples: int
