@@ -71,17 +71,20 @@ def from_history(
 ) -> InteractionQuery:
     """`Input.from_history`: the items of a history as a training row.
 
-    An item counts once, at its last place, and weighs by its place among them, as in
-    `data.profiles`; a place that a repeated item leaves is padding.
+    An item stands once, at its last place, and weighs by its place among them, as in
+    `data.profiles`; the row fills its places from the left.
     """
-    order = jnp.argsort(history, axis=1, stable=True)
-    ordered = jnp.take_along_axis(history, order, axis=1)
+    width = history.shape[1]
+    by_item = jnp.argsort(history, axis=1, stable=True)
+    ordered = jnp.take_along_axis(history, by_item, axis=1)
     last = jnp.pad(ordered[:, 1:] != ordered[:, :-1], ((0, 0), (0, 1)), constant_values=True)
-    kept = jnp.take_along_axis(last & (ordered > 0), jnp.argsort(order, axis=1), axis=1)
-    along = (jnp.cumsum(kept, axis=1) - 1) / jnp.maximum(kept.sum(axis=1, keepdims=True) - 1, 1)
+    place = jnp.sort(jnp.where(last & (ordered > 0), by_item, width), axis=1)
+    inside = place < width
+    items = jnp.take_along_axis(history, jnp.where(inside, place, 0), axis=1)
+    along = jnp.arange(width) / jnp.maximum(inside.sum(axis=1, keepdims=True) - 1, 1)
     low, high = config.time_weight_min, config.time_weight_max
-    value = jnp.where(kept, low + along * (high - low), 0.0).astype(jnp.float32)
-    return InteractionQuery(jnp.where(kept, history, 0), value, user, row_id)
+    value = jnp.where(inside, low + along * (high - low), 0.0).astype(jnp.float32)
+    return InteractionQuery(jnp.where(inside, items, 0), value, user, row_id)
 
 
 def rows(profiles: Ragged, config: DataConfig) -> Rows:
