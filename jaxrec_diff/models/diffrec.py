@@ -231,9 +231,4 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-SYSTEM = System(
-    config=DiffRecConfig,
-    build=build,
-    official=DIFFREC_SCRIPT,
-    input=INTERACTIONS,
-)
+SYSTEM = System(config=DiffRecConfig, build=build, official=DIFFREC_SCRIPT, input=INTERACTIONS)

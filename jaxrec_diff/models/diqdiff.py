@@ -315,9 +315,4 @@ def _whole(seq: Any, max_len: int) -> jax.Array:
     return jnp.concatenate([latest_last(part, max_len) for part in parts])
 
 
-SYSTEM = System(
-    config=DiQDiffConfig,
-    build=build,
-    official=HISTORIES_COMPETE,
-    input=SEQUENCES,
-)
+SYSTEM = System(config=DiQDiffConfig, build=build, official=HISTORIES_COMPETE, input=SEQUENCES)

@@ -378,9 +378,4 @@ def _betas(config: DreamRecConfig):
     return schedules.named(config.schedule, config.num_steps, **options)
 
 
-SYSTEM = System(
-    config=DreamRecConfig,
-    build=build,
-    official=DREAMREC_SCRIPT,
-    input=SEQUENCES,
-)
+SYSTEM = System(config=DreamRecConfig, build=build, official=DREAMREC_SCRIPT, input=SEQUENCES)
