@@ -93,7 +93,7 @@ def main() -> None:
     dataset = load(folder, DataConfig(max_len=LENGTH))
     index = np.random.default_rng(0).choice(len(dataset.train.start), options.batch, replace=False)
     rows = jnp.arange(options.batch, dtype=jnp.int32)
-    example = cut.sequences(dataset.train, jnp.asarray(index), max_len=LENGTH, row=rows)
+    example = cut.sequences(dataset.train, jnp.asarray(index), max_len=LENGTH, row_id=rows)
     say(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",

@@ -21,7 +21,7 @@ class Batcher(NamedTuple):
     train: Any  # arrays that `example` cuts from, on the host
     num_examples: int
     example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
-    """(train, index i32[B], row i32[B], key) -> example; index -1 makes a row of weight 0."""
+    """(train, index i32[B], row_id i32[B], key) -> example; index -1 makes a row of weight 0."""
     splits: dict[str, Any]  # "valid" and "test": arrays that `query` cuts from, on the host
     query: Callable[[Any, jax.Array], Any]
     """(arrays of a split, index i32[B]) -> query; index -1 makes an empty one."""
@@ -30,7 +30,7 @@ class Batcher(NamedTuple):
     groups: dict[str, tuple[Group, ...]] = {}
     """Rows of a split that are cut alike, where there is more than one way."""
     shared: Shared | None = None
-    """One run of queries for both splits, where a user's are the same in both but for `row`."""
+    """One run of queries for both splits, where a user's are the same in both but for `row_id`."""
 
 
 def shown(dataset: Dataset) -> dict[str, Ragged]:

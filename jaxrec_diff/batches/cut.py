@@ -10,18 +10,18 @@ from jaxrec_diff.ops.ragged import Ragged
 
 
 def sequences(
-    rows: Ragged, index: jax.Array, *, max_len: int, row: jax.Array | None = None
+    rows: Ragged, index: jax.Array, *, max_len: int, row_id: jax.Array | None = None
 ) -> Sequences:
     """The training examples at `index` i32[B]; -1 makes a row of weight 0.
 
-    `row` is their place in the global batch, by default in this one.
+    `row_id` is their place in the global batch, by default in this one.
     """
     start, end, _, weight = _rows(rows, index)
     target = jnp.where(weight > 0, jnp.asarray(rows.items)[end], 1)
-    row = jnp.arange(index.shape[0], dtype=jnp.int32) if row is None else row
+    row_id = jnp.arange(index.shape[0], dtype=jnp.int32) if row_id is None else row_id
     seq = ragged.window(jnp.asarray(rows.items), start, end, max_len)
     return Sequences(
-        seq, target.astype(jnp.int32), weight, row, ragged.generated(rows, start, end, max_len)
+        seq, target.astype(jnp.int32), weight, row_id, ragged.generated(rows, start, end, max_len)
     )
 
 

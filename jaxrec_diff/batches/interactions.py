@@ -28,10 +28,10 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
     train = rows(table_of(dataset), config)
     width = row_width(train.profiles)
 
-    def example(train, index, row, key):
+    def example(train, index, row_id, key):
         del key
         items, value, user, weight = _profile(train, index, width)
-        return Interactions(items, value, user, weight, row)
+        return Interactions(items, value, user, weight, row_id)
 
     return Batcher(
         train,

@@ -27,7 +27,7 @@ class Cut(NamedTuple):
     pick: Callable[[Any, Any], Any]
     """(train, rows) -> the same with these examples alone."""
     example: Callable[..., Any]
-    """(train, index i32[B], row i32[B], key, length) -> example."""
+    """(train, index i32[B], row_id i32[B], key, length) -> example."""
     apart: tuple[str, ...]
     """Fields of an example that have a column a place."""
 
@@ -75,11 +75,11 @@ def by_length(
     def query(rows, index, length):
         return batches_cut.queries(rows, index, max_len=length)
 
-    def example(train, index, row, key):
+    def example(train, index, row_id, key):
         if index.shape[0] % edges[-1]:  # not a batch of `order`: a few rows to initialise from
-            return cut.example(train, index, row, key, config.max_len)
+            return cut.example(train, index, row_id, key, config.max_len)
         index = index.reshape(-1, edges[-1])
-        device, slot = jnp.divmod(row.reshape(-1, edges[-1]), edges[-1])
+        device, slot = jnp.divmod(row_id.reshape(-1, edges[-1]), edges[-1])
         parts = []
         for k, length in enumerate(lengths):
             own = slice(edges[k], edges[k + 1])

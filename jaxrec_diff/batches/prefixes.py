@@ -13,7 +13,7 @@ from jaxrec_diff.ops import ragged
 
 
 def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
-    def example(train, index, row, key):
+    def example(train, index, row_id, key):
         del key
         real = index >= 0
         safe = jnp.where(real, index, 0)
@@ -22,7 +22,7 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         # a row has M answers, right behind its history
         prefix = items[end[:, None] + jnp.arange(config.prefix_len)]
         seq = ragged.window(items, start, end, config.max_len)
-        return Prefixes(prefix, seq, real.astype(jnp.float32), row)
+        return Prefixes(prefix, seq, real.astype(jnp.float32), row_id)
 
     def query(rows, index):
         return cut.queries(rows, index, max_len=config.max_len)

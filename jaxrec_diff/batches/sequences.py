@@ -27,9 +27,9 @@ def _every_window(dataset: Dataset, config: DataConfig) -> Cut:
 
 
 def _cut(train: Ragged) -> Cut:
-    def example(train, index, row, key, length):
+    def example(train, index, row_id, key, length):
         del key
-        return cut.sequences(train, index, max_len=length, row=row)
+        return cut.sequences(train, index, max_len=length, row_id=row_id)
 
     return Cut(train, train, ragged.pick, example, ("seq",))
 

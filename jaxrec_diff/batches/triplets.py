@@ -34,10 +34,10 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
     owned, offsets = owned_items(profiles, dataset.num_items)
     train = Preferences(user.astype(np.int32), item.astype(np.int32), owned, offsets)
 
-    def example(train, index, row, key):
+    def example(train, index, row_id, key):
         safe = jnp.maximum(index, 0)
         user, item = jnp.asarray(train.user)[safe], jnp.asarray(train.item)[safe]
-        return _with_negative(train, user, item, index, row, key, dataset.num_items)
+        return _with_negative(train, user, item, index, row_id, key, dataset.num_items)
 
     return Batcher(
         train,
@@ -54,24 +54,26 @@ def _batcher_by_user(dataset: Dataset, config: DataConfig) -> Batcher:
     pairs = _batcher(dataset, config)
     known = np.flatnonzero(np.diff(pairs.train.offsets)).astype(np.int32)
 
-    def example(train, index, row, key):
+    def example(train, index, row_id, key):
         pairs, known = train
         k_user, k_item, k_other = jax.random.split(key, 3)
-        user = jnp.asarray(known)[rng.randint(k_user, row, 0, len(known))]
+        user = jnp.asarray(known)[rng.randint(k_user, row_id, 0, len(known))]
         offsets = jnp.asarray(pairs.offsets)
-        place = negatives.below(k_item, row, offsets[user + 1] - offsets[user])
+        place = negatives.below(k_item, row_id, offsets[user + 1] - offsets[user])
         item = jnp.asarray(pairs.owned)[offsets[user] + place]
-        return _with_negative(pairs, user, item, index, row, k_other, dataset.num_items)
+        return _with_negative(pairs, user, item, index, row_id, k_other, dataset.num_items)
 
     return pairs._replace(train=(pairs.train, known), example=example)
 
 
-def _with_negative(pairs: Preferences, user, item, index, row, key, num_items: int) -> Triplets:
+def _with_negative(pairs: Preferences, user, item, index, row_id, key, num_items: int) -> Triplets:
     offsets = jnp.asarray(pairs.offsets)
-    negative = negatives.unowned(key, row, pairs.owned, offsets[user], offsets[user + 1], num_items)
+    negative = negatives.unowned(
+        key, row_id, pairs.owned, offsets[user], offsets[user + 1], num_items
+    )
     # a user who has everything prefers nothing
     weight = ((index >= 0) & (negative <= num_items)).astype(jnp.float32)
-    return Triplets(user, item, jnp.minimum(negative, num_items), weight, row)
+    return Triplets(user, item, jnp.minimum(negative, num_items), weight, row_id)
 
 
 def owned_items(profiles: Ragged, num_items: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ class Sequences(NamedTuple):
     seq: Any  # i32[B, L], or a tuple of i32[B_k, L_k] whose rows together are the B
     target: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
     first: Any = None  # i32[B], place of the first item that somebody chose; None: all are
 
 
@@ -24,7 +24,7 @@ class SequenceQuery(NamedTuple):
     """What `sample` sees: histories without answers."""
 
     seq: jax.Array  # i32[B, L]
-    row: jax.Array  # i32[B], row of the split; keys the noise
+    row_id: jax.Array  # i32[B], row of the split; keys the noise
 
 
 class Interactions(NamedTuple):
@@ -34,7 +34,7 @@ class Interactions(NamedTuple):
     value: jax.Array  # f32[B, P] their entries, 0 on padding; 1, or a weight by time
     user: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class InteractionQuery(NamedTuple):
@@ -43,7 +43,7 @@ class InteractionQuery(NamedTuple):
     items: jax.Array  # i32[B, P]
     value: jax.Array  # f32[B, P]
     user: jax.Array  # i32[B]
-    row: jax.Array  # i32[B], row of the split; keys the noise
+    row_id: jax.Array  # i32[B], row of the split; keys the noise
 
 
 class Triplets(NamedTuple):
@@ -53,7 +53,7 @@ class Triplets(NamedTuple):
     positive: jax.Array  # i32[B], item ids
     negative: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class Group(NamedTuple):
@@ -76,7 +76,7 @@ class Prefixes(NamedTuple):
     prefix: jax.Array  # i32[B, M], oldest first
     seq: jax.Array  # i32[B, L], what followed
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class WholeSequences(NamedTuple):
@@ -86,7 +86,7 @@ class WholeSequences(NamedTuple):
     first: jax.Array  # i32[B], place of the first item that is not generated
     negative: jax.Array | tuple[jax.Array, ...]  # i32[B, L], an item that is not the user's
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class Answer(NamedTuple):

@@ -34,7 +34,7 @@ def _cut(dataset: Dataset, config: DataConfig) -> Cut:
     user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
     train = Users(profiles, user, owned, offsets)
 
-    def example(train, index, row, key, length):
+    def example(train, index, row_id, key, length):
         real = index >= 0
         user = jnp.asarray(train.user)[jnp.maximum(index, 0)]
         start, end = (jnp.asarray(part)[user] for part in train.profiles[1:3])
@@ -44,7 +44,7 @@ def _cut(dataset: Dataset, config: DataConfig) -> Cut:
         first = jnp.zeros_like(user) if first is None else first
         negative = jax.vmap(
             lambda place: negatives.unowned(
-                jax.random.fold_in(key, place), row, train.owned, offsets[user],
+                jax.random.fold_in(key, place), row_id, train.owned, offsets[user],
                 offsets[user + 1], dataset.num_items,
             ),
             out_axes=1,
@@ -52,7 +52,7 @@ def _cut(dataset: Dataset, config: DataConfig) -> Cut:
         # a user who has everything prefers nothing
         weight = (real & (negative[:, 0] <= dataset.num_items)).astype(jnp.float32)
         negative = jnp.minimum(negative, dataset.num_items)
-        return WholeSequences(seq, first, negative, weight, row)
+        return WholeSequences(seq, first, negative, weight, row_id)
 
     return Cut(
         train,

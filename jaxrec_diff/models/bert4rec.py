@@ -148,7 +148,7 @@ def build(
         def encode(*walk):
             walk = WholeSequences(*walk)
             shown, labelled = masked(config, k_mask, walk, mask_id)
-            features = encode_with_dropout(params, k_encoder, shown, walk.row)
+            features = encode_with_dropout(params, k_encoder, shown, walk.row_id)
             out = features, walk.seq, walk.negative, labelled * walk.weight[:, None]
             return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
@@ -180,10 +180,10 @@ def masked(config: Bert4RecConfig, key: jax.Array, example, mask_id: int):
     if not config.mask_generated:
         real &= place >= example.first[:, None]
     last = place == (seq > 0).sum(axis=-1, keepdims=True) - 1
-    alone = rng.bernoulli(k_kind, example.row, config.last_share)[:, None]
-    chosen = rng.bernoulli(k_chosen, example.row, config.mask_prob, size)
-    how = rng.uniform(k_how, example.row, size)
-    other = rng.randint(k_other, example.row, 1, mask_id, size)
+    alone = rng.bernoulli(k_kind, example.row_id, config.last_share)[:, None]
+    chosen = rng.bernoulli(k_chosen, example.row_id, config.mask_prob, size)
+    how = rng.uniform(k_how, example.row_id, size)
+    other = rng.randint(k_other, example.row_id, 1, mask_id, size)
     replaced = jnp.where(how < 0.8, mask_id, jnp.where(how < 0.9, other, seq))
     labelled = real & jnp.where(alone, last, chosen)
     shown = jnp.where(labelled, jnp.where(alone, mask_id, replaced), seq)

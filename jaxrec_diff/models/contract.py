@@ -55,8 +55,8 @@ class Head(NamedTuple):
 class Model(NamedTuple):
     """A recommender as four pure functions; no mode flag: `loss` is training, the rest is not.
 
-    Every draw that belongs to a row is keyed by `example.row` or `query.row`, so that the numbers
-    do not depend on how a batch is split or on the number of devices.
+    Every draw that belongs to a row is keyed by `example.row_id` or `query.row_id`, so that the
+    numbers do not depend on how a batch is split or on the number of devices.
     """
 
     init: Callable[[jax.Array, Any], Variables]  # key, example

@@ -156,7 +156,7 @@ def build(
 
     def loss(params, state, key, example):
         k_t, k_user, k_item = jax.random.split(key, 3)
-        row = example.row
+        row = example.row_id
         user = state.users[example.user]
         item, other = state.items[example.positive - 1], state.items[example.negative - 1]
         t = timesteps.uniform(k_t, row, config.num_steps)
@@ -176,11 +176,11 @@ def build(
         k_start, k_steps = jax.random.split(key)
         x = state.means[query.user]
         if config.start_noise:
-            eps = rng.normal(k_start, query.row, (width,))
+            eps = rng.normal(k_start, query.row_id, (width,))
             x = samplers.warm_start(tables, x, config.num_steps, eps)
         # the user's vector guides every step alike, so its part of the first layer is hoisted
         guide = call(params, "item", "guide", state.users[query.user])
-        draw = samplers.draw_rows(k_steps, query.row, (width,)) if noisy else None
+        draw = samplers.draw_rows(k_steps, query.row_id, (width,)) if noisy else None
         return Chain(steps, lambda xt, t: call(params, "item", "guided", xt, t, guide), x, draw)
 
     def sample(params, state, key, query):

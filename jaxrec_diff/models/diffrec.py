@@ -131,11 +131,11 @@ def build(
     def loss(params, state, key, example):
         k_t, k_eps, k_drop = jax.random.split(key, 3)
         x0 = sparse.dense(example.items, example.value, num_items)
-        t, inverse = row_process.draw_steps(config.process, k_t, example.row, state.history)
-        eps = rng.normal(k_eps, example.row, (num_items,))
+        t, inverse = row_process.draw_steps(config.process, k_t, example.row_id, state.history)
+        eps = rng.normal(k_eps, example.row_id, (num_items,))
         xt = forward.q_sample(process.tables, x0, t, eps)
         out = call(
-            params, "__call__", drop(config.dropout_rate, k_drop, example.row, entered(xt)), t
+            params, "__call__", drop(config.dropout_rate, k_drop, example.row_id, entered(xt)), t
         )
         each = row_process.step_losses(config.process, process, out, x0, xt, eps, t)
         value = losses.weighted_mean(each * inverse, example.weight, axis_name)
@@ -154,9 +154,9 @@ def build(
             folded = fold(params, noisy) if state.folded is None else state.folded
             return through_hidden(params, folded, k_start, k_steps, query)
         x0 = sparse.dense(query.items, query.value, num_items)
-        drawn = rng.normal(k_start, query.row, (num_items,)) if config.noise_steps else None
+        drawn = rng.normal(k_start, query.row_id, (num_items,)) if config.noise_steps else None
         x = row_process.start(process, x0, config.noise_steps, drawn)
-        draw = samplers.draw_rows(k_steps, query.row, (num_items,)) if process.noisy else None
+        draw = samplers.draw_rows(k_steps, query.row_id, (num_items,)) if process.noisy else None
 
         def denoise(xt, t):
             out = call(params, "__call__", entered(xt), t)
@@ -179,9 +179,9 @@ def build(
         p = sparse.project(query.items, query.value, params["table_in"])
         size = () if folded.root is None else folded.root.shape[:1]
         if config.noise_steps:
-            drawn = rng.normal(k_start, query.row, size) @ folded.root
+            drawn = rng.normal(k_start, query.row_id, size) @ folded.root
             p = row_process.start(process, p, config.noise_steps, drawn)
-        plain = samplers.draw_rows(k_steps, query.row, size)
+        plain = samplers.draw_rows(k_steps, query.row_id, size)
 
         def denoise(p, t):
             return call(params, "inner", p, t) @ folded.kernel + folded.bias

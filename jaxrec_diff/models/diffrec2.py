@@ -307,7 +307,7 @@ def build(
 
     def loss(params, state, key, example):
         k_t, k_item, k_eps, k_net = jax.random.split(key, 4)
-        row, weight = example.row, jnp.ones_like(example.weight)
+        row, weight = example.row_id, jnp.ones_like(example.weight)
         if config.step_sampler == "importance":
             t, weight = timesteps.importance(k_t, row, state)
         else:
@@ -338,7 +338,7 @@ def build(
         """(xt f32[B, D] or [B, S, D], t i32[]) -> x0_hat, with all that has no step hoisted."""
         seq = whole(query.seq)
         mask = seq > 0
-        history = jittered(key, query.row, call(params, "embed", seq))
+        history = jittered(key, query.row_id, call(params, "embed", seq))
         if config.history_blind:
             memory = call(params, "remember", history, mask)
 
@@ -362,7 +362,7 @@ def build(
 
     def efficient(params, key, query):
         k_start, k_jitter = jax.random.split(key)
-        eps = rng.normal(k_start, query.row, (config.num_seeds, config.width))
+        eps = rng.normal(k_start, query.row_id, (config.num_seeds, config.width))
         denoise = denoiser(params, k_jitter, query)
         found = denoise(start(params, eps), jnp.int32(config.num_steps - 1))
         if config.seed_average == "vector":
@@ -373,8 +373,8 @@ def build(
         del state
         k_start, k_jitter, k_steps = jax.random.split(key, 3)
         shape = (config.width,)
-        eps = rng.normal(k_start, query.row, shape)
-        draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
+        eps = rng.normal(k_start, query.row_id, shape)
+        draw = samplers.draw_rows(k_steps, query.row_id, shape) if noisy else None
         denoise = denoiser(params, k_jitter, query)
         return Chain(steps, denoise, start(params, eps), draw)
 

@@ -238,7 +238,7 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         target = seq if kind in ("all", "bpr") else diffuasr_rows.one(seq, last)
         real, wanted = target > 0, back(rows[target])
         if kind == "bpr":
-            other = negatives.strangers(key, query.row, seq, spec.num_items)
+            other = negatives.strangers(key, query.row_id, seq, spec.num_items)
             real = real & (other <= spec.num_items)
             wanted = wanted - back(rows[jnp.minimum(other, spec.num_items)])
 
@@ -270,16 +270,16 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         k_t, k_eps, k_drop, k_net, k_other = jax.random.split(key, 5)
         rows = rows_of(params, state)
         x0, cond = rows[example.prefix], condition(rows, example.seq)
-        t = timesteps.antithetic_rows(k_t, example.row, config.num_steps)
-        eps = rng.normal(k_eps, example.row, x0.shape[1:])
+        t = timesteps.antithetic_rows(k_t, example.row_id, config.num_steps)
+        eps = rng.normal(k_eps, example.row_id, x0.shape[1:])
         xt = forward.q_sample(tables, x0, t, eps)
-        keys = rng.row_keys(k_net, example.row) if config.dropout_rate > 0 else None
+        keys = rng.row_keys(k_net, example.row_id) if config.dropout_rate > 0 else None
         if official:
             asked = log_prob(state, rows, k_other, example) if classified else None
             out = released(params, xt, t, cond, asked, keys)
         else:
             if config.guidance == "classifier_free":
-                keep = rng.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
+                keep = rng.bernoulli(k_drop, example.row_id, 1.0 - config.drop_rate)
                 cond = diffusion_guidance.drop(keep, cond, params["null"])
             out = apply(params, xt, t, cond, keys)
         signal, level = (forward.extract(part, t, xt) for part in tables)
@@ -334,8 +334,8 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
     def chain(params, state, key, query):
         k_start, k_steps, k_other = jax.random.split(key, 3)
         shape = (length, width)
-        start = rng.normal(k_start, query.row, shape)
-        draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
+        start = rng.normal(k_start, query.row_id, shape)
+        draw = samplers.draw_rows(k_steps, query.row_id, shape) if noisy else None
         return Chain(steps, denoiser(params, state, k_other, query), start, draw)
 
     def head(params, state):

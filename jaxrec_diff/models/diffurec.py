@@ -306,10 +306,10 @@ def build(
         x0 = params["items"][example.target]
         if config.target == "stopped":
             x0 = jax.lax.stop_gradient(x0)
-        t, step_weight = draw_steps(config, k_t, state, example.row)
-        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, example.row, x0.shape[1:]))
+        t, step_weight = draw_steps(config, k_t, state, example.row_id)
+        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, example.row_id, x0.shape[1:]))
         y = xt + call(params, "steps", t)
-        keys = rng.row_keys(k_net, example.row)
+        keys = rng.row_keys(k_net, example.row_id)
         points = types.over_lengths(
             lambda seq, y, keys: estimate(params, seq, y, keys), example.seq, y, keys
         )
@@ -331,7 +331,7 @@ def build(
         table = call(params, "steps", jnp.arange(config.num_steps))
 
         def scale(key):
-            keys = rng.row_keys(key, query.row)
+            keys = rng.row_keys(key, query.row_id)
             return jax.vmap(lambda key: draw_lambda(config, key, history.shape[1:]))(keys)
 
         once = scale(k_lambda) if drawn and config.lambda_draw == "per_user" else config.lambda_mean
@@ -341,8 +341,8 @@ def build(
             weight = scale(jax.random.fold_in(k_lambda, t)) if per_step else once
             return call(params, "read", history, weight * (xt + table[t])[:, None], seq, where)
 
-        start = rng.normal(k_start, query.row, (config.width,))
-        draw = samplers.draw_rows(k_steps, query.row, (config.width,)) if noisy else None
+        start = rng.normal(k_start, query.row_id, (config.width,))
+        draw = samplers.draw_rows(k_steps, query.row_id, (config.width,)) if noisy else None
         return Chain(path, denoise, start, draw)
 
     def sample(params, state, key, query):

@@ -195,7 +195,7 @@ def loss(
 
     >>> made = parts(DimeRecConfig(width=4, num_steps=3), DataSpec(0, num_items=5, max_len=2))
     >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
-    >>> example = Sequences(seq, target, weight=jnp.ones(2), row=jnp.arange(2))
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
     >>> params, state = init(made, jax.random.key(0), example)
     >>> value, aux = loss(made, params, state, jax.random.key(1), example)
     >>> value.shape, bool(value > 0), sorted(aux.metrics)
@@ -205,8 +205,8 @@ def loss(
     k_t, k_eps, k_negatives = jax.random.split(key, 3)
     raw = params["items"][example.target]
     x0 = sphere.normalize(raw)
-    t = timesteps.uniform(k_t, example.row, config.num_steps)
-    eps = rng.normal(k_eps, example.row, x0.shape[1:])
+    t = timesteps.uniform(k_t, example.row_id, config.num_steps)
+    eps = rng.normal(k_eps, example.row_id, x0.shape[1:])
     xt = parts.add_noise(jax.lax.stop_gradient(x0) if config.stop_gradient_xt else x0, t, eps)
     interests = call(parts, params, "guide", example.seq)
     estimate = _on_sphere(config, call(parts, params, "denoise", xt, t, interests))
@@ -239,12 +239,12 @@ def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: Sequence
     del state
     config = parts.config
     k_start, k_steps = jax.random.split(key)
-    start = sphere.normalize(rng.normal(k_start, query.row, (config.width,)))
+    start = sphere.normalize(rng.normal(k_start, query.row_id, (config.width,)))
     interests = call(parts, params, "guide", query.seq)
     denoise = (hoisted if config.hoist else plain)(parts.net, params, interests)
     draw = None
     if parts.noisy:
-        z = samplers.draw_rows(k_steps, query.row, (config.width,))
+        z = samplers.draw_rows(k_steps, query.row_id, (config.width,))
 
         def draw(i):
             return _noise_scale(config) * z(i)

@@ -224,7 +224,7 @@ def build(
 
     def loss(params, state, key, example):
         k_t, k_eps, k_code, k_embed, k_read = jax.random.split(key, 5)
-        row, weight = example.row, example.weight
+        row, weight = example.row_id, example.weight
         seq = _whole(example.seq, spec.max_len)
 
         def embed(seq, key):
@@ -274,7 +274,7 @@ def build(
         k_start, k_steps, k_code = jax.random.split(key, 3)
         seq = latest_last(query.seq, spec.max_len)
         history = call(params, "embed", seq)
-        codes = evaluation_codes(params, state, k_code, history, query.row, kind)
+        codes = evaluation_codes(params, state, k_code, history, query.row_id, kind)
         base = config.history_weight * history + config.code_weight * codes
         table = call(params, "steps", jnp.arange(config.num_steps))
 
@@ -283,8 +283,8 @@ def build(
             return call(params, read_last, z, seq > 0)
 
         shape = (config.width,)
-        start = rng.normal(k_start, query.row, shape)
-        draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
+        start = rng.normal(k_start, query.row_id, shape)
+        draw = samplers.draw_rows(k_steps, query.row_id, shape) if noisy else None
         return Chain(path, denoise, start, draw)
 
     chosen = "official" if protocol == "official" else config.eval_codes

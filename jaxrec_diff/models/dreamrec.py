@@ -195,7 +195,7 @@ def loss(
 
     >>> made = parts(DreamRecConfig(width=4, num_steps=3), DataSpec(0, num_items=5, max_len=2))
     >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
-    >>> example = Sequences(seq, target, weight=jnp.ones(2), row=jnp.arange(2))
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
     >>> params, state = init(made, jax.random.key(0), example)
     >>> value, aux = loss(made, params, state, jax.random.key(1), example)
     >>> value.shape, bool(value > 0), sorted(aux.metrics)
@@ -213,11 +213,11 @@ def estimate(
     """x0_hat of noised targets under training's dropout, and x_0: f32[B, D] each."""
     k_t, k_eps, k_drop, k_encoder = jax.random.split(key, 4)
     x0 = call(parts, params, "embed", example.target)
-    t = timesteps.uniform(k_t, example.row, parts.config.num_steps)
-    eps = rng.normal(k_eps, example.row, x0.shape[1:])
+    t = timesteps.uniform(k_t, example.row_id, parts.config.num_steps)
+    eps = rng.normal(k_eps, example.row_id, x0.shape[1:])
     xt = forward.q_sample(parts.tables, x0, t, eps)
-    cond = encode_with_dropout(parts, params, k_encoder, example.seq, example.row)
-    keep = rng.bernoulli(k_drop, example.row, 1.0 - parts.config.drop_rate)
+    cond = encode_with_dropout(parts, params, k_encoder, example.seq, example.row_id)
+    keep = rng.bernoulli(k_drop, example.row_id, 1.0 - parts.config.drop_rate)
     cond = diffusion_guidance.drop(keep, cond, params["null"])
     return call(parts, params, "denoise", xt, t, cond), x0
 
@@ -226,8 +226,8 @@ def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: Sequence
     """The guided reverse process of every query, f32[B, D], from noise to the oracle item."""
     del state
     k_start, k_steps, cond = _condition(parts, params, key, query)
-    start = rng.normal(k_start, query.row, cond.shape[1:])
-    draw = samplers.draw_rows(k_steps, query.row, cond.shape[1:]) if parts.noisy else None
+    start = rng.normal(k_start, query.row_id, cond.shape[1:])
+    draw = samplers.draw_rows(k_steps, query.row_id, cond.shape[1:]) if parts.noisy else None
     denoise = folded if parts.config.guidance == "folded" else two_calls
     return Chain(parts.steps, denoise(parts.net, params, cond), start, draw)
 
@@ -239,7 +239,7 @@ def sample(
     if parts.config.sampler.kind != "closed_form":
         return process.run(chain(parts, params, state, key, query))
     k_start, _, cond = _condition(parts, params, key, query)
-    z = rng.normal(k_start, query.row, cond.shape[1:])
+    z = rng.normal(k_start, query.row_id, cond.shape[1:])
     scale = parts.config.sampler.temperature > 0
     return closed_form(parts.net, params, parts.steps, cond, z * scale)
 
@@ -307,7 +307,7 @@ def _condition(parts: Parts, params: Any, key: jax.Array, query: SequenceQuery):
     """Keys of the start and of the steps, and the condition f32[B, D]."""
     k_start, k_steps, k_encoder = jax.random.split(key, 3)
     if parts.protocol == "official":
-        cond = encode_with_dropout(parts, params, k_encoder, query.seq, query.row)
+        cond = encode_with_dropout(parts, params, k_encoder, query.seq, query.row_id)
     else:
         cond = call(parts, params, "encode", query.seq)
     return k_start, k_steps, cond

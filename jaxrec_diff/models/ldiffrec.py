@@ -227,7 +227,7 @@ def build(
     def loss(params, state, key, example):
         k_in, k_code, k_t, k_eps, k_drop = jax.random.split(key, 5)
         row, mean_over = (
-            example.row,
+            example.row_id,
             functools.partial(losses.weighted_mean, weight=example.weight, axis_name=axis_name),
         )
         kept = drop(config.input_dropout, k_in, row, example.value)
@@ -274,9 +274,9 @@ def build(
     def chain(params, state, key, query):
         k_start, k_steps = jax.random.split(key)
         z, _ = call(params, "encode", query.items, query.value, state.cluster)
-        drawn = rng.normal(k_start, query.row, z.shape[1:]) if config.noise_steps else None
+        drawn = rng.normal(k_start, query.row_id, z.shape[1:]) if config.noise_steps else None
         start = row_process.start(process, z, config.noise_steps, drawn)
-        draw = samplers.draw_rows(k_steps, query.row, z.shape[1:]) if process.noisy else None
+        draw = samplers.draw_rows(k_steps, query.row_id, z.shape[1:]) if process.noisy else None
 
         def denoise(zt, t):
             out = call(params, "denoise", zt, t)

@@ -156,8 +156,8 @@ def build(
                 )
             return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
-        keys = (rng.row_keys(k, example.row) for k in (k_net, k_negative))
-        first = jnp.zeros_like(example.row) if example.first is None else example.first
+        keys = (rng.row_keys(k, example.row_id) for k in (k_net, k_negative))
+        first = jnp.zeros_like(example.row_id) if example.first is None else example.first
         at = types.over_lengths(encode, example.seq, example.target, example.weight, first, *keys)
         point, target = at["point"], at["target"]
         if config.loss == "full":

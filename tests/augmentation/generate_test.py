@@ -43,9 +43,9 @@ def constant_model(length=2):
     table = jnp.eye(5)
 
     def sample(params, state, key, query):
-        wanted = (query.row[:, None] + jnp.arange(length)) % 5
+        wanted = (query.row_id[:, None] + jnp.arange(length)) % 5
         noise = 0.01 * jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (5,)))(
-            query.row
+            query.row_id
         )
         return table[wanted] + noise[:, None, :]
 
@@ -309,7 +309,7 @@ def test_rounding_leaves_out_what_it_is_told_to(batch_size):
     table = jnp.eye(5)
 
     def sample(params, state, key, query):
-        wanted = 10 * table[query.row % 5] + jnp.arange(5.0)
+        wanted = 10 * table[query.row_id % 5] + jnp.arange(5.0)
         return jnp.tile(wanted[:, None], (1, 3, 1))
 
     model = constant_model()._replace(sample=sample)

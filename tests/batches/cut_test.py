@@ -50,14 +50,14 @@ def test_examples_queries_and_answers(compile_it):
         assert answer.relevant[place].tolist() == last(data.items, end, stop, 6)
     weight = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
     assert example.weight.tolist() == weight and answer.weight.tolist() == weight
-    assert query.row.tolist() == index.tolist()
-    assert example.row.tolist() == [0, 1, 2, 3, 4, 5]
+    assert query.row_id.tolist() == index.tolist()
+    assert example.row_id.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_rows_of_a_shard_keep_their_global_place():
     data = random_rows(2)
     row = jnp.array([8, 9], jnp.int32)
-    assert cut.sequences(data, jnp.array([1, 2]), max_len=3, row=row).row.tolist() == [8, 9]
+    assert cut.sequences(data, jnp.array([1, 2]), max_len=3, row_id=row).row_id.tolist() == [8, 9]
 
 
 def test_targets_of_padding_rows_are_real_items():

@@ -36,7 +36,7 @@ def test_queries_hold_training_items_only(dataset, settings, training, kind, spl
         items = np.asarray(asked.items[at])
         assert int(asked.user[at]) == dataset.test_users[[5, 7][at]]
         assert items[items > 0].tolist() == rows[int(asked.user[at])]
-    assert not asked.items[2].any() and asked.row.tolist() == [5, 7, -1]
+    assert not asked.items[2].any() and asked.row_id.tolist() == [5, 7, -1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +98,7 @@ def test_a_history_becomes_a_row_of_distinct_items(settings, kind, low):
     row_id, user = jnp.arange(10, 15), jnp.array([3, 1, 4, 1, 5])
     ask = jax.jit(lambda history: kind.from_history(history, row_id, user, settings))
     query = ask(padded)
-    assert query.user.tolist() == user.tolist() and query.row.tolist() == row_id.tolist()
+    assert query.user.tolist() == user.tolist() and query.row_id.tolist() == row_id.tolist()
     for history, items, values in zip(histories, query.items, query.value, strict=True):
         real = np.flatnonzero(items)
         assert not np.asarray(values)[items == 0].any()

@@ -60,7 +60,7 @@ def test_batches_by_length_hold_the_same_examples(dataset, settings):
     batch = fed.example(fed.train, index, row, jax.random.key(0))
     assert [part.shape[1] for part in batch.seq] == [2, 3, 5]
     assert sum(part.shape[0] for part in batch.seq) == index.shape[0]
-    real = np.asarray(batch.row)[np.asarray(batch.weight) > 0].tolist()
+    real = np.asarray(batch.row_id)[np.asarray(batch.weight) > 0].tolist()
     assert len(set(real)) == len(real)
     everything = plain.example(
         plain.train, jnp.arange(plain.num_examples), jnp.arange(plain.num_examples), None
@@ -92,7 +92,7 @@ def test_grouped_queries_are_the_queries(dataset, settings):
         for group in fed.groups[split]:
             got = group.query(fed.splits[split], jnp.asarray(group.rows))
             want = plain.query(plain.splits[split], jnp.asarray(group.rows))
-            np.testing.assert_array_equal(got.row, want.row)
+            np.testing.assert_array_equal(got.row_id, want.row_id)
             np.testing.assert_array_equal(got.seq, want.seq[:, : got.seq.shape[1]])
             assert not want.seq[:, got.seq.shape[1] :].any()
 
@@ -107,7 +107,7 @@ def test_rows_of_batches_by_length_do_not_depend_on_the_devices(dataset, setting
             row = jnp.arange(index.shape[0], dtype=jnp.int32)
             batch = fed.example(fed.train, index, row, jax.random.key(0))
             flat = [tuple(map(int, seq)) for part in batch.seq for seq in part]
-            columns = zip(flat, batch.target, batch.row, batch.weight, strict=True)
+            columns = zip(flat, batch.target, batch.row_id, batch.weight, strict=True)
             found.append({(seq, int(t), int(r)) for seq, t, r, weight in columns if weight > 0})
     half = len(found) // 2
     assert found[:half] == found[half:]

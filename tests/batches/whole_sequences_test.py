@@ -18,7 +18,7 @@ def test_sequences_by_length_are_the_sequences(dataset, settings, training):
         row = jnp.arange(index.shape[0], dtype=jnp.int32)
         batch = fed.example(fed.train, index, row, jax.random.key(0))
         assert [part.shape[1] for part in batch.seq] == [2, 3, 5]
-        used = np.asarray(batch.row)[np.asarray(batch.weight) > 0].tolist()
+        used = np.asarray(batch.row_id)[np.asarray(batch.weight) > 0].tolist()
         assert len(set(used)) == len(used)
         at = 0
         for seq, negative in zip(batch.seq, batch.negative, strict=True):

@@ -145,7 +145,7 @@ def test_users_without_answers_count_where_the_script_counts_them(tmp_path):
 @pytest.mark.parametrize("grouped", [False, True])
 def test_rows_come_back_in_order(grouped, devices):
     # Item 1 + (3 row) % 6 is recommended to a row.
-    model = fixed(np.eye(6), lambda query: jax.nn.one_hot((3 * query.row) % 6, 6))
+    model = fixed(np.eye(6), lambda query: jax.nn.one_hot((3 * query.row_id) % 6, 6))
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 5, 11)
     end = np.cumsum(lengths + 1) - 1
@@ -194,7 +194,7 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     sampled = []
 
     def sample(params, state, key, query):
-        jax.debug.callback(lambda row: sampled.append(np.asarray(row)), query.row)
+        jax.debug.callback(lambda row: sampled.append(np.asarray(row)), query.row_id)
         return model.sample(params, state, key, query)
 
     watched = model._replace(sample=sample)
@@ -271,7 +271,9 @@ def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     # Row r of a split is recommended what row r of the test looks for; users' rows differ.
     data = few_users(tmp_path)
     given = np.pad(data.test.items[data.test.end], (0, 1), constant_values=1)
-    model = fixed(np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row] - 1, 12))
+    model = fixed(
+        np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row_id] - 1, 12)
+    )
     fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=False)
     splits = {

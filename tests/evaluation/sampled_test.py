@@ -52,7 +52,7 @@ def test_figures_of_the_published_ranks_and_groups():
     rank = np.array([0, 3, 9, 10, 57])
     model = Model(
         init=None, loss=None,
-        sample=lambda params, state, key, query: jnp.ones((query.row.shape[0], 1)),
+        sample=lambda params, state, key, query: jnp.ones((query.row_id.shape[0], 1)),
         head=lambda params, state: Head(jnp.linspace(1.0, 0.0, 200)[:, None]),
     )  # fmt: skip
     answer = rank + 1  # item j scores in place j of the catalogue

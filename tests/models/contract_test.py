@@ -253,7 +253,7 @@ def test_padding_rows_change_nothing(name):
     variables = model.init(jax.random.key(0), batch)
     padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:4]]), batch)
     padded = padded._replace(
-        weight=padded.weight.at[ROWS:].set(0.0), row=jnp.arange(ROWS + 4, dtype=jnp.int32)
+        weight=padded.weight.at[ROWS:].set(0.0), row_id=jnp.arange(ROWS + 4, dtype=jnp.int32)
     )
     loss = jax.jit(jax.value_and_grad(lambda p, b: model.loss(p, variables.state, KEY, b)[0]))
     close(loss(variables.params, batch), loss(variables.params, padded), rtol=1e-4, atol=1e-6)
@@ -317,7 +317,7 @@ def test_points_are_the_end_of_the_chain_that_the_model_names(name):
 def test_a_deterministic_model_reads_no_key_and_no_row_and_another_does(name):
     model, variables, asked = asked_of(name)
     points = model.sample(*variables, KEY, asked)
-    moved = asked._replace(row=asked.row + ROWS)
+    moved = asked._replace(row_id=asked.row_id + ROWS)
     same = [
         np.array_equal(points, model.sample(*variables, key, each))
         for key, each in ((jax.random.key(8), asked), (KEY, moved))

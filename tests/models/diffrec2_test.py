@@ -284,7 +284,7 @@ def test_loss_is_the_mean_of_its_parts_in_a_plain_loop():
     _, aux = jax.jit(model.loss)(params, state, jax.random.key(5), batch)
     # beta = 1: x_t is noise alone
     k_item, k_eps = jax.random.split(jax.random.key(5), 4)[1:3]
-    xt, apart_from_item = (ops_rng.normal(k, batch.row, (D,)) for k in (k_eps, k_item))
+    xt, apart_from_item = (ops_rng.normal(k, batch.row_id, (D,)) for k in (k_eps, k_item))
     apart, rec = [], []
     for i in range(6):
         out = estimate(xt[i : i + 1], 0, seq=batch.seq[i : i + 1], config=config, params=params)
@@ -337,7 +337,7 @@ def test_history_of_losses_fills_and_then_steers_the_steps():
 def test_efficient_and_full_are_reported_side_by_side():
     config = DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3, num_seeds=3)
     batch = example()
-    query = SequenceQuery(batch.seq, batch.row)
+    query = SequenceQuery(batch.seq, batch.row_id)
     model = diffrec2.build(config, SPEC)
     params, state = model.init(jax.random.key(0), batch)
     other = diffrec2.build(
@@ -430,7 +430,7 @@ def test_importance_weights_reach_the_loss():
     )
     key = jax.random.key(2)
     value, aux = jax.jit(model.loss)(params, before, key, batch)
-    t, weight = timesteps.importance(jax.random.split(key, 4)[0], batch.row, before)
+    t, weight = timesteps.importance(jax.random.split(key, 4)[0], batch.row_id, before)
     # the state keeps the unweighted errors, newest last, in the order of the batch
     newest = {n: list(aux.state.losses[n][10 - int((t == n).sum()) :]) for n in range(4)}
     squared = np.array([newest[int(n)].pop(0) for n in t])

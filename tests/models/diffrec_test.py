@@ -43,7 +43,7 @@ def batch(rows=9, most=12, seed=0, values=False):
 
 
 def asked(of):
-    return InteractionQuery(of.items, of.value, of.user, of.row)
+    return InteractionQuery(of.items, of.value, of.user, of.row_id)
 
 
 def dense(of):
@@ -328,7 +328,7 @@ def test_noise_of_the_hidden_path_has_the_law_of_the_plain_path(settings):
     # One user 6000 times: means and covariances of the points agree within sampling error.
     count, settings = 6000, settings | {"process": STRONG}
     one = jax.tree.map(lambda x: jnp.repeat(x[:1], count, axis=0), asked(batch()))
-    one = one._replace(row=jnp.arange(count))
+    one = one._replace(row_id=jnp.arange(count))
     hidden, rows = model_of(**settings), model_of(path="rows", **settings)
     params, extra = fresh(hidden, scale=1.0)
     a, b = (

@@ -258,7 +258,7 @@ def _example(rows=6):
 
 def test_samples_are_unit_vectors_and_hoisting_changes_nothing():
     example = _example()
-    query = SequenceQuery(example.seq, example.row)
+    query = SequenceQuery(example.seq, example.row_id)
     params = _model().init(jax.random.key(0), example).params
     points = [
         _model(hoist=hoist).sample(params, (), jax.random.key(1), query) for hoist in (True, False)
@@ -269,7 +269,7 @@ def test_samples_are_unit_vectors_and_hoisting_changes_nothing():
 
 def test_one_step_is_one_call():
     example = _example()
-    query = SequenceQuery(example.seq, example.row)
+    query = SequenceQuery(example.seq, example.row_id)
     model = _model(num_steps=1)
     params = model.init(jax.random.key(0), example).params
     got = model.sample(params, (), jax.random.key(1), query)
@@ -294,7 +294,7 @@ def test_empty_history_guides_with_zeros_and_padded_places_do_not_matter():
     variant = model.variants["interests_only"]
     np.testing.assert_array_equal(variant(params, (), SequenceQuery(example.seq[:1] * 0, 0)), 0.0)
     changed = params | {"items": params["items"].at[0].set(7.0)}
-    query = SequenceQuery(example.seq, example.row)
+    query = SequenceQuery(example.seq, example.row_id)
     np.testing.assert_allclose(variant(params, (), query), variant(changed, (), query))
 
 

@@ -260,7 +260,7 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
         np.testing.assert_allclose(aux.state.codebook[code], want, rtol=1e-4, atol=1e-5)
     # rows of weight 0 are nobody's members
     filled = jax.tree.map(lambda x: jnp.concatenate([x, x[:3]]), batch)
-    filled = filled._replace(weight=filled.weight.at[12:].set(0.0), row=jnp.arange(15))
+    filled = filled._replace(weight=filled.weight.at[12:].set(0.0), row_id=jnp.arange(15))
     kept = jax.jit(model.loss)(params, state, jax.random.key(1), filled)[1].state.codebook
     np.testing.assert_allclose(kept, aux.state.codebook, rtol=1e-4, atol=1e-5)
 
@@ -275,7 +275,7 @@ def test_squared_error_is_summed_over_coordinates(monkeypatch):
 
 def test_who_else_is_asked_for_changes_released_lists_only():
     batch = random_example()
-    query = SequenceQuery(batch.seq, batch.row)
+    query = SequenceQuery(batch.seq, batch.row_id)
     model = diqdiff.build(DiQDiffConfig(**SMALLER), SPEC)
     params, state = model.init(jax.random.key(0), batch)
     part = jax.tree.map(lambda x: x[:5], query)
@@ -291,7 +291,7 @@ def test_who_else_is_asked_for_changes_released_lists_only():
     # rows that only fill a batch are nobody
     filled = SequenceQuery(
         jnp.concatenate([part.seq, jnp.zeros((3, LENGTH), jnp.int32)]),
-        jnp.concatenate([part.row, jnp.full(3, -1)]),
+        jnp.concatenate([part.row_id, jnp.full(3, -1)]),
     )
     np.testing.assert_allclose(
         released(params, state, key, filled)[:5], released(params, state, key, part), atol=1e-5
@@ -308,7 +308,7 @@ def test_frozen_codes_are_the_noiseless_choice_from_the_codebook():
     batch = random_example()
     model = diqdiff.build(DiQDiffConfig(**SMALLER), SPEC)
     params, state = model.init(jax.random.key(0), batch)
-    query = SequenceQuery(batch.seq, batch.row)
+    query = SequenceQuery(batch.seq, batch.row_id)
     ramp = jnp.linspace(-9.0, 9.0, D)  # a constant would vanish in a LayerNorm
     moved = state._replace(codebook=state.codebook + ramp)
     before, after = (model.sample(params, s, jax.random.key(0), query) for s in (state, moved))

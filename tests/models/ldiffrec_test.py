@@ -42,7 +42,7 @@ def batch(rows=8, most=10, seed=0):
 
 
 def asked(of):
-    return InteractionQuery(of.items, of.value, of.user, of.row)
+    return InteractionQuery(of.items, of.value, of.user, of.row_id)
 
 
 def dense(of, value=None):
