@@ -78,9 +78,9 @@ def prefix_of(method: str, raw: experiments_run.Prepared, folder: Path) -> np.nd
     data, seed = raw.dataset, raw.experiment.seed
     length = raw.experiment.data.prefix_len
     if method == "random":
-        return baselines.uniform(data.profiles, data.num_items, length, seed)
+        return baselines.uniform(data.user_items, data.num_items, length, seed)
     if method == "random_seq":
-        return baselines.resampled(data.profiles, length, seed)
+        return baselines.resampled(data.user_items, length, seed)
     turned = raw._replace(name="backwards", dataset=views.backwards(data, raw.experiment.data))
     turned = turned._replace(
         experiment=replace(turned.experiment, eval=replace(turned.experiment.eval, candidates=0))
@@ -88,7 +88,7 @@ def prefix_of(method: str, raw: experiments_run.Prepared, folder: Path) -> np.nd
     train.train(turned, folder / "backwards", say=say)
     trained = restore.restore(turned, folder / "backwards")
     return baselines.recommended(
-        trained.model, trained.params, trained.state, data.profiles, length,
+        trained.model, trained.params, trained.state, data.user_items, length,
         max_len=raw.experiment.data.max_len, batch_size=raw.experiment.eval.batch_size,
     )  # fmt: skip
 
@@ -125,8 +125,8 @@ def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags:
     prefix = prefix_of(method, raw, home)
     longer = raw._replace(name=f"{backbone}+{method}", dataset=views.longer(raw.dataset, prefix))
     results = train.train(longer, home / method, say=say)
-    profiles, counts = raw.dataset.profiles, raw.dataset.train_counts
-    return results | {"generated": quality.quality(prefix, profiles, counts)}
+    user_items, counts = raw.dataset.user_items, raw.dataset.train_counts
+    return results | {"generated": quality.quality(prefix, user_items, counts)}
 
 
 def mean_of(cells: list[dict[str, Any]], name: str) -> float:

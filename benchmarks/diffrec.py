@@ -66,22 +66,22 @@ def generated(name: str, users: int, items: int, mean: float, spread: float) -> 
     cuts = Cuts(start, start + (7 * size) // 10, start + (9 * size) // 10, stop)
     valid, valid_users = queries(flat, cuts.start, cuts.train_end, cuts.valid_end)
     test, test_users = queries(flat, cuts.start, cuts.valid_end, cuts.stop)
-    profiles = ragged.make(flat, cuts.start, cuts.train_end, cuts.train_end)
+    user_items = ragged.make(flat, cuts.start, cuts.train_end, cuts.train_end)
     counts = np.bincount(
         np.concatenate([flat[a:b] for a, b in zip(cuts.start, cuts.train_end, strict=True)]),
         minlength=items + 1,
     )[1:]
     return Dataset(
-        name=name, num_users=users, num_items=items, train=profiles, valid=valid, test=test,
+        name=name, num_users=users, num_items=items, train=user_items, valid=valid, test=test,
         item_ids=np.arange(items), user_ids=np.arange(users), valid_users=valid_users,
         test_users=test_users, train_counts=counts, split="70/20/10", card={}, law=None,
-        profiles=profiles,
+        user_items=user_items,
     )  # fmt: skip
 
 
 def spec_of(dataset: Dataset, **exports) -> DataSpec:
     return DataSpec(
-        dataset.num_users, dataset.num_items, 50, dataset.train_counts, dataset.profiles, exports
+        dataset.num_users, dataset.num_items, 50, dataset.train_counts, dataset.user_items, exports
     )
 
 
@@ -173,7 +173,7 @@ def speed(repeats: int) -> None:
     ours = Ours(experiment, dataset, spec_of(dataset))
     sizes = {split: int((part.stop - part.end).sum()) for split, part in
              (("valid", dataset.valid), ("test", dataset.test))}  # fmt: skip
-    pairs = int((dataset.profiles.end - dataset.profiles.start).sum())
+    pairs = int((dataset.user_items.end - dataset.user_items.start).sum())
     say(question="data", users=5949, items=2810, train=pairs, **sizes)
 
     dims, process = experiment.model.dims, experiment.model.process
@@ -192,7 +192,7 @@ def speed(repeats: int) -> None:
         return scipy.sparse.csr_matrix((np.ones(len(row)), (row, column)), shape)
 
     rows = torch.tensor(
-        sparse(dataset.profiles.start, dataset.profiles.end, np.arange(5949)).toarray(),
+        sparse(dataset.user_items.start, dataset.user_items.end, np.arange(5949)).toarray(),
         dtype=torch.float32,
     )
     theirs = {}

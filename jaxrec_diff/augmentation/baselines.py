@@ -13,19 +13,19 @@ from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
 
-def uniform(profiles: Ragged, num_items: int, length: int, seed: int) -> np.ndarray:
+def uniform(user_items: Ragged, num_items: int, length: int, seed: int) -> np.ndarray:
     """Control: items drawn uniformly from the catalogue, i32[U, M]."""
     rng = streams.uniform_items(seed)
-    drawn = rng.integers(1, num_items + 1, (len(profiles.start), length))
-    return np.where((profiles.end > profiles.start)[:, None], drawn, 0).astype(np.int32)
+    drawn = rng.integers(1, num_items + 1, (len(user_items.start), length))
+    return np.where((user_items.end > user_items.start)[:, None], drawn, 0).astype(np.int32)
 
 
-def resampled(profiles: Ragged, length: int, seed: int) -> np.ndarray:
+def resampled(user_items: Ragged, length: int, seed: int) -> np.ndarray:
     """Control: items drawn from the user's own training items, with replacement, i32[U, M]."""
     rng = streams.resampled_items(seed)
-    sizes = (profiles.end - profiles.start)[:, None]
+    sizes = (user_items.end - user_items.start)[:, None]
     place = np.floor(rng.random((len(sizes), length)) * sizes).astype(np.int64)
-    drawn = profiles.items[np.where(sizes > 0, profiles.start[:, None] + place, 0)]
+    drawn = user_items.items[np.where(sizes > 0, user_items.start[:, None] + place, 0)]
     return np.where(sizes > 0, drawn, 0).astype(np.int32)
 
 
@@ -33,7 +33,7 @@ def recommended(
     model: Model,
     params: Any,
     state: Any,
-    profiles: Ragged,
+    user_items: Ragged,
     length: int,
     *,
     max_len: int,
@@ -48,22 +48,22 @@ def recommended(
       model: trained on `data.views.backwards`.
       params: its parameters.
       state: its other arrays.
-      profiles: row u is user u's training items, oldest first.
+      user_items: row u is user u's training items, oldest first.
       length: M.
       max_len: L, items that the model sees: those nearest to the beginning.
       batch_size: users at once; changes no item.
     """
-    resident = jax.tree.map(jnp.asarray, profiles)
-    total, place = len(profiles.start), jnp.arange(max_len)
+    resident = jax.tree.map(jnp.asarray, user_items)
+    total, place = len(user_items.start), jnp.arange(max_len)
 
     @jax.jit
-    def made(params, state, profiles, index):
+    def made(params, state, user_items, index):
         safe = jnp.maximum(index, 0)
-        start, end = profiles.start[safe], profiles.end[safe]
+        start, end = user_items.start[safe], user_items.end[safe]
         count = jnp.minimum(end - start, max_len)
         source = start[:, None] + count[:, None] - 1 - place
         inside = (place < count[:, None]) & (index >= 0)[:, None]
-        seq = jnp.where(inside, profiles.items[jnp.where(inside, source, 0)], 0)
+        seq = jnp.where(inside, user_items.items[jnp.where(inside, source, 0)], 0)
         head = model.head(params, state)
 
         def more(carry, key):

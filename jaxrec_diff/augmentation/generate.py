@@ -31,7 +31,7 @@ def prefixes(
     model: Model,
     params: Any,
     state: Any,
-    profiles: Ragged,
+    user_items: Ragged,
     *,
     seed: int,
     max_len: int,
@@ -49,7 +49,7 @@ def prefixes(
       model: whose `sample` returns f32[B, M, D].
       params: trained parameters.
       state: its other arrays.
-      profiles: row u is what user u is conditioned on: training items, nothing later.
+      user_items: row u is what user u is conditioned on: training items, nothing later.
       seed: of the run.
       max_len: L, items of a history that the model sees.
       batch_size: users at once; changes no number.
@@ -57,16 +57,16 @@ def prefixes(
       rounding: which items are left out.
     """
     key = streams.generation(seed)
-    resident = jax.tree.map(jnp.asarray, profiles)
-    total = len(profiles.start)
-    longest = int(np.max(profiles.end - profiles.start, initial=1))
+    resident = jax.tree.map(jnp.asarray, user_items)
+    total = len(user_items.start)
+    longest = int(np.max(user_items.end - user_items.start, initial=1))
 
     @jax.jit
-    def made(params, state, profiles, index):
-        query = cut.queries(profiles, index, max_len=max_len)
+    def made(params, state, user_items, index):
+        query = cut.queries(user_items, index, max_len=max_len)
         points = model.sample(params, state, key, query)
         # all of a user's items, those before the last L too
-        owned = cut.queries(profiles, index, max_len=longest).seq
+        owned = cut.queries(user_items, index, max_len=longest).seq
         items = ranking.nearest(
             points,
             model.head(params, state).table,

@@ -7,13 +7,13 @@ from jaxrec_diff.ops.ragged import Ragged
 
 
 def quality(
-    prefix: np.ndarray, profiles: Ragged, train_counts: np.ndarray, true: np.ndarray | None = None
+    prefix: np.ndarray, user_items: Ragged, train_counts: np.ndarray, true: np.ndarray | None = None
 ) -> dict[str, float]:
     """What generated items look like.
 
     Args:
       prefix: i32[U, M].
-      profiles: the users' own items.
+      user_items: the users' own items.
       train_counts: i64[I].
       true: i32[U, R] items that really came first for these users, 0 where there are fewer.
 
@@ -31,8 +31,8 @@ def quality(
     used = np.bincount(rows.reshape(-1), minlength=count + 1)[1:]
     p = (used + 1.0) / (used + 1.0).sum()
     q = (train_counts + 1.0) / (train_counts + 1.0).sum()
-    place, owner = ragged.expand(profiles.start, profiles.end - profiles.start)
-    own = owner * (count + 1) + profiles.items[place]
+    place, owner = ragged.expand(user_items.start, user_items.end - user_items.start)
+    own = owner * (count + 1) + user_items.items[place]
     given = np.arange(len(prefix))[:, None] * (count + 1) + prefix
     real = prefix > 0
     out = {

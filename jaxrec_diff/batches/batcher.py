@@ -38,10 +38,10 @@ def shown(dataset: Dataset) -> dict[str, Ragged]:
     return dataset.shown or {"valid": dataset.valid, "test": dataset.test}
 
 
-def chosen(profiles: Ragged) -> Ragged:
+def chosen(user_items: Ragged) -> Ragged:
     """The rows without the generated items ahead of them."""
-    if profiles.generated is None:
-        return profiles
-    before = np.append(0, np.cumsum(profiles.generated))
-    ahead = before[profiles.end] - before[profiles.start]
-    return Ragged(profiles.items, (profiles.start + ahead).astype(np.int32), *profiles[2:4])
+    if user_items.generated is None:
+        return user_items
+    before = np.append(0, np.cumsum(user_items.generated))
+    ahead = before[user_items.end] - before[user_items.start]
+    return Ragged(user_items.items, (user_items.start + ahead).astype(np.int32), *user_items[2:4])

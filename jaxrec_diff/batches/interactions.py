@@ -12,25 +12,25 @@ from jaxrec_diff.batches.types import InteractionQuery, Interactions, Shared
 from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.data.profiles import distinct, time_weights
+from jaxrec_diff.data.user_items import distinct, time_weights
 from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rows(NamedTuple):
     """Users by number, over their training rows."""
 
-    profiles: Ragged  # distinct items of each user
+    user_items: Ragged  # distinct items of each user
     value: Any  # f32[M], aligned with their items
     user: Any  # i32[N]
 
 
 def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
     train = rows(table_of(dataset), config)
-    width = row_width(train.profiles)
+    width = row_width(train.user_items)
 
     def example(train, index, row_id, key):
         del key
-        items, value, user, weight = _profile(train, index, width)
+        items, value, user, weight = _row(train, index, width)
         return Interactions(items, value, user, weight, row_id)
 
     return Batcher(
@@ -49,21 +49,21 @@ def table_of(dataset: Dataset) -> Ragged:
     Raises:
       ValueError: if the data has no users, or generated items ahead of its sequences.
     """
-    profiles = views.profiles_of(dataset, "this model needs")
+    user_items = views.user_items_of(dataset, "this model needs")
     if dataset.shown is not None:
         raise ValueError(
             f"{dataset.name} has generated items ahead of its sequences, which mean nothing to a "
             "model of a table; train it on the interactions without them"
         )
-    return profiles
+    return user_items
 
 
 def training_rows(dataset: Dataset, split: str) -> Ragged:
     """Of every row of a split, the training items of its user (`Input.reads`)."""
     users = {"valid": dataset.valid_users, "test": dataset.test_users}[split]
-    profiles = table_of(dataset)
-    start, end = profiles.start[users], profiles.end[users]
-    return Ragged(profiles.items, start, end, end)
+    user_items = table_of(dataset)
+    start, end = user_items.start[users], user_items.end[users]
+    return Ragged(user_items.items, start, end, end)
 
 
 def from_history(
@@ -72,7 +72,7 @@ def from_history(
     """`Input.from_history`: the items of a history as a training row.
 
     An item stands once, at its last place, and weighs by its place among them, as in
-    `data.profiles`; the row fills its places from the left.
+    `data.user_items`; the row fills its places from the left.
     """
     width = history.shape[1]
     by_item = jnp.argsort(history, axis=1, stable=True)
@@ -87,15 +87,15 @@ def from_history(
     return InteractionQuery(jnp.where(inside, items, 0), value, user, row_id)
 
 
-def rows(profiles: Ragged, config: DataConfig) -> Rows:
+def rows(user_items: Ragged, config: DataConfig) -> Rows:
     """The training rows of users who have any."""
-    sets = distinct(profiles)
+    sets = distinct(user_items)
     value = time_weights(sets, config.time_weight_min, config.time_weight_max)
     return Rows(sets, value, np.flatnonzero(sets.end > sets.start).astype(np.int32))
 
 
-def row_width(profiles: Ragged) -> int:
-    return int(np.max(profiles.end - profiles.start))
+def row_width(user_items: Ragged) -> int:
+    return int(np.max(user_items.end - user_items.start))
 
 
 def split_rows(dataset: Dataset, rows: Rows) -> dict[str, Rows]:
@@ -118,21 +118,21 @@ def shared(dataset: Dataset, rows: Rows) -> Shared | None:
     return Shared(rows._replace(user=users), place)
 
 
-def _profile(rows: Rows, index: jax.Array, width: int):
+def _row(rows: Rows, index: jax.Array, width: int):
     """Items i32[B, P], values f32[B, P], users i32[B] and weights f32[B] at `index`."""
     real = index >= 0
     user = jnp.where(real, jnp.asarray(rows.user)[jnp.maximum(index, 0)], 0)
-    start, end = (jnp.asarray(part)[user] for part in rows.profiles[1:3])
+    start, end = (jnp.asarray(part)[user] for part in rows.user_items[1:3])
     place = start[:, None] + jnp.arange(width)
     inside = (place < end[:, None]) & real[:, None]
     place = jnp.where(inside, place, 0)
-    items, value = (jnp.asarray(part)[place] for part in (rows.profiles.items, rows.value))
+    items, value = (jnp.asarray(part)[place] for part in (rows.user_items.items, rows.value))
     items = jnp.where(inside, items, 0).astype(jnp.int32)
     return items, jnp.where(inside, value, 0.0), user, real.astype(jnp.float32)
 
 
 def row_query(rows: Rows, index: jax.Array, width: int) -> InteractionQuery:
-    items, value, user, _ = _profile(rows, index, width)
+    items, value, user, _ = _row(rows, index, width)
     return InteractionQuery(items, value, user, index)
 
 

@@ -26,12 +26,12 @@ class Preferences(NamedTuple):
 
 
 def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
-    profiles = interactions.table_of(dataset)
-    rows = interactions.rows(profiles, config)
-    width = interactions.row_width(rows.profiles)
-    place, user = ragged.expand(profiles.start, profiles.end - profiles.start)
-    item = profiles.items[place]
-    owned, offsets = owned_items(profiles, dataset.num_items)
+    user_items = interactions.table_of(dataset)
+    rows = interactions.rows(user_items, config)
+    width = interactions.row_width(rows.user_items)
+    place, user = ragged.expand(user_items.start, user_items.end - user_items.start)
+    item = user_items.items[place]
+    owned, offsets = owned_items(user_items, dataset.num_items)
     train = Preferences(user.astype(np.int32), item.astype(np.int32), owned, offsets)
 
     def example(train, index, row_id, key):
@@ -76,9 +76,9 @@ def _with_negative(pairs: Preferences, user, item, index, row_id, key, num_items
     return Triplets(user, item, jnp.minimum(negative, num_items), weight, row_id)
 
 
-def owned_items(profiles: Ragged, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+def owned_items(user_items: Ragged, num_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Every user's distinct items in rising order, flat i32[M], and where each user's begin."""
-    sets = graph.item_sets(profiles, num_items)
+    sets = graph.item_sets(user_items, num_items)
     return sets.members + 1, sets.start
 
 

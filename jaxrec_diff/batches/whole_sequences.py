@@ -19,7 +19,7 @@ from jaxrec_diff.ops.ragged import Ragged
 class Users(NamedTuple):
     """Users by number over their training rows, and every user's distinct training items."""
 
-    profiles: Ragged
+    user_items: Ragged
     user: Any  # i32[N], users with at least two real items
     owned: Any  # i32[M], one user after the other, rising
     offsets: Any  # i32[U + 1]
@@ -27,20 +27,20 @@ class Users(NamedTuple):
 
 def _cut(dataset: Dataset, config: DataConfig) -> Cut:
     del config
-    profiles = views.profiles_of(dataset, "this model needs")
+    user_items = views.user_items_of(dataset, "this model needs")
     # A generated item may be drawn as a negative: the user's are those of the raw history.
-    raw = batcher.chosen(profiles)
+    raw = batcher.chosen(user_items)
     owned, offsets = triplets.owned_items(raw, dataset.num_items)
     user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
-    train = Users(profiles, user, owned, offsets)
+    train = Users(user_items, user, owned, offsets)
 
     def example(train, index, row_id, key, length):
         real = index >= 0
         user = jnp.asarray(train.user)[jnp.maximum(index, 0)]
-        start, end = (jnp.asarray(part)[user] for part in train.profiles[1:3])
-        seq = ragged.window(jnp.asarray(train.profiles.items), start, end, length)
+        start, end = (jnp.asarray(part)[user] for part in train.user_items[1:3])
+        seq = ragged.window(jnp.asarray(train.user_items.items), start, end, length)
         offsets = jnp.asarray(train.offsets)
-        first = ragged.generated(train.profiles, start, end, length)
+        first = ragged.generated(train.user_items, start, end, length)
         first = jnp.zeros_like(user) if first is None else first
         negative = jax.vmap(
             lambda place: negatives.unowned(
@@ -56,7 +56,7 @@ def _cut(dataset: Dataset, config: DataConfig) -> Cut:
 
     return Cut(
         train,
-        ragged.pick(profiles, user),
+        ragged.pick(user_items, user),
         lambda train, rows: train._replace(user=train.user[rows]),
         example,
         ("seq", "negative"),

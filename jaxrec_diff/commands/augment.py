@@ -136,24 +136,24 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
 
     from jaxrec_diff.ops import ragged
 
-    profiles = dataset.profiles
-    by_place = np.argsort(profiles.start, kind="stable")
-    stops = np.empty_like(profiles.start)  # where a user's whole sequence ends
-    stops[by_place] = np.append(profiles.start[by_place][1:], len(profiles.items))
+    user_items = dataset.user_items
+    by_place = np.argsort(user_items.start, kind="stable")
+    stops = np.empty_like(user_items.start)  # where a user's whole sequence ends
+    stops[by_place] = np.append(user_items.start[by_place][1:], len(user_items.items))
     total, owners = 0, 0
     with files.replacing(output) as partial, ExitStack() as opened:
         file: Any = None
         for path in sorted(parts.glob("[0-9]*.npy")):
             first, items = int(path.stem), np.load(path)
             users = np.arange(first, first + len(items))
-            sizes = stops[users].astype(np.int64) - profiles.start[users]
+            sizes = stops[users].astype(np.int64) - user_items.start[users]
             given = (items > 0).sum(axis=1)
             # first generated items, the last of which is place -1, then places 1, 2, ...
             place, owner = ragged.expand(-given, given + sizes)
             made = place < 0
             flat = np.empty(len(owner), np.int64)
             flat[made] = items[items > 0]
-            flat[~made] = profiles.items[profiles.start[users][owner[~made]] + place[~made]]
+            flat[~made] = user_items.items[user_items.start[users][owner[~made]] + place[~made]]
             table = pa.table(
                 {
                     "user_id": dataset.user_ids[users[owner]],

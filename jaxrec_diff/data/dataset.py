@@ -24,7 +24,7 @@ class Dataset(NamedTuple):
     split: str  # how it was split, in words
     card: dict[str, Any]
     law: Any  # synthetic.Law if the data was generated, else None
-    profiles: Ragged | None = None  # row u is user u's training items; None without users
+    user_items: Ragged | None = None  # row u is user u's training items; None without users
     shown: dict[str, Ragged] | None = None  # histories a model sees in place of valid's and test's
 
 

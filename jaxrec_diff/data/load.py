@@ -198,7 +198,7 @@ def _assemble(
             ids=[_bytes(item_ids), _bytes(user_ids)], missing=missing,
         ),
         law=None,
-        profiles=ragged.make(items, cuts.start, cuts.train_end, cuts.train_end),
+        user_items=ragged.make(items, cuts.start, cuts.train_end, cuts.train_end),
     )  # fmt: skip
 
 

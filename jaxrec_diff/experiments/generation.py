@@ -42,10 +42,12 @@ def generate(
     )
 
 
-def _short(profiles: ragged.Ragged, most: int) -> ragged.Ragged:
+def _short(user_items: ragged.Ragged, most: int) -> ragged.Ragged:
     """Rows of more than `most` items emptied, so that nothing is put ahead of them; 0: none."""
-    few = profiles.end - profiles.start <= most
-    return profiles._replace(end=np.where(few, profiles.end, profiles.start)) if most else profiles
+    if not most:
+        return user_items
+    few = user_items.end - user_items.start <= most
+    return user_items._replace(end=np.where(few, user_items.end, user_items.start))
 
 
 def joined(chunks: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
@@ -53,6 +55,6 @@ def joined(chunks: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
 
 
 def raw(prepared: Prepared) -> ragged.Ragged:
-    profiles = prepared.dataset.profiles
-    assert profiles is not None  # the view of a generator has looked
-    return profiles
+    user_items = prepared.dataset.user_items
+    assert user_items is not None  # the view of a generator has looked
+    return user_items

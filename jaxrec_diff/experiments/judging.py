@@ -116,7 +116,7 @@ def groups(prepared: Prepared, params: Any, state: Any, found: types.Evaluation)
 def tuned(prepared: Prepared) -> dict[str, baselines.Tuned]:
     """The controls that have settings, tuned under the run's protocol."""
     experiment, dataset = prepared.experiment, prepared.dataset
-    rows = None if dataset.profiles is None else batcher.chosen(dataset.profiles)
+    rows = None if dataset.user_items is None else batcher.chosen(dataset.user_items)
     if rows is None:  # histories without users: every row teaches, its answer too
         train = dataset.train
         rows = ragged.Ragged(train.items, train.start, train.stop, train.stop)

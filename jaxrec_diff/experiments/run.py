@@ -38,7 +38,7 @@ def spec_of(prepared: Prepared) -> DataSpec:
         dataset.num_items,
         experiment.data.max_len,
         dataset.train_counts,
-        dataset.profiles,
+        dataset.user_items,
         prepared.exports,
         experiment.data.prefix_len,
     )

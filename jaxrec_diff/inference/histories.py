@@ -18,22 +18,22 @@ def known_users(dataset: Dataset) -> Ragged:
 
     Of a source of given histories, a user is a row of it.
     """
-    if dataset.profiles is None:
+    if dataset.user_items is None:
         parts = [dataset.train, dataset.valid, dataset.test]
         start, stop = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("start", "stop")
         )
         return Ragged(dataset.train.items, start, stop, stop)
-    start, stop = dataset.profiles.start.copy(), dataset.profiles.end.copy()
-    if dataset.profiles.generated is not None:  # what nobody chose stands ahead, and is left out
-        made = np.append(0, np.cumsum(dataset.profiles.generated)).astype(start.dtype)
+    start, stop = dataset.user_items.start.copy(), dataset.user_items.end.copy()
+    if dataset.user_items.generated is not None:  # what nobody chose stands ahead, and is left out
+        made = np.append(0, np.cumsum(dataset.user_items.generated)).astype(start.dtype)
         start += made[stop] - made[start]
     for part, users in (
         (dataset.valid, dataset.valid_users),
         (dataset.test, dataset.test_users),
     ):
         stop[users] = np.maximum(stop[users], part.stop)
-    return Ragged(dataset.profiles.items, start, stop, stop)
+    return Ragged(dataset.user_items.items, start, stop, stop)
 
 
 def of_users(recommender: Recommender, users: np.ndarray, size: int = 8192) -> Iterator[Histories]:

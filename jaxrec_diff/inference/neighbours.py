@@ -33,11 +33,11 @@ def stand_ins(dataset: Dataset, owners: Owners, histories: Histories) -> np.ndar
 
 
 def owners(dataset: Dataset) -> Owners:
-    profiles = dataset.profiles
-    assert profiles is not None  # an input that knows users has them
-    users = len(profiles.start)
-    at, owner = ragged.expand(profiles.start, profiles.end - profiles.start)
-    pairs = np.unique(profiles.items[at].astype(np.int64) * users + owner)
+    user_items = dataset.user_items
+    assert user_items is not None  # an input that knows users has them
+    users = len(user_items.start)
+    at, owner = ragged.expand(user_items.start, user_items.end - user_items.start)
+    pairs = np.unique(user_items.items[at].astype(np.int64) * users + owner)
     item, user = np.divmod(pairs, users)
     norm = np.sqrt(np.maximum(np.bincount(user, minlength=users), 1))
     bounds = np.searchsorted(item, np.arange(dataset.num_items + 2))

@@ -25,7 +25,7 @@ class DataSpec(NamedTuple):
     num_items: int
     max_len: int  # L, places in a history
     item_counts: np.ndarray | None = None  # i64[I], how often item j + 1 occurs in training
-    profiles: Ragged | None = None  # row u is user u's training items, on the host
+    user_items: Ragged | None = None  # row u is user u's training items, on the host
     exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
     prefix_len: int = 0  # M, items generated ahead of a history
     reader: "Reader | None" = None  # how the backbone reads items it is given as points

@@ -266,8 +266,8 @@ def vectors(config: DDRMConfig, spec: DataSpec) -> State:
             "they must agree"
         )
     users, items = (np.asarray(part, np.float32) for part in (users, items))
-    assert spec.profiles is not None  # the feed of pairs looked
-    sets = graph.item_sets(spec.profiles, spec.num_items)
+    assert spec.user_items is not None  # the batcher of triplets looked
+    sets = graph.item_sets(spec.user_items, spec.num_items)
     if config.layers:
         with jax.ensure_compile_time_eval():  # the loop builds models inside jit
             made, tables = jax.tree.map(

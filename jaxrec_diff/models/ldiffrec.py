@@ -212,8 +212,8 @@ def build(
     layout = clustered.arrange(np.bincount(given, minlength=config.clusters), config.encoder_dims)
     net = LatentNet(layout, config)
     num_rows = spec.num_users
-    if spec.profiles is not None:
-        num_rows = max(int(np.sum(spec.profiles.end > spec.profiles.start)), 1)
+    if spec.user_items is not None:
+        num_rows = max(int(np.sum(spec.user_items.end > spec.user_items.start)), 1)
 
     def call(params, method, *args) -> Any:
         return net.apply({"params": params}, *args, method=method)

@@ -88,7 +88,7 @@ def build(
     """
     del protocol
     rank_layers = config.layers if config.rank_layers is None else config.rank_layers
-    if max(config.layers, rank_layers) and spec.profiles is None:
+    if max(config.layers, rank_layers) and spec.user_items is None:
         raise ValueError(
             f"model.layers={max(config.layers, rank_layers)} needs a graph of users and items, and "
             "this data holds histories without users; take a table of interactions"
@@ -207,8 +207,8 @@ def export(config: Any, spec: DataSpec, params: Any, state: State) -> dict[str, 
 
 
 def _graph(config: LightGCNConfig, spec: DataSpec) -> Graph:
-    assert spec.profiles is not None  # `build` looked
-    sets = ops_graph.item_sets(spec.profiles, spec.num_items)
+    assert spec.user_items is not None  # `build` looked
+    sets = ops_graph.item_sets(spec.user_items, spec.num_items)
     made = ops_graph.make(sets, spec.num_items, droppable=config.contrast_weight > 0)
     return jax.tree.map(jnp.asarray, made)
 

@@ -46,11 +46,11 @@ class Nodes(NamedTuple):
     items: Any  # f32[I, D], row j is item j + 1
 
 
-def item_sets(profiles: Ragged, num_items: int) -> Rows:
+def item_sets(user_items: Ragged, num_items: int) -> Rows:
     """The distinct items of every user, ids less one, as numpy.
 
     Args:
-      profiles: row u is user u's training items, `items[start:end]`, in any order.
+      user_items: row u is user u's training items, `items[start:end]`, in any order.
       num_items: I.
 
     >>> import numpy as np
@@ -59,9 +59,9 @@ def item_sets(profiles: Ragged, num_items: int) -> Rows:
     >>> sets.start.tolist(), sets.members.tolist()
     ([0, 2, 3], [0, 2, 1])
     """
-    place, user = ragged.expand(profiles.start, profiles.end - profiles.start)
-    pairs = np.unique(user * num_items + (profiles.items[place].astype(np.int64) - 1))
-    start = np.searchsorted(pairs, np.arange(len(profiles.start) + 1) * num_items)
+    place, user = ragged.expand(user_items.start, user_items.end - user_items.start)
+    pairs = np.unique(user * num_items + (user_items.items[place].astype(np.int64) - 1))
+    start = np.searchsorted(pairs, np.arange(len(user_items.start) + 1) * num_items)
     return Rows(start.astype(np.int32), (pairs % num_items).astype(np.int32))
 
 

@@ -34,7 +34,7 @@ SMALL = [
     "--backbone.eval.candidates=20", "--devices=1",
 ]  # fmt: skip
 
-PROFILES = Ragged(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 3, 5], [3, 5, 5])),
+USER_ITEMS = Ragged(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 3, 5], [3, 5, 5])),
                   np.array([3, 5, 5]))  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def constant_model(length=2):
 def test_items_are_nearest_rows_whatever_the_batch(batch_size):
     chunks = list(
         generate.prefixes(
-            constant_model(), (), (), PROFILES, seed=0, max_len=4, batch_size=batch_size
+            constant_model(), (), (), USER_ITEMS, seed=0, max_len=4, batch_size=batch_size
         )
     )
     items = np.concatenate([chunk for _, chunk in chunks])
@@ -70,9 +70,9 @@ def test_items_are_nearest_rows_whatever_the_batch(batch_size):
 
 
 def test_controls_draw_from_the_catalogue_and_from_the_history():
-    drawn = baselines.uniform(PROFILES, 7, 400, seed=0)
+    drawn = baselines.uniform(USER_ITEMS, 7, 400, seed=0)
     assert set(drawn[0]) == set(range(1, 8)) and not drawn[2].any()
-    own = baselines.resampled(PROFILES, 400, seed=0)
+    own = baselines.resampled(USER_ITEMS, 400, seed=0)
     assert [set(row) for row in own.tolist()] == [{3, 4, 5}, {1, 2}, {0}]
     np.testing.assert_allclose(np.bincount(own[0])[3:], 400 / 3, rtol=0.2)
 
@@ -88,9 +88,9 @@ def test_reversed_recommender_is_continued_item_by_item():
         return table[(2 * last + jnp.where(count > 3, query.seq[:, 0], 1)) % 60]
 
     model = Model(None, None, sample, lambda params, state: Head(table))
-    profiles = Ragged(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 5, 6], [5, 6, 6])),
-                      np.array([5, 6, 6]))  # fmt: skip
-    found = baselines.recommended(model, (), (), profiles, 3, max_len=4, batch_size=2)
+    bounds = ([0, 5, 6], [5, 6, 6], [5, 6, 6])
+    user_items = Ragged(np.array([3, 4, 5, 1, 2, 3]), *map(np.array, bounds))
+    found = baselines.recommended(model, (), (), user_items, 3, max_len=4, batch_size=2)
     expected = []
     for row in ([3, 4, 5, 1, 2], [3]):
         seen = row[:4][::-1]
@@ -105,7 +105,7 @@ def test_quality_of_items_by_hand():
     prefix = np.array([[3, 3], [4, 1], [0, 0]], np.int32)
     counts = np.array([1, 1, 2, 1, 1])
     true = np.array([[3, 9], [4, 1], [0, 0]])[:2]
-    found = quality.quality(prefix[:2], Ragged(*(p for p in PROFILES)), counts, true)
+    found = quality.quality(prefix[:2], Ragged(*(p for p in USER_ITEMS)), counts, true)
     assert found["distinct_in_row"] == 0.75
     assert found["coverage"] == 3 / 5
     assert found["in_history"] == 3 / 4
@@ -213,7 +213,7 @@ def test_sequences_are_written_and_read_as_they_were_trained_on(workdir, tmp_pat
     # the synthetic catalogue numbers items that occur in no sequence, a file cannot
     read = load(str(output), experiment.data)
     assert read.num_users == trained_on.num_users
-    for part, other in ((read.train, trained_on.train), (read.profiles, trained_on.profiles),
+    for part, other in ((read.train, trained_on.train), (read.user_items, trained_on.user_items),
                         (read.shown["test"], trained_on.shown["test"])):  # fmt: skip
         for bound in ("start", "end", "stop", "generated"):
             np.testing.assert_array_equal(getattr(part, bound), getattr(other, bound))
@@ -320,7 +320,7 @@ def test_rounding_leaves_out_what_it_is_told_to(batch_size):
         (generate.Rounding(True, True), [[1, 2, 0], [5, 4, 3], [0, 0, 0]]),
     ):
         chunks = generate.prefixes(
-            model, (), (), PROFILES, seed=0, max_len=2, batch_size=batch_size, rounding=rounding
+            model, (), (), USER_ITEMS, seed=0, max_len=2, batch_size=batch_size, rounding=rounding
         )
         assert np.concatenate([items for _, items in chunks]).tolist() == expected
 
@@ -336,8 +336,8 @@ def test_rounding_is_the_same_in_a_run_and_afterwards(workdir, tmp_path):
     assert main([*words, *DATA, *SMALL, *ROUNDED]) == 0
     with np.load(folder / "stages" / "generator" / "export.npz") as stored:
         prefix = stored["prefix"]
-    profiles = reopen.reopen(folder).dataset.profiles
-    sizes = profiles.end - profiles.start
+    user_items = reopen.reopen(folder).dataset.user_items
+    sizes = user_items.end - user_items.start
     np.testing.assert_array_equal((prefix > 0).all(axis=1), sizes <= 4)
     np.testing.assert_array_equal((prefix > 0).any(axis=1), sizes <= 4)
     assert 0 < (sizes <= 4).sum() < len(sizes)
@@ -355,7 +355,7 @@ def test_rounding_is_the_same_in_a_run_and_afterwards(workdir, tmp_path):
     own, other, plain = (file.read_bytes() for file in files)
     assert own == other and own != plain
     made = load(str(files[0]), experiments_workdir.read_config(folder)[2].data)
-    assert made.profiles.generated.sum() == (prefix > 0).sum()
+    assert made.user_items.generated.sum() == (prefix > 0).sum()
 
 
 def test_a_limit_that_leaves_nobody_is_refused(workdir, tmp_path, capsys):
@@ -370,10 +370,10 @@ def test_few_items_alone_get_more(workdir, tmp_path, capsys):
     words = ["augment", f"--workdir={workdir}", f"--output={output}", "--quiet", "--max-items=4"]
     assert main(words) == 0
     name, source, experiment = experiments_workdir.read_config(workdir)
-    profiles = prepare.prepare(name, experiment, source).dataset.profiles
+    user_items = prepare.prepare(name, experiment, source).dataset.user_items
     read = load(str(output), experiment.data)
-    ahead = np.add.reduceat(read.profiles.generated, read.profiles.start)
-    few = profiles.end - profiles.start <= 4
+    ahead = np.add.reduceat(read.user_items.generated, read.user_items.start)
+    few = user_items.end - user_items.start <= 4
     assert few.any() and not few.all()
     said = f"{2 * few.sum()} generated items ahead of the sequences of {few.sum()} of 150 users in "
     assert capsys.readouterr().out.startswith(said)

@@ -62,7 +62,7 @@ def test_shared_queries_are_those_of_each_split(dataset, settings, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_without_users_is_refused(dataset, settings, kind):
     with pytest.raises(ValueError, match="histories without users"):
-        kind.batcher(dataset._replace(profiles=None), settings)
+        kind.batcher(dataset._replace(user_items=None), settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)

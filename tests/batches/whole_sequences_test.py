@@ -39,4 +39,4 @@ def test_sequences_by_length_are_the_sequences(dataset, settings, training):
 
 def test_data_without_users_is_refused(dataset, settings):
     with pytest.raises(ValueError, match="histories without users; this model needs"):
-        WHOLE_SEQUENCES.batcher(dataset._replace(profiles=None), settings)
+        WHOLE_SEQUENCES.batcher(dataset._replace(user_items=None), settings)

@@ -416,8 +416,8 @@ def test_rows_that_lack_a_value_are_left_out_and_counted(tmp_path):
         order.setdefault(user, []).append((dt.datetime.fromisoformat(when), item))
     for number, user in enumerate(got.user_ids):
         mine = [item for _, item in sorted(order[user], key=lambda pair: pair[0])]
-        start = got.profiles.start[number]
-        items = got.item_ids[got.profiles.items[start : start + len(mine)] - 1]
+        start = got.user_items.start[number]
+        items = got.item_ids[got.user_items.items[start : start + len(mine)] - 1]
         assert items.tolist() == mine
 
 

@@ -83,13 +83,13 @@ PREFIX = np.array([[9, 8], [7, 0], [0, 0], [6, 6], [8, 1], [2, 9]], np.int32)
 
 def test_generated_items_are_shown_and_nothing_else_changes(dataset):
     longer = views.longer(dataset, PREFIX)
-    for before, after in ((dataset.train, longer.train), (dataset.profiles, longer.profiles)):
+    for before, after in ((dataset.train, longer.train), (dataset.user_items, longer.user_items)):
         assert cut(after, "answer") == cut(before, "answer")
     assert longer.test is dataset.test and longer.valid is dataset.valid
     assert longer.train_counts is dataset.train_counts
-    raw = cut(dataset.profiles)
+    raw = cut(dataset.user_items)
     ahead = [[item for item in row if item] for row in PREFIX.tolist()]
-    assert cut(longer.profiles) == [a + b for a, b in zip(ahead, raw, strict=True)]
+    assert cut(longer.user_items) == [a + b for a, b in zip(ahead, raw, strict=True)]
     tests = cut(dataset.test)
     shown = [ahead[u] + row for u, row in zip(dataset.test_users, tests, strict=True)]
     assert cut(longer.shown["test"]) == shown
@@ -98,7 +98,7 @@ def test_generated_items_are_shown_and_nothing_else_changes(dataset):
 
 def test_no_generated_items_give_the_same_arrays(dataset):
     same = views.longer(dataset, np.zeros((6, 3), np.int32))
-    for name in ("train", "profiles"):
+    for name in ("train", "user_items"):
         for a, b in zip(getattr(dataset, name), getattr(same, name), strict=True):
             np.testing.assert_array_equal(a, b)
     for split, rows in same.shown.items():
@@ -117,13 +117,13 @@ def test_only_chosen_items_are_targets(dataset, max_len):
     walks = WHOLE_SEQUENCES.batcher(longer, config)
     index = jnp.arange(walks.num_examples, dtype=jnp.int32)
     batch = walks.example(walks.train, index, index, KEY)
-    users = [u for u, row in enumerate(cut(dataset.profiles)) if len(row) >= 2]
+    users = [u for u, row in enumerate(cut(dataset.user_items)) if len(row) >= 2]
     for i, user in enumerate(users):
         ahead = [item for item in PREFIX[user].tolist() if item]
-        whole = (ahead + cut(dataset.profiles)[user])[-max_len:]
+        whole = (ahead + cut(dataset.user_items)[user])[-max_len:]
         assert batch.seq[i].tolist() == whole + [0] * (max_len - len(whole))
-        assert batch.first[i] == max(0, len(whole) - len(cut(dataset.profiles)[user]))
-        own = set(cut(dataset.profiles)[user])
+        assert batch.first[i] == max(0, len(whole) - len(cut(dataset.user_items)[user]))
+        own = set(cut(dataset.user_items)[user])
         assert not own & set(batch.negative[i].tolist())
     windows = WINDOWS.batcher(longer, config)
     index = jnp.arange(windows.num_examples, dtype=jnp.int32)
@@ -135,13 +135,13 @@ def test_only_chosen_items_are_targets(dataset, max_len):
         after = np.asarray(sasrec.next_items(seq[None], target[None]))[0]
         targets += after[np.asarray(asked)].tolist()
     if max_len == 8:  # one window a user
-        assert sorted(targets) == sorted(sum((row[1:] for row in cut(dataset.profiles)), []))
+        assert sorted(targets) == sorted(sum((row[1:] for row in cut(dataset.user_items)), []))
 
 
 def test_time_runs_backwards_over_training_items(dataset):
     found = views.backwards(dataset, CONFIG)
-    raw = cut(dataset.profiles)
+    raw = cut(dataset.user_items)
     turned = [row[::-1] for row in raw]
     assert cut(found.test, "answer") == [row[-1:] for row in turned if len(row) >= 3]
     assert cut(found.test) == [row[:-1] for row in turned if len(row) >= 3]
-    assert cut(found.profiles) == [row[:-2] if len(row) >= 3 else row for row in turned]
+    assert cut(found.user_items) == [row[:-2] if len(row) >= 3 else row for row in turned]

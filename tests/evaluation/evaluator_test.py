@@ -88,7 +88,7 @@ def test_popularity_on_released_clean_files(real_data):
     rows = [
         np.concatenate([data.test.items[a:b], data.test.items[c:d]])
         for a, b, c, d in zip(
-            data.profiles.start[data.test_users], data.profiles.end[data.test_users],
+            data.user_items.start[data.test_users], data.user_items.end[data.test_users],
             data.test.end, data.test.stop, strict=True,
         )
     ]  # fmt: skip
@@ -120,8 +120,8 @@ def test_popularity_on_released_noisy_files(real_data):
 def test_cooccurrence_on_released_files(real_data, name, recall, ndcg):
     data = load(str(real_data / name), DataConfig())
     rows = np.zeros((data.num_users, data.num_items), np.float32)
-    for user, (a, b) in enumerate(zip(data.profiles.start, data.profiles.end, strict=True)):
-        rows[user, data.profiles.items[a:b] - 1] = 1
+    for user, (a, b) in enumerate(zip(data.user_items.start, data.user_items.end, strict=True)):
+        rows[user, data.user_items.items[a:b] - 1] = 1
     together = rows.T @ rows
     np.fill_diagonal(together, 0)
     model = fixed(together, lambda query: sparse.dense(query.items, query.value, data.num_items))
@@ -178,7 +178,7 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     """(one pass over both splits, a pass a split, how often queries were sampled in the first)."""
     system, mesh = registry.system(settings), parallel.make_mesh(jax.devices()[:1])
     fed = system.input.batcher(data, DataConfig(max_len=4))
-    spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.profiles)
+    spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.user_items)
     model = system.build(settings, spec)
     index = jnp.arange(2, dtype=jnp.int32)
     example = fed.example(fed.train, index, index, jax.random.key(0))

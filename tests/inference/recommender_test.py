@@ -72,9 +72,9 @@ def test_known_users_are_asked_with_all_they_did(clicks_run, clicks):
 
 def test_items_that_nobody_chose_are_no_history(clicks_run):
     dataset = recommender.load(clicks_run).dataset
-    made = np.zeros(len(dataset.profiles.items), bool)
-    made[dataset.profiles.start[3] : dataset.profiles.start[3] + 2] = True
-    marked = dataset._replace(profiles=dataset.profiles._replace(generated=made))
+    made = np.zeros(len(dataset.user_items.items), bool)
+    made[dataset.user_items.start[3] : dataset.user_items.start[3] + 2] = True
+    marked = dataset._replace(user_items=dataset.user_items._replace(generated=made))
     before, after = (
         inference_histories.known_users(dataset),
         inference_histories.known_users(marked),
@@ -85,8 +85,8 @@ def test_items_that_nobody_chose_are_no_history(clicks_run):
 
 def test_a_new_history_is_served_through_the_most_similar_user(untrained):
     asked = recommender.of(untrained("mf"), k=5)
-    profiles = asked.dataset.profiles
-    sets = [set(profiles.items[a:b].tolist()) for a, b in zip(*profiles[1:3], strict=True)]
+    user_items = asked.dataset.user_items
+    sets = [set(user_items.items[a:b].tolist()) for a, b in zip(*user_items[1:3], strict=True)]
     rng = np.random.default_rng(0)
     histories = [rng.choice(30, size, replace=False) + 1 for size in (1, 3, 8)] + [[4, 4, 4, 9]]
     names, offsets = pa.array(range(4)), np.cumsum([0] + [len(h) for h in histories])

@@ -51,7 +51,7 @@ SPEC = DataSpec(
     num_items=ITEMS,
     max_len=LENGTH,
     item_counts=np.arange(ITEMS) + 1,
-    profiles=DATASET.profiles,
+    user_items=DATASET.user_items,
     exports={
         "users": _RNG.normal(size=(DATASET.num_users, 8)).astype(np.float32),
         "items": _RNG.normal(size=(ITEMS, 8)).astype(np.float32),
@@ -458,7 +458,7 @@ def test_two_tastes_are_learned(config, tmp_path):
     dataset = load(str(tmp_path / "tastes.npz"), data)
     system = registry.system(config)
     fed = registry.input_of(config).batcher(dataset, data)
-    spec = SPEC._replace(num_users=users, profiles=dataset.profiles)
+    spec = SPEC._replace(num_users=users, user_items=dataset.user_items)
     model = system.build(config, spec)
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)
     rows = jnp.arange(64, dtype=jnp.int32)

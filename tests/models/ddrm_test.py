@@ -41,7 +41,7 @@ def spec(seed=0, **exports):
         "items": rng.normal(size=(ITEMS, WIDTH)).astype(np.float32),
     }
     return DataSpec(
-        USERS, ITEMS, 5, profiles=Ragged(flat, start, stop, stop), exports=tables | exports
+        USERS, ITEMS, 5, user_items=Ragged(flat, start, stop, stop), exports=tables | exports
     )
 
 

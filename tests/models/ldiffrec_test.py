@@ -295,7 +295,7 @@ def test_passes_are_counted_over_users_with_items():
     rows = Ragged(
         np.ones(9, np.int32), np.array([0, 3, 3]), np.array([3, 3, 9]), np.array([3, 3, 9])
     )
-    model = ldiffrec.build(SMALL, SPEC._replace(profiles=rows))
+    model = ldiffrec.build(SMALL, SPEC._replace(user_items=rows))
     params, extra = fresh(model)
     for seen, epoch in ((1, 0), (2, 1), (201, 100)):
         aux = model.loss(params, extra._replace(examples=jnp.int32(seen)), KEY, batch())[1]

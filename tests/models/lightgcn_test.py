@@ -21,7 +21,7 @@ def spec():
     stop = np.cumsum([len(row) for row in rows])
     start = stop - [len(row) for row in rows]
     flat = np.array([item for row in rows for item in row], np.int32)
-    return DataSpec(USERS, ITEMS, 5, profiles=Ragged(flat, start, stop, stop)), rows
+    return DataSpec(USERS, ITEMS, 5, user_items=Ragged(flat, start, stop, stop)), rows
 
 
 def example():

@@ -55,7 +55,7 @@ def opened(workdir, *flags):
     run, train = augmentation.generator_of(prepared, workdir)
     made = diffuasr.generator(run.experiment.model, experiments_run.spec_of(run))
     users = jnp.arange(run.dataset.num_users)
-    query = cut.queries(run.dataset.profiles, users, max_len=run.experiment.data.max_len)
+    query = cut.queries(run.dataset.user_items, users, max_len=run.experiment.data.max_len)
     return run, made, training_state.averaged(train), train.state, query
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches.interactions import INTERACTIONS
-from jaxrec_diff.data import profiles, splits
+from jaxrec_diff.data import splits, user_items
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.data.load import load
@@ -22,24 +22,24 @@ def rows_of(*rows):
 
 
 def test_a_repeated_item_stands_once_at_its_last_place():
-    found = profiles.distinct(rows_of([3, 1, 3, 2, 1], [], [1], [2, 2]))
+    found = user_items.distinct(rows_of([3, 1, 3, 2, 1], [], [1], [2, 2]))
     rows = [found.items[a:b].tolist() for a, b in zip(found.start, found.end, strict=True)]
     assert rows == [[3, 2, 1], [], [1], [2]]
 
 
 def test_only_the_given_part_of_the_flat_array_is_kept():
     rows = Ragged(np.arange(1, 9), np.array([0, 4]), np.array([2, 7]), np.array([2, 7]))
-    found = profiles.distinct(rows)
+    found = user_items.distinct(rows)
     assert found.items.tolist() == [1, 2, 5, 6, 7]
     assert found.start.tolist() == [0, 2] and found.end.tolist() == [2, 5]
 
 
 def test_weights_rise_in_equal_steps():
     row = rows_of(range(1, 33), [5], [1, 2, 3])
-    got = profiles.time_weights(row, 0.1, 1.0)
+    got = user_items.time_weights(row, 0.1, 1.0)
     np.testing.assert_allclose(got[:2], [0.1, 0.129032258], rtol=1e-7)
     np.testing.assert_allclose(got[30:33], [0.970967742, 1.0, 0.1], rtol=1e-7)
-    np.testing.assert_allclose(profiles.time_weights(row, 0.5, 1.0)[33:], [0.5, 0.75, 1.0])
+    np.testing.assert_allclose(user_items.time_weights(row, 0.5, 1.0)[33:], [0.5, 0.75, 1.0])
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_split_of_every_length_is_whole():
 def test_released_sizes_follow_the_rule(real_data, name):
     data = load(str(real_data / name), DataConfig())
     user = np.argsort(data.valid_users), np.argsort(data.test_users)
-    train = (data.profiles.end - data.profiles.start)[data.valid_users[user[0]]]
+    train = (data.user_items.end - data.user_items.start)[data.valid_users[user[0]]]
     valid = (data.valid.stop - data.valid.end)[user[0]]
     test = (data.test.stop - data.test.end)[user[1]]
     parts = np.diff(np.stack(cut(*(train + valid + test))), axis=0)
@@ -118,6 +118,6 @@ def test_ratings_to_splits(tmp_path):
     config = DataConfig(split="diffrec", min_rating=4, user_core=10, item_core=10)
     data = load(str(path), config)
     assert data.num_items == 12 and data.num_users == 12
-    assert set(data.profiles.end - data.profiles.start) == {9}
+    assert set(data.user_items.end - data.user_items.start) == {9}
     assert set(data.valid.stop - data.valid.end) == {2}
     assert set(data.test.stop - data.test.end) == {1}
