@@ -74,8 +74,8 @@ def generated(name: str, users: int, items: int, mean: float, spread: float) -> 
     return Dataset(
         name=name, num_users=users, num_items=items, train=user_items, valid=valid, test=test,
         item_ids=np.arange(items), user_ids=np.arange(users), valid_users=valid_users,
-        test_users=test_users, train_counts=counts, split="70/20/10", card={}, law=None,
-        user_items=user_items,
+        test_users=test_users, train_counts=counts, split="70/20/10", card={},
+        synthetic_process=None, user_items=user_items,
     )  # fmt: skip
 
 

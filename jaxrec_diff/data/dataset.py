@@ -23,7 +23,7 @@ class Dataset(NamedTuple):
     train_counts: np.ndarray  # i64[I], occurrences of item j + 1 in training
     split: str  # how it was split, in words
     card: dict[str, Any]
-    law: Any  # synthetic.Law if the data was generated, else None
+    synthetic_process: Any  # synthetic.Process if the data was generated, else None
     user_items: Ragged | None = None  # row u is user u's training items; None without users
     shown: dict[str, Ragged] | None = None  # histories a model sees in place of valid's and test's
 

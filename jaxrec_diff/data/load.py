@@ -23,11 +23,11 @@ def load(source: str, config: DataConfig) -> Dataset:
       ValueError: in one sentence, if nothing can be learnt from it.
     """
     if source == "synthetic":
-        law = synthetic.make_law(config.synthetic)
-        columns = synthetic.generate(law, config.synthetic)
+        process = synthetic.make_process(config.synthetic)
+        columns = synthetic.generate(process, config.synthetic)
         dataset = _from_table(source, "generated", columns, config)
         untouched = dataset.num_items == config.synthetic.num_items and not _filtered(config)
-        return dataset._replace(law=law if untouched else None)
+        return dataset._replace(synthetic_process=process if untouched else None)
     if source.startswith(tfds.PREFIX):
         columns = tfds.read(Path(source.removeprefix(tfds.PREFIX)))
         if config.min_rating is not None and columns.ratings is None:
@@ -63,7 +63,7 @@ def _from_table(
     user_ids, users = np.unique(columns.users, return_inverse=True)
     item_ids, items = np.unique(columns.items, return_inverse=True)
     if source == "synthetic":
-        # the law knows items by number, so none may be renumbered when one never occurs
+        # the process knows items by number, so none may be renumbered when one never occurs
         item_ids = np.arange(config.synthetic.num_items)
         items = columns.items
     by_user = np.argsort(users, kind="stable")
@@ -160,7 +160,7 @@ def _from_histories(source: str, form: str, tables: dict[str, Histories]) -> Dat
             split="as given", train=parts["train"], valid=parts["valid"], test=parts["test"],
             train_counts=counts, num_users=len(users), ids=[_bytes(item_ids)],
         ),
-        law=None,
+        synthetic_process=None,
     )  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def _assemble(
             train=train, valid=valid, test=test, train_counts=counts, num_users=len(user_ids),
             ids=[_bytes(item_ids), _bytes(user_ids)], missing=missing,
         ),
-        law=None,
+        synthetic_process=None,
         user_items=ragged.make(items, cuts.start, cuts.train_end, cuts.train_end),
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
         valid_users=parts["valid"].astype(np.int32),
         test_users=parts["test"].astype(np.int32),
         split=f"the first {length} items of long training sequences from the rest",
-        law=None,
+        synthetic_process=None,
     )
 
 
@@ -140,7 +140,7 @@ def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
         test_users=test_users,
         user_items=ragged.make(items, start, cuts.train_end, cuts.train_end),
         split="training sequences in reversed time, leave-one-out",
-        law=None,
+        synthetic_process=None,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxrec_diff.batches.batcher import Batcher
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.data.synthetic import optimum
+from jaxrec_diff.data.synthetic import bayes_optimal
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import DataSpec, Model
 from jaxrec_diff.ops import ragged
@@ -81,14 +81,14 @@ def build(prepared: Prepared, axis_name: str | None = None) -> Model:
 
 
 def optimum_of(prepared: Prepared, slices: ragged.Ragged) -> dict[str, float]:
-    """The best reachable figures, where the law of the data is known; else {}.
+    """The best reachable figures, where the process behind the data is known; else {}.
 
-    They hold for the honest rules, under which items of the history are no candidates; the law
+    They hold for the honest rules, under which items of the history are no candidates; the process
     repeats no item.
     """
-    if prepared.dataset.law is None:
+    if prepared.dataset.synthetic_process is None:
         return {}
-    return optimum(prepared.dataset.law, slices, prepared.experiment.eval.ks)
+    return bayes_optimal(prepared.dataset.synthetic_process, slices, prepared.experiment.eval.ks)
 
 
 def viewed(prepared: Prepared) -> Prepared:

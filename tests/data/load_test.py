@@ -172,64 +172,66 @@ def test_controls_are_their_definitions(mask_seen):
             assert lists.items[row].tolist() == (want + [0] * 6)[:6], name
 
 
-def tiny_law():
-    return synthetic.make_law(
+def tiny_process():
+    return synthetic.make_process(
         SyntheticConfig(num_users=1, num_items=6, num_interests=3, min_length=1, max_length=3,
                         num_successors=2)
     )  # fmt: skip
 
 
-def chance(law, pair, history, item):
-    """p(item | history, pair) from the law's definition, in plain Python."""
-    a, b, c = law.shares
+def chance(process, pair, history, item):
+    """p(item | history, pair) from the process's definition, in plain Python."""
+    a, b, c = process.shares
 
     def raw(j):
         last = history[-1] if history else None
         edge = 0.0
         if last is not None:
             edge = sum(
-                p for s, p in zip(law.successors[last], law.successor_probs, strict=True) if s == j
+                p
+                for s, p in zip(process.successors[last], process.successor_probs, strict=True)
+                if s == j
             )
-        taste = law.within[j] / 2 if law.group[j] in pair else 0.0
-        return a * edge + b * taste + c * law.popularity[j]
+        taste = process.within[j] / 2 if process.group[j] in pair else 0.0
+        return a * edge + b * taste + c * process.popularity[j]
 
     free = [j for j in range(6) if j not in history]
     return raw(item) / sum(raw(j) for j in free)
 
 
 def test_the_law_by_enumeration():
-    law = tiny_law()
+    process = tiny_process()
     pairs = list(itertools.combinations(range(3), 2))
     joint: dict[tuple, float] = {}
     for pair in pairs:
         for sequence in itertools.permutations(range(6), 3):
             p = 1 / len(pairs)
             for place, item in enumerate(sequence):
-                p *= chance(law, pair, sequence[:place], item)
+                p *= chance(process, pair, sequence[:place], item)
             joint[sequence] = joint.get(sequence, 0.0) + p
     np.testing.assert_allclose(sum(joint.values()), 1.0, rtol=1e-12)
     for history in ((), (2,), (4, 1)):
         padded = np.array([list(history) + [-1] * (3 - len(history))])
-        got = synthetic.predictive(law, padded)[0]
+        got = synthetic.predictive(process, padded)[0]
         begun = [s for s in joint if s[: len(history)] == history]
         total = sum(joint[s] for s in begun)
         for j in range(6):
             want = sum(joint[s] for s in begun if s[len(history)] == j) / total
             np.testing.assert_allclose(got[j], want, atol=1e-12)
-    best = sorted(synthetic.predictive(law, np.array([[4, 1]]))[0], reverse=True)
+    best = sorted(synthetic.predictive(process, np.array([[4, 1]]))[0], reverse=True)
     one = Ragged(np.array([5, 2, 1]), np.array([0]), np.array([2]), np.array([3]))
-    optimum = synthetic.optimum(law, one, (2,))
-    np.testing.assert_allclose(optimum["hr@2"], best[0] + best[1])
-    np.testing.assert_allclose(optimum["ndcg@2"], best[0] + best[1] / math.log2(3))
+    best_figures = synthetic.bayes_optimal(process, one, (2,))
+    np.testing.assert_allclose(best_figures["hr@2"], best[0] + best[1])
+    np.testing.assert_allclose(best_figures["ndcg@2"], best[0] + best[1] / math.log2(3))
 
 
 def test_users_follow_the_law_and_the_best_ranker_reaches_the_optimum():
     data = load("synthetic", DataConfig(synthetic=SyntheticConfig(num_users=4000)))
-    want = synthetic.optimum(data.law, data.test, (10,))
+    want = synthetic.bayes_optimal(data.synthetic_process, data.test, (10,))
     hits = 0.0
     at = 0
     for histories in synthetic._histories(data.test):
-        top = np.argsort(-synthetic.predictive(data.law, histories), axis=1)[:, :10]
+        top = np.argsort(-synthetic.predictive(data.synthetic_process, histories), axis=1)[:, :10]
         truth = data.test.items[data.test.end[at : at + len(top)]] - 1
         hits += (top == truth[:, None]).any(1).sum()
         at += len(top)
