@@ -27,8 +27,8 @@ EVERY = {kind.name: kind for kind in _every()}
 KINDS = pytest.mark.parametrize("name", EVERY)
 
 
-def test_every_kind_is_met():
-    assert EVERY.keys() == {
+def test_known_kinds_are_met():
+    assert EVERY.keys() >= {
         "sequences", "windows", "interactions", "triplets", "triplets_by_user", "whole_sequences",
         "prefixes",
     }  # fmt: skip
