@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxrec_diff import config
 from jaxrec_diff.batches import batcher
+from jaxrec_diff.config.stored import SCHEMA
 from jaxrec_diff.evaluation import baselines, evaluator, sampled, types
 from jaxrec_diff.experiments import provenance, restore
 from jaxrec_diff.experiments import run as experiments_run
@@ -40,6 +41,7 @@ def evaluation(
     runs, controls = reevaluate(prepared, workdir, split)
     found = evaluator.mean_over_seeds(runs)
     results = {
+        "schema": SCHEMA,
         "model": prepared.name,
         "dataset": dataset.name,
         "split": split,

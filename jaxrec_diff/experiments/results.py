@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrec_diff.config.stored import SCHEMA
 from jaxrec_diff.evaluation import baselines, evaluator, types
 from jaxrec_diff.experiments import judging, pipeline, provenance
 from jaxrec_diff.experiments import run as experiments_run
@@ -55,6 +56,7 @@ def results(
     main = protocols[experiment.eval.protocol]
     best = experiments_run.optimum_of(prepared, dataset.test)
     return {
+        "schema": SCHEMA,
         "model": prepared.name,
         "dataset": dataset.name,
         "split": "test",

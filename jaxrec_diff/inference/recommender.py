@@ -10,9 +10,11 @@ nothing is left of a history, the most popular items stand in. A model that know
 by cosine.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +42,7 @@ def load(
     batch_size: int | None = None,
     data: str | None = None,
     flags: Sequence[str] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recommender:
     """Reads the best checkpoint of a workdir.
 
@@ -54,17 +57,15 @@ def load(
       batch_size: histories at once; changes no list.
       data: where the interactions are now, if they were moved.
       flags: further dotted flags, `--model.sampler.eta=0.5`.
+      settings: further dotted fields with typed values, {"model.sampler.eta": 0.5}.
 
     Raises:
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    dotted = list(flags)
-    if sampler is not None:
-        dotted.append(f"--model.sampler.kind={sampler}")
-    if sampler_steps is not None:
-        dotted.append(f"--model.sampler.steps={sampler_steps}")
-    prepared = reopen.reopen(folder, dotted, data)
+    path = {"model.sampler.kind": sampler, "model.sampler.steps": sampler_steps}
+    chosen = {name: value for name, value in path.items() if value is not None}
+    prepared = reopen.reopen(folder, flags, data, {**settings, **chosen})
     return of(
         restore.restore(prepared, folder),
         k=k,

@@ -69,6 +69,7 @@ def read(folder: Path) -> Run:
     """
     import pyarrow.parquet as pq
 
+    from jaxrec_diff.config.stored import check_schema, read_json
     from jaxrec_diff.experiments import workdir
 
     for name in ("results.json", "config.json"):
@@ -80,9 +81,11 @@ def read(folder: Path) -> Run:
             f"{folder} holds no {path.name}; bin/evaluate --workdir={folder} --per-user={path} "
             "writes it"
         )
-    results = json.loads((folder / "results.json").read_text())
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("seed")
+    results, config = (read_json(folder / name) for name in ("results.json", "config.json"))
+    for name, kept in (("results.json", results), ("config.json", config)):
+        check_schema(kept, folder / name)
+    for name in ("seed", "schema"):
+        config.pop(name, None)
     table = pq.read_table(path)
     values = {name: np.asarray(table[name]) for name in table.column_names if "@" in name}
     return Run(
