@@ -49,7 +49,7 @@ def generated(rows: Ragged, start: jax.Array, end: jax.Array, length: int) -> ja
     """How many of the items that `window` shows are generated, i32[B]; None where all are real."""
     if rows.generated is None:
         return None
-    return window(jnp.asarray(rows.generated), start, end, length).sum(axis=-1)
+    return window(jnp.asarray(rows.generated), start, end, length).sum(axis=-1, dtype=jnp.int32)
 
 
 def expand(start: np.ndarray | int, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
