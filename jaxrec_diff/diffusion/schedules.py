@@ -179,12 +179,6 @@ def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     return validate(1.0 - bar / np.append(1.0, bar[:-1]))
 
 
-def respace(betas: np.ndarray, ts: np.ndarray) -> np.ndarray:
-    """Betas of the chain that visits only the increasing steps `ts`."""
-    log_bar = np.cumsum(np.log1p(-betas))[np.asarray(ts)]
-    return validate(-np.expm1(np.diff(log_bar, prepend=0.0)))
-
-
 def subset(num_steps: int, count: int, spacing: str = "trailing") -> np.ndarray:
     """`count` increasing step indices out of T.
 

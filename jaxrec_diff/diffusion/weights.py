@@ -39,6 +39,10 @@ def min_snr(levels: Levels, gamma: float, kind: Literal["x0", "eps", "v"]) -> np
 
     Raises:
       ValueError: if `gamma` is not positive or `kind` unknown.
+
+    >>> levels = forward.levels(np.array([0.1, 0.5]))
+    >>> min_snr(levels, 5.0, "x0").round(4).tolist()
+    [5.0, 0.8182]
     """
     _check(levels)
     if not gamma > 0:
