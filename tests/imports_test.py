@@ -48,6 +48,7 @@ MATHS = {
         f"ops.{name}"
         for name in (
             "files",
+            "graph",
             "kmeans",
             "negatives",
             "normals",
@@ -56,6 +57,7 @@ MATHS = {
             "rng",
             "sparse",
             "streams",
+            "vectors",
         )
     ),
     *(
