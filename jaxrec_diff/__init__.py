@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.diffusion import weights as weights
     from jaxrec_diff.evaluation import metrics as metrics
     from jaxrec_diff.evaluation import ranking as ranking
+    from jaxrec_diff.ops import graph as graph
     from jaxrec_diff.ops import kmeans as kmeans
     from jaxrec_diff.ops import negatives as negatives
     from jaxrec_diff.ops import normals as normals
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
     from jaxrec_diff.ops import rng as rng
     from jaxrec_diff.ops import sparse as sparse
     from jaxrec_diff.ops import streams as streams
+    from jaxrec_diff.ops import vectors as vectors
 
 _MODULES = {
     "closed_form": "jaxrec_diff.diffusion.closed_form",
     "forward": "jaxrec_diff.diffusion.forward",
+    "graph": "jaxrec_diff.ops.graph",
     "guidance": "jaxrec_diff.diffusion.guidance",
     "kmeans": "jaxrec_diff.ops.kmeans",
     "losses": "jaxrec_diff.losses",
@@ -61,6 +64,7 @@ _MODULES = {
     "sphere": "jaxrec_diff.diffusion.sphere",
     "streams": "jaxrec_diff.ops.streams",
     "timesteps": "jaxrec_diff.diffusion.timesteps",
+    "vectors": "jaxrec_diff.ops.vectors",
     "weights": "jaxrec_diff.diffusion.weights",
 }
 _NAMES = {

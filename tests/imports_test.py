@@ -46,6 +46,7 @@ MATHS = {
     *(
         f"ops.{name}"
         for name in (
+            "graph",
             "kmeans",
             "negatives",
             "normals",
@@ -54,6 +55,7 @@ MATHS = {
             "rng",
             "sparse",
             "streams",
+            "vectors",
         )
     ),
     *(

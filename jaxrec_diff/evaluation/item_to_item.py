@@ -8,6 +8,7 @@ array exists, and a [items, items] one only for EASE.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,8 @@ def check(name: str, num_items: int) -> None:
     Raises:
       ValueError: naming the size.
     """
+    if name not in ("ease", "item_knn"):
+        raise ValueError(f"a weighted control is ease or item_knn, got {name!r}")
     if name == "ease" and num_items > MOST_ITEMS:
         raise ValueError(
             f"eval.controls=ease inverts a matrix of {num_items} x {num_items} items and takes at "
@@ -79,14 +82,21 @@ def ease(gram: np.ndarray, regularisation: float) -> np.ndarray:
     Steck 2019 (arXiv:1905.03375), Eq. 8.
 
     Args:
-      gram: f32[I, I] X^T X, how many rows hold both items.
-      regularisation: lambda.
+      gram: float[I, I] X^T X, how many rows hold both items.
+      regularisation: lambda, above 0.
+
+    Raises:
+      ValueError: if `regularisation` is not positive: X^T X may have no inverse.
 
     >>> ease(np.array([[3.0, 2.0], [2.0, 3.0]], np.float32), 1.0).round(6).tolist()
     [[0.0, 0.5], [0.5, 0.0]]
     """
+    chex.assert_shape(gram, (len(gram), len(gram)))
+    chex.assert_type(gram, float)
+    if not regularisation > 0:
+        raise ValueError(f"regularisation must be above 0 (say 1.0), got {regularisation}")
     system = gram.copy()
-    system[np.diag_indices_from(system)] += np.float32(regularisation)
+    system[np.diag_indices_from(system)] += gram.dtype.type(regularisation)
     weights = np.linalg.inv(system)
     weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0.0)
@@ -108,6 +118,8 @@ def neighbours(
       count: K, cut to I.
       shrink: damps pairs that few users have.
     """
+    if count < 1 or shrink < 0:
+        raise ValueError(f"count must be at least 1 and shrink at least 0, got {count}, {shrink}")
     size = np.sqrt(np.bincount(sets.members, minlength=num_items).astype(np.float32))
     ids, values, first = [], [], 0
     for block in _together(sets, num_items):
@@ -142,6 +154,10 @@ def lists(
       mask_seen: items of the history are no candidates.
       allowed: bool[I] candidates; all by default.
     """
+    if k < 1:
+        raise ValueError(f"lists must have at least 1 item, got k={k}")
+    if allowed is not None:
+        chex.assert_shape(allowed, (num_items,))
     step, parts = max(_CHUNK // num_items, 1), []
     for first in range(0, len(queries.start), step):
         rows = slice(first, first + step)

@@ -4,6 +4,7 @@ Each is a strict order of all items, so its lists need no [users, items] array: 
 items it prefers for a row, then popularity. Ties go to the more popular and then to the lowest id.
 """
 
+import chex
 import numpy as np
 
 from jaxrec_diff.evaluation.ranking import Top
@@ -41,8 +42,12 @@ def controls(
         with it there is nothing to repeat and it is left out);
       "transitions": by how often an item followed the last one in training, then popularity.
     """
+    chex.assert_rank(train_counts, 1)
+    if k < 1:
+        raise ValueError(f"lists must have at least 1 item, got k={k}")
     order = np.argsort(-train_counts, kind="stable")
     if allowed is not None:
+        chex.assert_equal_shape([allowed, train_counts])
         order = order[allowed[order]]
     popular = (order + 1).astype(np.int32)
     place = np.full(len(train_counts) + 1, len(train_counts), np.int64)  # of an item, by popularity

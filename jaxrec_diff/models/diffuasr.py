@@ -36,7 +36,7 @@ from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.plain import PlainDenoiser
 from jaxrec_diff.nets.sunet import SUNet
-from jaxrec_diff.ops import negatives, rng
+from jaxrec_diff.ops import negatives, rng, vectors
 
 _ROUNDING_TEMPERATURE = 0.1
 
@@ -146,7 +146,7 @@ def build(
     made = generator(config, spec, axis_name=axis_name)
 
     def sample(params, state, key, query):
-        return _unit(made.points(params, state, key, query))
+        return vectors.unit(made.points(params, state, key, query))
 
     return Model(made.init, made.loss, sample, made.head, made.chain)
 
@@ -339,7 +339,7 @@ def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None =
         return Chain(steps, denoiser(params, state, k_other, query), start, draw)
 
     def head(params, state):
-        return Head(_unit(rows_of(params, state)[1:]))
+        return Head(vectors.unit(rows_of(params, state)[1:]))
 
     def likelihood(params, state, key, query, points):
         k_other = jax.random.split(key, 3)[2]
@@ -405,15 +405,10 @@ def _spread(items: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.var(items[1:], axis=0)))
 
 
-def _unit(points: jax.Array) -> jax.Array:
-    length = jnp.linalg.norm(points, axis=-1, keepdims=True)
-    return points / jnp.maximum(length, 1e-12)
-
-
 def _rounding(x0_hat: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
     """Cross entropy of each estimate's cosines / 0.1 over all rows, means over M: f32[B]."""
-    flat = _unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
-    each = losses.full_softmax(flat, _unit(rows), index.reshape(-1))
+    flat = vectors.unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
+    each = losses.full_softmax(flat, vectors.unit(rows), index.reshape(-1))
     return each.reshape(index.shape).mean(axis=-1)
 
 

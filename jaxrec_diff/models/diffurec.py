@@ -29,7 +29,7 @@ from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, padding_last
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
@@ -351,7 +351,7 @@ def build(
     def head(params, state):
         del state
         if protocol == "official":
-            return Head(jnp.roll(params["items"], -1, axis=0))  # the padding row last
+            return Head(padding_last(params["items"]))
         return Head(params["items"][1:])
 
     return Model(init, loss, sample, head, chain)

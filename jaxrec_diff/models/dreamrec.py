@@ -25,13 +25,13 @@ from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Steps
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, padding_last
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import HistoryBlock
-from jaxrec_diff.ops import rng
+from jaxrec_diff.ops import rng, vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,9 +249,9 @@ def head(parts: Parts, params: Any, state: Any) -> Head:
     del state
     rows = call(parts, params, "rows")
     if parts.config.score == "cos":
-        rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+        rows = vectors.unit(rows)
     if parts.protocol == "official":
-        return Head(jnp.roll(rows, -1, axis=0))  # the padding row last
+        return Head(padding_last(rows))
     return Head(rows[1:])
 
 

@@ -164,8 +164,7 @@ def build(
             each = losses.full_softmax(point, params["items"][1:], jnp.maximum(target - 1, 0))
         else:
             scores = (jnp.sum(point * params["items"][at[n]], -1) for n in ("target", "negative"))
-            positive, negative = scores
-            each = jax.nn.softplus(-positive) + jax.nn.softplus(negative)
+            each = losses.bce(*scores)
         value = losses.weighted_mean(each, at["weight"], axis_name)
         return value, Aux(state, {"loss": value})
 
