@@ -197,9 +197,21 @@ CASES: dict[str, Case] = {
     "metrics.ranks": Case(lambda d: metrics.ranks(top_of(d))),
     "metrics.hits": Case(lambda d: metrics.hits(top_of(d), ids(2, 3))),
     **{
-        f"metrics.{name}": only32(lambda d, name=name: getattr(metrics, name)(HIT, RANK, SIZE, 3))
-        for name in metrics.NAMES
+        f"metrics.{metric.value.__name__}": only32(
+            lambda d, value=metric.value: value(HIT, RANK, SIZE, 3)
+        )
+        for metric in metrics.METRICS.values()
     },
+    "metrics.at_cut_offs": only32(lambda d: metrics.at_cut_offs(HIT, RANK, SIZE, (1, 3))),
+    "metrics.sizes": Case(lambda d: metrics.sizes(ids(2, 3))),
+    "metrics.of": host(lambda: metrics.of("hr@10").compared),
+    "metrics.names": host(lambda: len(metrics.names((5, 10)))),
+    "metrics.grouped": host(lambda: len(metrics.grouped(metrics.names((5,))))),
+    "metrics.compared": host(lambda: len(metrics.compared(("hr@10",), lambda a, b: False))),
+    "metrics.sign": host(lambda: metrics.sign("hr@10")),
+    "metrics.item_spread": host(
+        lambda: metrics.item_spread(EXPOSED[:, None], np.array([True, True, False, True]))
+    ),
     "metrics.per_user": only32(lambda d: metrics.per_user(top_of(d), ids(2, 3), (1, 3))),
     "metrics.exposure": Case(lambda d: metrics.exposure(ids(2, 4), 3, 6, positive(d, 2))),
     "metrics.coverage": host(lambda: metrics.coverage(EXPOSED)),
@@ -220,9 +232,9 @@ CASES: dict[str, Case] = {
     "item_to_item.candidates": host(
         lambda: [found.setting for found in item_to_item.candidates("item_knn", SETS, 4)]
     ),
-    "item_to_item.ease": Case(
-        lambda d: item_to_item.ease(np.asarray(4 * np.eye(3) + 1, d), 2.0), EXACT
-    ),
+    "item_to_item.ease_bytes": host(lambda: item_to_item.ease_bytes(4)),
+    "item_to_item.gram": host(lambda: item_to_item.gram(SETS, 4)),
+    "item_to_item.ease": host(lambda: item_to_item.ease(4 * np.eye(3) + 1, 2.0)),
     "item_to_item.neighbours": host(lambda: item_to_item.neighbours(SETS, 4, 2, 1.0)),
     "item_to_item.lists": host(
         lambda: item_to_item.lists(
@@ -234,8 +246,8 @@ CASES: dict[str, Case] = {
             mask_seen=True,
         )
     ),  # fmt: skip
-    "popularity.controls": host(
-        lambda: popularity.controls(PROFILES, PROFILES, COUNTS, k=3, mask_seen=False)
+    "popularity.lists": host(
+        lambda: popularity.lists(PROFILES, PROFILES, COUNTS, k=3, mask_seen=False)
     ),
     # diffusion
     "closed_form.closed_form": Case(

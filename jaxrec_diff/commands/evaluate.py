@@ -69,6 +69,7 @@ def run(argv: list[str]) -> int:
             return refuse(f"{name} changes nothing in an evaluation; bin/train takes it")
     quiet_start()
     from jaxrec_diff.commands.progress import show
+    from jaxrec_diff.evaluation import metrics
     from jaxrec_diff.experiments import files, judging, reopen
     from jaxrec_diff.experiments import results as experiments_results
 
@@ -90,7 +91,7 @@ def run(argv: list[str]) -> int:
         show(results)
         seeds = prepared.experiment.eval.seeds
         if seeds > 1:
-            shown = ("hr@10", "hr@20", "ndcg@10", "ndcg@20")
+            shown = metrics.grouped(metrics.names(metrics.COMPARED_KS))
             spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
             print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
         if "per-user" in bare:

@@ -47,7 +47,7 @@ def progress(experiment: Experiment) -> Iterator[Callable[[Progress], None]]:
         def fancy(event: Progress) -> None:
             if event.kind == "epoch":
                 metric = phases.metric_of(experiment, event.phase)
-                better = min if metric == config.LOSS else max
+                better = max if config.sign(metric) > 0 else min
                 now = event.metrics[f"valid/{metric}"]
                 best[event.phase] = better(best.get(event.phase, now), now)
                 bar.console.print(line(event), highlight=False)
