@@ -35,7 +35,7 @@ from jaxrec_diff.data.splits import Cuts, queries
 from jaxrec_diff.diffusion import row_process
 from jaxrec_diff.evaluation import config
 from jaxrec_diff.evaluation import evaluator as evaluation_evaluator
-from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.experiments.provenance import commit
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.ops import ragged
@@ -312,7 +312,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in packages},
-        commit=_commit(),
+        commit=commit(),
         seed=0,
         command="benchmarks/diffrec.py" + (f" --memory {options.memory}" * bool(options.memory)),
     )

@@ -28,7 +28,7 @@ from jaxrec_diff.batches import cut
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import forward
-from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.experiments.provenance import commit
 from jaxrec_diff.models import diffurec, diqdiff
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.ops import quantize
@@ -98,7 +98,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
-        commit=_commit(),
+        commit=commit(),
         seed=0,
         command=f"benchmarks/diqdiff.py --batch {options.batch} --repeats {options.repeats}",
         mean_length=float((example.seq > 0).sum(axis=1).mean()),

@@ -25,7 +25,7 @@ import torch_dreamrec
 
 from jaxrec_diff.batches.types import Sequences
 from jaxrec_diff.diffusion import closed_form, forward, process, samplers, schedules
-from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.experiments.provenance import commit
 from jaxrec_diff.models import dreamrec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.training import optim, state, step
@@ -159,7 +159,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
-        commit=_commit(),
+        commit=commit(),
         seed=0,
         command="benchmarks/samplers.py",
     )

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff import config
-from jaxrec_diff.experiments import judging, prepare, reopen, run
-from jaxrec_diff.experiments import train as experiments_train
+from jaxrec_diff.experiments import judging, pipeline, restore, runs
 from jaxrec_diff.inference.recommend import recommend
 from jaxrec_diff.inference.recommender import load
 from jaxrec_diff.ops import files
@@ -36,7 +35,7 @@ def train(
     settings: Settings | None = None,
     preset: str = "",
     backbone: str = "",
-    say: run.Say = lambda _: None,
+    log: pipeline.Log = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Trains a model and returns what `results.json` holds; the same call again continues a run.
@@ -52,20 +51,20 @@ def train(
         "data.item": "sku", "eval.ks": (5, 10)}.
       preset: take the settings published for this data set, or those of a json file.
       backbone: what a model of several phases starts from.
-      say: is told what happens, in words.
+      log: is told what happens, in words.
       on_progress: is told the steps.
 
     Raises:
       ValueError: in one sentence, on data or settings that cannot be used.
-      experiments.Interrupted: after SIGINT or SIGTERM, with the state saved.
+      signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folder = Path(workdir)
     named = {"model": model, "data": _source(interactions, folder)}
     given = {name: value for name, value in (("preset", preset), ("backbone", backbone)) if value}
     chosen = config.choose(named | given)
     experiment = config.configure(chosen.settings.experiment, settings or {})
-    prepared = prepare.prepare(chosen.name, experiment, chosen.source)
-    return experiments_train.train(prepared, folder, say=say, on_progress=on_progress)
+    run = runs.prepare(chosen.name, experiment, chosen.source)
+    return pipeline.train(run, folder, log=log, on_progress=on_progress)
 
 
 def evaluate(
@@ -88,8 +87,8 @@ def evaluate(
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    prepared = reopen.reopen(folder, data=data, settings=settings or {})
-    return judging.evaluation(prepared, folder, split)[0]
+    run = restore.reopen(folder, data=data, settings=settings or {})
+    return judging.evaluation(run, folder, split)[0]
 
 
 def _source(interactions: Any, workdir: Path) -> str:

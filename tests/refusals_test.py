@@ -52,7 +52,7 @@ def nodes(users=2, items=3):
         lambda: ranking.top(jnp.ones((3, 3)), jnp.ones((5, 3)), k=2, seen=TOP.items),
         lambda: ranking.nearest(jnp.ones((2, 3)), jnp.ones((5, 3))),
         lambda: item_to_item.ease(np.ones((2, 3), np.float32), 1.0),
-        lambda: popularity.controls(
+        lambda: popularity.lists(
             PROFILES, PROFILES, np.ones(3), k=2, mask_seen=False, allowed=np.ones(1, bool)
         ),
         lambda: quantize.assign(jnp.ones((2, 3)), jnp.ones(3)),

@@ -69,14 +69,14 @@ def run(argv: list[str]) -> int:
     import numpy as np
 
     from jaxrec_diff import config
-    from jaxrec_diff.experiments import augmentation, generation, reopen
+    from jaxrec_diff.experiments import generation, restore
 
     dotted = list(flags.dotted)
     if "max-items" in flags.bare:
         dotted.append(f"--data.prefix-max-items={whole(flags, 'max-items', 1)}")
-    prepared = reopen.reopen(workdir, dotted, flags.bare.get("data"))
-    experiment = prepared.experiment
-    made, train = augmentation.generator_of(prepared, workdir)
+    trained = restore.reopen(workdir, dotted, flags.bare.get("data"))
+    experiment = trained.experiment
+    phase, train = generation.generator_of(trained, workdir)
     size = whole(flags, "batch-size", experiment.eval.batch_size)
 
     parts = output.with_name(output.name + ".parts")
@@ -85,18 +85,18 @@ def run(argv: list[str]) -> int:
     recipe = {
         "workdir": str(workdir.resolve()),
         "settings": settings,
-        "data": prepared.dataset.card["hash"],
+        "data": trained.dataset.card["hash"],
     }
     done = _resume(parts, recipe, force)
-    started, total = time.monotonic(), prepared.dataset.num_users
+    started, total = time.monotonic(), trained.dataset.num_users
     with counter("users", total, quiet="quiet" in flags.switches) as tell:
-        for first, items in generation.generate(made, train, batch_size=size, first=done):
+        for first, items in generation.chunks(phase, train, batch_size=size, first=done):
             part = parts / f"{first:012d}.npy"
             with files.replacing(part) as partial, partial.open("wb") as file:
                 np.save(file, items)
             tell(first + len(items))
     seconds = time.monotonic() - started
-    count, owners = _write(output, parts, prepared.dataset)
+    count, owners = _write(output, parts, trained.dataset)
     shutil.rmtree(parts)
     print(
         f"{count:,} generated items ahead of the sequences of {owners:,} of {total:,} users in "

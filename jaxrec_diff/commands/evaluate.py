@@ -70,8 +70,8 @@ def run(argv: list[str]) -> int:
     quiet_start()
     from jaxrec_diff.commands.progress import show
     from jaxrec_diff.evaluation import metrics
-    from jaxrec_diff.experiments import files, judging, reopen
-    from jaxrec_diff.experiments import results as experiments_results
+    from jaxrec_diff.experiments import files, judging, restore
+    from jaxrec_diff.experiments.results import write_per_user
 
     dotted = list(flags.dotted)
     for flag, field in (
@@ -82,23 +82,20 @@ def run(argv: list[str]) -> int:
     ):
         if flag in bare:
             dotted.append(f"--{field}={bare[flag]}")
-    prepared = reopen.reopen(workdir, dotted, bare.get("data"))
-    prepared = prepared._replace(command=" ".join([spelled("bin/evaluate"), *argv]))
+    run = restore.reopen(workdir, dotted, bare.get("data"))
+    run = run._replace(command=" ".join([spelled("bin/evaluate"), *argv]))
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
-    results, found = judging.evaluation(prepared, workdir, split)
+    results, found = judging.evaluation(run, workdir, split)
     files.write_json(output, results)
     with muted(flags.switches):
         show(results)
-        seeds = prepared.experiment.eval.seeds
+        seeds = run.experiment.eval.seeds
         if seeds > 1:
             shown = metrics.grouped(metrics.names(metrics.COMPARED_KS))
             spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
             print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
         if "per-user" in bare:
-            slices = {"valid": prepared.dataset.valid, "test": prepared.dataset.test}[split]
-            experiments_results.write_per_user(
-                prepared, slices, split, found, Path(bare["per-user"])
-            )
+            write_per_user(run.dataset, split, found, Path(bare["per-user"]))
             print(f"per-user values are in {bare['per-user']}")
         print(f"results are in {output}")
     if "json" in flags.switches:

@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
     except ImportError:
         return refuse("the export needs flatbuffers: pip install 'jaxrec-diff[export]'")
     quiet_start()
-    from jaxrec_diff.experiments import reopen, restore
+    from jaxrec_diff.experiments import restore
     from jaxrec_diff.inference import export
 
     dotted = list(flags.dotted)
@@ -64,9 +64,9 @@ def run(argv: list[str]) -> int:
     ):
         if flag in flags.bare:
             dotted.append(f"--{field}={flags.bare[flag]}")
-    prepared = reopen.reopen(workdir, dotted, flags.bare.get("data"))
+    trained = restore.reopen(workdir, dotted, flags.bare.get("data"))
     sizes = export.export(
-        restore.restore(prepared, workdir),
+        restore.restore(trained, workdir),
         output,
         k=whole(flags, "k", 20),
         include_seen="include-seen" in flags.switches,

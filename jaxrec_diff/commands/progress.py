@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.evaluation import config
-from jaxrec_diff.experiments import phases
+from jaxrec_diff.experiments import selection
 from jaxrec_diff.reporting import tables
 from jaxrec_diff.training import progress as training_progress
 from jaxrec_diff.training.progress import Progress
@@ -18,7 +18,7 @@ def progress(experiment: Experiment) -> Iterator[Callable[[Progress], None]]:
     """A bar on a terminal, a line an epoch anywhere else."""
 
     def line(event: Progress) -> str:
-        metric = f"valid/{phases.metric_of(experiment, event.phase)}"
+        metric = f"valid/{selection.metric_of(experiment, event.phase)}"
         return training_progress.epoch_line(
             event.step, event.epoch, event.examples_per_second, event.metrics, metric
         )
@@ -46,7 +46,7 @@ def progress(experiment: Experiment) -> Iterator[Callable[[Progress], None]]:
 
         def fancy(event: Progress) -> None:
             if event.kind == "epoch":
-                metric = phases.metric_of(experiment, event.phase)
+                metric = selection.metric_of(experiment, event.phase)
                 better = max if config.sign(metric) > 0 else min
                 now = event.metrics[f"valid/{metric}"]
                 best[event.phase] = better(best.get(event.phase, now), now)

@@ -87,20 +87,18 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
     experiment = config.parse(chosen.settings.experiment, dotted)
     quiet_start()
     from jaxrec_diff.commands.progress import progress, show
-    from jaxrec_diff.experiments import prepare, signals, train
-    from jaxrec_diff.experiments import workdir as experiments_workdir
+    from jaxrec_diff.experiments import pipeline, runs, signals, workdirs
     from jaxrec_diff.training.progress import NonFiniteLoss
 
-    prepared = prepare.prepare(chosen.name, experiment, chosen.source)
-    prepared = prepared._replace(command=command)
-    experiments_workdir.check_workdir(prepared, workdir)
-    print(f"{chosen.name} on {prepared.dataset.name}: {chosen.settings.origin}")
-    print(_card(prepared))
-    print(_devices(prepared), flush=True)
+    run = runs.prepare(chosen.name, experiment, chosen.source)._replace(command=command)
+    workdirs.check(run, workdir)
+    print(f"{chosen.name} on {run.dataset.name}: {chosen.settings.origin}")
+    print(_card(run))
+    print(_devices(run), flush=True)
     try:
         with progress(experiment) as on_progress:
-            results = train.train(
-                prepared, workdir, say=lambda text: print(text, flush=True), on_progress=on_progress
+            results = pipeline.train(
+                run, workdir, log=lambda text: print(text, flush=True), on_progress=on_progress
             )
     except NonFiniteLoss as error:
         print(f"error: {error}", file=sys.stderr)
@@ -109,12 +107,12 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
         print(str(error), file=sys.stderr)
         return 128 + error.signum
     show(results)
-    _report(prepared, workdir)
+    _report(run, workdir)
     print(f"everything is in {workdir}")
     return 0
 
 
-def _report(prepared: Any, workdir: Path) -> None:
+def _report(run: Any, workdir: Path) -> None:
     """Writes report.html, unless JAXREC_REPORT is 0; a run is finished without it."""
     from jaxrec_diff.reporting import figures
 
@@ -127,22 +125,21 @@ def _report(prepared: Any, workdir: Path) -> None:
     from jaxrec_diff.reporting import run_page
 
     try:
-        run_page.write(workdir, prepared)
+        run_page.write(workdir, run)
     except Exception as error:  # whatever it is, the results are safe
         if os.environ.get("JAXREC_TRACEBACK"):
             raise
         print(f"no report: {type(error).__name__}: {error}; try {later}", file=sys.stderr)
 
 
-def _card(prepared: Any) -> str:
+def _card(run: Any) -> str:
     from jaxrec_diff.data.card import render
 
-    return wrapped(render(prepared.dataset.card))
+    return wrapped(render(run.dataset.card))
 
 
-def _devices(prepared: Any) -> str:
-    kinds = [device.device_kind for device in prepared.mesh.devices.flat]
+def _devices(run: Any) -> str:
+    kinds = [device.device_kind for device in run.mesh.devices.flat]
     return (
-        f"devices: {len(kinds)} x {kinds[0]}, {prepared.experiment.parallel}, "
-        f"seed {prepared.experiment.seed}"
+        f"devices: {len(kinds)} x {kinds[0]}, {run.experiment.parallel}, seed {run.experiment.seed}"
     )

@@ -66,12 +66,12 @@ def run(argv: list[str]) -> int:
         chosen.name, experiment, chosen.source, workdir, fixed=config.given(flags.dotted)
     )
     command = " ".join([spelled("bin/tune"), *argv])
-    planned = planned._replace(prepared=planned.prepared._replace(command=command))
+    planned = planned._replace(run=planned.run._replace(command=command))
     with muted(flags.switches):
-        print(f"{chosen.name} on {planned.prepared.dataset.name}: {chosen.settings.origin}, and")
+        print(f"{chosen.name} on {planned.run.dataset.name}: {chosen.settings.origin}, and")
         print(describe(planned.space), flush=True)
         try:
-            study = tuning.run(planned, trials, say=lambda text: print(text, flush=True))
+            study = tuning.tune(planned, trials, log=lambda text: print(text, flush=True))
         except signals.Interrupted as error:
             print(f"stopped; the same command goes on in {workdir}", file=sys.stderr)
             return 128 + error.signum

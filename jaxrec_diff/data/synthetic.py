@@ -1,4 +1,4 @@
-"""Users whose next item follows a known law, so that the best reachable figures are known exactly.
+"""Users whose next item follows a known process, so that the best reachable figures are exact.
 
 Items fall into C groups, the interests. A user has two of them, z = {z1, z2}, drawn uniformly from
 all pairs and kept for life. Given the history h with last item l, the next item is drawn from
@@ -65,24 +65,22 @@ def make_process(config: SyntheticConfig) -> Process:
 def generate(process: Process, config: SyntheticConfig) -> Columns:
     """Users' sequences, one after the other; the time is the place in the sequence."""
     rng = np.random.default_rng([config.seed, 1])
-    items = len(process.group)
     lengths = rng.integers(config.min_length, config.max_length + 1, config.num_users)
     pair = rng.integers(0, process.pairs.shape[1], config.num_users)
     drawn = np.full((config.num_users, config.max_length), -1)
     for first in range(0, config.num_users, _ROWS):
         rows = np.arange(first, min(first + _ROWS, config.num_users))
-        seen = np.zeros((len(rows), items), bool)
+        liked = np.take(process.pairs.T[pair[rows]], process.group, axis=1)
+        own = 0.5 * liked * process.within
         for place in range(config.max_length):
             last = drawn[rows, place - 1] if place else np.full(len(rows), -1)
-            probs = _general(process, last) + _interest_share(process, last)[:, None] * (
-                0.5 * process.pairs[process.group][:, pair[rows]].T * process.within
-            )
-            probs[seen] = 0.0
-            cumulative = np.cumsum(probs, axis=1)
+            probs = _interest_share(process, last)[:, None] * own
+            probs += _general(process, last)
+            np.put_along_axis(probs, drawn[rows, :place], 0.0, axis=1)  # nothing is taken twice
+            cumulative = np.cumsum(probs, axis=1, out=probs)
             at = rng.random(len(rows))[:, None] * cumulative[:, -1:]
             # the first item whose cumulative mass exceeds the draw: never one of mass zero
             drawn[rows, place] = np.argmax(cumulative > at, axis=1)
-            seen[np.arange(len(rows)), drawn[rows, place]] = True
     kept = np.arange(config.max_length) < lengths[:, None]
     users, places = np.nonzero(kept)
     return Columns(users, drawn[kept], None, places)
@@ -168,10 +166,9 @@ def _general(process: Process, last: np.ndarray) -> np.ndarray:
     a, b, c = process.shares
     begun = last >= 0
     out = np.where(begun, c, c / (b + c))[:, None] * process.popularity
-    np.add.at(
-        out,
-        (np.flatnonzero(begun)[:, None], process.successors[last[begun]]),
-        a * process.successor_probs,
+    # the successors of an item are distinct, so that nothing is added to one place twice
+    out[np.flatnonzero(begun)[:, None], process.successors[last[begun]]] += (
+        a * process.successor_probs
     )
     return out
 

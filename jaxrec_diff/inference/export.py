@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.evaluation import rank
-from jaxrec_diff.experiments import restore, run
+from jaxrec_diff.experiments import restore
+from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import streams
 
@@ -78,7 +79,7 @@ def export(
         raise ValueError(f"{output} is not empty; name a new folder")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    prepared = restored.prepared
+    phase = restored.phase
     serve, weights, by_user = program(restored, k=k, include_seen=include_seen)
     b, s = jax_export.symbolic_shape("b, s")
     number = jax.ShapeDtypeStruct((b,), jnp.int32)
@@ -95,12 +96,12 @@ def export(
         folder.mkdir()
         (folder / "model.stablehlo").write_bytes(artifact.serialize())
         np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
-        dataset = prepared.dataset
+        dataset = phase.dataset
         vocabulary = {"item_ids": dataset.item_ids}
         if by_user:
             vocabulary["user_ids"] = dataset.user_ids
         np.savez(folder / "vocabulary.npz", **vocabulary)  # type: ignore[arg-type]
-        (folder / "README.md").write_text(_readme(prepared, k, include_seen, by_user))
+        (folder / "README.md").write_text(_readme(phase, k, include_seen, by_user))
         if output.exists():
             output.rmdir()
         folder.rename(output)
@@ -121,12 +122,12 @@ def program(
     Raises:
       ValueError: on a model whose input depends on more than a history (weights by time).
     """
-    prepared, model, params, state = restore.honest(restored)
-    kind = registry.input_of(prepared.experiment.model)
-    by_user, settings = kind.knows_users, prepared.experiment.data
+    phase, model, params, state = restore.honest(restored)
+    kind = registry.input_of(phase.settings.model)
+    by_user, settings = kind.knows_users, phase.settings.data
     if kind.weighs_by_time and settings.time_weight_min != settings.time_weight_max:
         raise ValueError(
-            f"{prepared.name} weighs a history by time, which the program is not told; export a "
+            f"{phase.title} weighs a history by time, which the program is not told; export a "
             "model without data.time-weight-min"
         )
     state = rank.precompute(model, params, state)
@@ -134,7 +135,7 @@ def program(
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path((params, state))]
     names = [f"{number:03d}{path}" for number, path in enumerate(paths)]
     weights = {name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    weights["candidates"] = prepared.dataset.train_counts > 0
+    weights["candidates"] = phase.dataset.train_counts > 0
 
     def serve(weights, history, *rest):
         user, row_id, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
@@ -153,8 +154,8 @@ def program(
     return serve, weights, by_user
 
 
-def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -> str:
-    example = prepared.dataset.item_ids[:2].tolist()
+def _readme(phase: PhaseRun, k: int, include_seen: bool, by_user: bool) -> str:
+    example = phase.dataset.item_ids[:2].tolist()
     note = (
         "\nThis model knows users by number: pass `user`, the place of the user's id in\n"
         "`user_ids` of the vocabulary, before `row`.\n"
@@ -162,15 +163,15 @@ def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -
         else ""
     )
     return _README.format(
-        title=f"{prepared.name} on {prepared.dataset.name}",
+        title=f"{phase.title} on {phase.dataset.name}",
         k=k,
-        model=prepared.name,
+        model=phase.title,
         seen="" if include_seen else ", without those of the history",
         version=".".join(jax.__version__.split(".")[:2]),
         code=_CODE.format(
             example=json.dumps(example),
             user="np.zeros(1, np.int32), " if by_user else "",
-            seed=prepared.experiment.seed,
+            seed=phase.settings.seed,
         ),
         note=note,
     )

@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff.evaluation import rank
-from jaxrec_diff.experiments import reopen, restore
+from jaxrec_diff.experiments import restore
 from jaxrec_diff.inference import neighbours, rebatch
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
@@ -65,9 +65,9 @@ def load(
     folder = Path(workdir)
     path = {"model.sampler.kind": sampler, "model.sampler.steps": sampler_steps}
     chosen = {name: value for name, value in path.items() if value is not None}
-    prepared = reopen.reopen(folder, flags, data, {**settings, **chosen})
+    run = restore.reopen(folder, flags, data, {**settings, **chosen})
     return of(
-        restore.restore(prepared, folder),
+        restore.restore(run, folder),
         k=k,
         seeds=seeds,
         seed=seed,
@@ -88,11 +88,11 @@ def of(
     """The same from a model that is in memory, whatever protocol it was evaluated under."""
     import pyarrow as pa
 
-    prepared, model, params, state = restore.honest(restored)
+    phase, model, params, state = restore.honest(restored)
     for flag, value in (("k", k), ("seeds", seeds)):
         if value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
-    dataset, experiment, mesh = prepared.dataset, prepared.experiment, prepared.mesh
+    dataset, experiment, mesh = phase.dataset, phase.settings, phase.mesh
     kind = registry.input_of(experiment.model)
     size = -(-(batch_size or experiment.eval.batch_size) // mesh.size) * mesh.size
     seed = experiment.seed if seed is None else seed

@@ -71,12 +71,12 @@ def read(folder: Path) -> Run:
     import pyarrow.parquet as pq
 
     from jaxrec_diff.config.stored import check_schema, read_json
-    from jaxrec_diff.experiments import workdir
+    from jaxrec_diff.experiments import workdirs
 
     for name in ("results.json", "config.json"):
         if not (folder / name).exists():
             raise ValueError(f"{folder} holds no {name}; name finished workdirs of bin/train")
-    path = workdir.per_user_path(folder)
+    path = workdirs.per_user_path(folder)
     if not path.exists():
         raise ValueError(
             f"{folder} holds no {path.name}; bin/evaluate --workdir={folder} --per-user={path} "

@@ -16,9 +16,8 @@ import numpy as np
 
 from jaxrec_diff.data.card import render
 from jaxrec_diff.diffusion import process
-from jaxrec_diff.experiments import judging, reopen, restore
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.experiments import judging, phases, restore, workdirs
+from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.inference import histories
 from jaxrec_diff.inference import recommender as inference_recommender
 from jaxrec_diff.ops import files, ragged
@@ -35,12 +34,12 @@ _SHOWN_HISTORY = 8
 _LIST = 10
 
 
-def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Path:
+def write(workdir: Path, made: Run | None = None) -> Path:
     """Writes `report.html` into a finished workdir.
 
     Args:
       workdir: what `bin/train` left.
-      prepared: its run, if that is in memory.
+      made: its run, if that is in memory.
 
     Raises:
       ValueError: if the run is not finished, or matplotlib is missing.
@@ -48,9 +47,9 @@ def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Pa
     if not figures.available():
         raise ValueError("the report needs matplotlib: pip install 'jaxrec-diff[report]'")
     run = leaderboard.read(workdir)
-    if prepared is None:
-        prepared = reopen.reopen(workdir)
-    restored = restore.honest(restore.restore(prepared, workdir))
+    if made is None:
+        made = restore.reopen(workdir)
+    restored = restore.honest(restore.restore(made, workdir))
     results = run.results
     metric = results["selected_by"].split()[-1]
     sections = [
@@ -60,7 +59,7 @@ def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Pa
         ("Who is served well", _strata(workdir, run, metric)),
         ("From noise to an item", _walks(restored)),
         ("Example users", _examples(restored)),
-        ("Data", f"<pre>{escape(wrapped(render(prepared.dataset.card)))}</pre>"),
+        ("Data", f"<pre>{escape(wrapped(render(made.dataset.card)))}</pre>"),
         ("How to make this run again", _again(workdir, results)),
     ]
     kept = [(heading, body) for heading, body in sections if body]
@@ -140,7 +139,7 @@ def _training(workdir: Path, results: dict[str, Any], metric: str) -> str:
 
 
 def _steps(restored: restore.Restored, metric: str) -> str:
-    experiment, dataset = restored.prepared.experiment, restored.prepared.dataset
+    experiment, dataset = restored.phase.settings, restored.phase.dataset
     sampler = getattr(experiment.model, "sampler", None)
     if (
         sampler is None
@@ -167,8 +166,8 @@ def _steps(restored: restore.Restored, metric: str) -> str:
             model=replace(experiment.model, sampler=chosen),
             eval=replace(experiment.eval, protocol="honest", seeds=1),
         )
-        asked = restored.prepared._replace(experiment=settings, dataset=part)
-        found = judging.evaluate_split(asked, restored.params, restored.state, "test")
+        asked = phases.changed(restored.phase, settings=settings, dataset=part)
+        (found,) = judging.draws(asked, restored.params, restored.state, "test")
         values.append(found.per_user[metric].astype(np.float64))
     drawn = statistics.bootstrap(np.stack(values, axis=1), _RESAMPLES)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -189,7 +188,7 @@ def _steps(restored: restore.Restored, metric: str) -> str:
 def _strata(workdir: Path, run: leaderboard.Run, metric: str) -> str:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(experiments_workdir.per_user_path(workdir))
+    table = pq.read_table(workdirs.per_user_path(workdir))
     series = {run.name: np.asarray(table[metric], np.float64)}
     if f"popularity:{metric}" in table.column_names:
         series["popularity"] = np.asarray(table[f"popularity:{metric}"], np.float64)
@@ -225,12 +224,12 @@ def _quarters(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _walks(restored: restore.Restored) -> str:
-    prepared, model, params, state = restored
+    phase, model, params, state = restored
     if model.chain is None:
         return "<p>This model's points are not the end of a walk.</p>"
-    feed = experiments_run.feed_of(prepared)
-    size = min(_WALKERS, len(prepared.dataset.test.start))
-    query = feed.query(feed.splits["test"], jnp.arange(size))
+    test = phase.dataset.test
+    size = min(_WALKERS, len(test.start))
+    query = phase.batcher.query(phase.batcher.splits["test"], jnp.arange(size))
     state = model.precompute(params, state)
     chain = model.chain
 
@@ -263,7 +262,7 @@ def _walks(restored: restore.Restored) -> str:
         + (" of the items, scaled to the length of the ends." if same else "."),
     )
     if same:
-        answers = prepared.dataset.test.items[prepared.dataset.test.end[:size]]
+        answers = test.items[test.end[:size]]
         ranks = _ranks(points, table, None if head.bias is None else np.asarray(head.bias), answers)
         walked = np.arange(len(points))
         lines = {
@@ -287,11 +286,11 @@ def _ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> 
 
 
 def _examples(restored: restore.Restored) -> str:
-    dataset = restored.prepared.dataset
+    dataset = restored.phase.dataset
     place = np.linspace(0, len(dataset.test.start) - 1, _EXAMPLES).astype(int)
     rows = ragged.pick(dataset.test, place)
     users = dataset.test_users[place]
-    asked = ragged.pick(experiments_run.scored_by(restored.prepared, "test"), place)
+    asked = ragged.pick(phases.scored_by(restored.phase, "test"), place)
     recommender = inference_recommender.of(restored, k=_LIST, batch_size=_EXAMPLES)
     (lists,) = inference_recommender.ask(
         recommender, [histories.of_rows(recommender, asked, users)]

@@ -8,9 +8,7 @@ import pytest
 
 from jaxrec_diff import config
 from jaxrec_diff.config import stored
-from jaxrec_diff.experiments import prepare, reopen
-from jaxrec_diff.experiments import train as experiments_train
-from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.experiments import pipeline, restore, runs, workdirs
 from jaxrec_diff.training.config import Rule
 
 
@@ -74,54 +72,54 @@ def workdir(tmp_path):
     small = {"num_users": 60, "num_items": 40, "num_interests": 4, "max_length": 8}
     settings = {f"data.synthetic.{name}": value for name, value in small.items()}
     made = config.configure(preset("mf"), settings | {"train.batch_size": 32, "devices": 1})
-    prepared = prepare.prepare("mf", made, "synthetic")
-    experiments_workdir.open_workdir(prepared, tmp_path / "run")
-    return prepared, tmp_path / "run"
+    run = runs.prepare("mf", made, "synthetic")
+    workdirs.create(run, tmp_path / "run")
+    return run, tmp_path / "run"
 
 
 def test_a_workdir_says_its_version(workdir):
-    prepared, folder = workdir
+    run, folder = workdir
     assert json.loads((folder / "config.json").read_text())["schema"] == stored.SCHEMA
     with np.load(folder / "vocab.npz") as vocabulary:
         assert vocabulary["schema"] == stored.SCHEMA
-    assert reopen.reopen(folder).experiment == prepared.experiment
+    assert restore.reopen(folder).experiment == run.experiment
 
 
 def test_a_workdir_from_before_the_number_is_read(workdir):
-    prepared, folder = workdir
+    run, folder = workdir
     kept = json.loads((folder / "config.json").read_text())
     del kept["schema"]
     (folder / "config.json").write_text(json.dumps(kept))
     with np.load(folder / "vocab.npz") as vocabulary:
         ids = {name: vocabulary[name] for name in ("item_ids", "user_ids")}
     np.savez(folder / "vocab.npz", **ids)
-    experiments_workdir.check_workdir(prepared, folder)
-    assert reopen.reopen(folder).experiment == prepared.experiment
+    workdirs.check(run, folder)
+    assert restore.reopen(folder).experiment == run.experiment
 
 
 def test_a_workdir_of_a_later_version_is_refused(workdir):
-    prepared, folder = workdir
+    run, folder = workdir
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
     for opens in (
-        reopen.reopen,
-        lambda folder: experiments_workdir.check_workdir(prepared, folder),
+        restore.reopen.reopen,
+        lambda folder: workdirs.check(run, folder),
     ):
         with pytest.raises(ValueError, match="config.json has schema 2, and this version reads"):
             opens(folder)
 
 
 def test_a_vocabulary_of_a_later_version_is_refused(workdir):
-    prepared, folder = workdir
+    run, folder = workdir
     with np.load(folder / "vocab.npz") as vocabulary:
         ids = {name: vocabulary[name] for name in ("item_ids", "user_ids")}
     np.savez(folder / "vocab.npz", schema=2, **ids)
     with pytest.raises(ValueError, match="vocab.npz has schema 2"):
-        reopen.reopen(folder)
+        restore.reopen(folder)
 
 
 def test_results_of_a_later_version_are_refused(workdir):
-    prepared, folder = workdir
+    run, folder = workdir
     (folder / "results.json").write_text('{"schema": 2}')
     with pytest.raises(ValueError, match="results.json has schema 2"):
-        experiments_train.train(prepared, folder)
+        pipeline.train(run, folder)

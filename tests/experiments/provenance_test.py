@@ -4,4 +4,4 @@ from jaxrec_diff.experiments import provenance
 
 
 def test_the_commit_is_looked_up():
-    assert provenance._commit()
+    assert provenance.commit()

@@ -81,13 +81,13 @@ def test_the_vocabulary_is_the_runs(clicks_run, tmp_path):
 @pytest.mark.parametrize("name", ["diffrec", "dimerec"])
 def test_histories_with_repeated_items_get_the_lists_of_recommend(name, untrained):
     restored = untrained(name)
-    ids = restored.prepared.dataset.item_ids
+    ids = restored.phase.dataset.item_ids
     histories = [[4, 4, 9], [7, 2, 7, 2, 5, 7, 11, 3, 20], [6]]
     serve, weights, _ = export.program(restored, k=5)
     history, row_id = np.zeros((3, 10), np.int32), np.arange(3, dtype=np.int32)
     for row, items in enumerate(histories):
         history[row, : len(items)] = items
-    seed = np.int32(restored.prepared.experiment.seed)
+    seed = np.int32(restored.phase.settings.seed)
     found, scores = jax.jit(serve)(weights, history, row_id, seed)
     asked = recommender.of(restored, k=5, batch_size=16)
     raw = [[ids[item - 1] for item in items] for items in histories]
@@ -101,8 +101,8 @@ def test_histories_with_repeated_items_get_the_lists_of_recommend(name, untraine
 @pytest.mark.parametrize("name", config.preset_names())
 def test_every_model_can_be_exported(name, untrained, tmp_path):
     restored = untrained(name)
-    dataset = restored.prepared.dataset
-    if restored.prepared.experiment.data.time_weight_min != 1:
+    dataset = restored.phase.dataset
+    if restored.phase.settings.data.time_weight_min != 1:
         with pytest.raises(ValueError, match="weighs a history by time"):
             export.program(restored, k=5)
         return
@@ -117,7 +117,7 @@ def test_every_model_can_be_exported(name, untrained, tmp_path):
         mine = whole.items[whole.start[row] : whole.end[row]]
         history[row, : len(mine)] = mine
     args = [users] if "user_ids" in np.load(tmp_path / "out" / "vocabulary.npz").files else []
-    seed = np.int32(restored.prepared.experiment.seed)
+    seed = np.int32(restored.phase.settings.seed)
     items, scores = jax.export.deserialize(program).call(weights, history, *args, users, seed)
     asked = recommender.of(restored, k=5, batch_size=4)
     (lists,) = recommender.ask(asked, inference_histories.of_users(asked, users))

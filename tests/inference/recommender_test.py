@@ -10,7 +10,7 @@ import pytest
 
 from jaxrec_diff import cli, config
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.experiments import run
+from jaxrec_diff.experiments import phases
 from jaxrec_diff.inference import files, neighbours, recommend, recommender, types
 from jaxrec_diff.inference import histories as inference_histories
 
@@ -19,13 +19,13 @@ from jaxrec_diff.inference import histories as inference_histories
 def test_lists_are_those_of_the_model(name, untrained):
     """Raw histories, batches of 16 and the stand-in users give what the test split gives."""
     restored = untrained(name)
-    prepared, model, params, state = restored
-    dataset, feed = prepared.dataset, run.feed_of(prepared)
-    rows = run.scored_by(prepared, "test")
+    phase, model, params, state = restored
+    dataset, feed = phase.dataset, phase.batcher
+    rows = phases.scored_by(phase, "test")
     histories = [rows.items[a:b] for a, b in zip(rows.start, rows.end, strict=True)]
     index = np.arange(len(histories), dtype=np.int32)
     query = feed.query(feed.splits["test"], index)
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(prepared.experiment.seed), 3), 0)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(phase.settings.seed), 3), 0)
     state = model.precompute(params, state)
     points = np.asarray(model.sample(params, state, key, query), np.float64)
     head = model.head(params, state)

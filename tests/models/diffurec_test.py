@@ -14,7 +14,7 @@ from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import config as diffusion_config
 from jaxrec_diff.diffusion import forward, process, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.experiments import prepare, run
+from jaxrec_diff.experiments import phases, runs
 from jaxrec_diff.models import diffurec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffurec import DiffuRecConfig
@@ -197,10 +197,10 @@ def test_initial_cross_entropy_of_real_histories(real_data, folder, low, high):
     # Logits are roughly N(0, 128), far above ln 12102 = 9.4. The released code's first batches have
     # 52.85 (Beauty) and 56.29 (ML-1M).
     released = jaxrec_diff_config.preset("diffurec", folder).experiment
-    prepared = prepare.prepare(
+    (phase,) = runs.prepare(
         "diffurec", replace(released, devices=1), str(real_data / folder / "interactions.parquet")
-    )
-    model, feed = run.build(prepared), run.feed_of(prepared)
+    ).phases
+    model, feed = phases.model_of(phase), phase.batcher
     key = jax.random.key(0)
     rows = jnp.arange(96, dtype=jnp.int32)
     example = feed.example(

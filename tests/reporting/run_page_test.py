@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff import cli
-from jaxrec_diff.experiments import judging, prepare, restore
-from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.experiments import judging, restore
 from jaxrec_diff.inference import recommend
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
@@ -65,8 +64,7 @@ def test_the_page_holds_what_the_run_found(html, clicks_run):
 
 
 def test_examples_show_the_newest_history_and_the_answers(html, clicks_run):
-    name, source, experiment = experiments_workdir.read_config(clicks_run)
-    dataset = prepare.prepare(name, experiment, source).dataset
+    dataset = restore.reopen(clicks_run).dataset
     truth = {}
     for row, user in enumerate(dataset.test_users):
         start, end, stop = (int(part[row]) for part in dataset.test[1:4])
@@ -95,17 +93,16 @@ def test_curves_are_marked_at_the_epoch_of_the_checkpoint(clicks_run, monkeypatc
 
 def test_the_curve_over_steps_ends_with_the_whole_schedule(clicks_run, monkeypatch):
     asked = []
-    evaluate = judging.evaluate_split
+    draws = judging.draws
 
-    def record(prepared, *rest):
-        asked.append((prepared.experiment.model.sampler.steps, prepared.experiment.eval.protocol))
-        return evaluate(prepared, *rest)
+    def record(phase, *rest):
+        asked.append((phase.settings.model.sampler.steps, phase.settings.eval.protocol))
+        return draws(phase, *rest)
 
-    monkeypatch.setattr(judging, "evaluate_split", record)
-    name, source, experiment = experiments_workdir.read_config(clicks_run)
-    prepared = prepare.prepare(name, experiment, source)
-    text = run_page._steps(restore.restore(prepared, clicks_run), "hr@20")
-    assert experiment.model.num_steps == 4
+    monkeypatch.setattr(judging, "draws", record)
+    run = restore.reopen(clicks_run)
+    text = run_page._steps(restore.restore(run, clicks_run), "hr@20")
+    assert run.experiment.model.num_steps == 4
     assert asked == [(1, "honest"), (2, "honest"), (3, "honest"), (0, "honest")]
     assert re.findall(r"<tr[^>]*><td[^>]*>(\d+)</td>", text) == ["1", "2", "3", "4"]
 
