@@ -102,7 +102,7 @@ def test_a_workdir_of_a_later_version_is_refused(workdir):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
     for opens in (
-        restore.reopen.reopen,
+        restore.reopen,
         lambda folder: workdirs.check(run, folder),
     ):
         with pytest.raises(ValueError, match="config.json has schema 2, and this version reads"):
