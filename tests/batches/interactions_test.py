@@ -75,6 +75,10 @@ def test_generated_items_mean_nothing_to_a_model_of_a_table(dataset, settings, k
 @pytest.mark.parametrize("split", ["valid", "test"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_is_scored_by_the_training_items_of_its_user(dataset, training, kind, split):
+    kept = np.array([4, 1, 7])
+    dataset = dataset._replace(
+        valid=ragged.pick(dataset.valid, kept), valid_users=dataset.valid_users[kept]
+    )
     found = kind.reads(dataset, split)
     users = {"valid": dataset.valid_users, "test": dataset.test_users}[split]
     for row, user in enumerate(users.tolist()):
