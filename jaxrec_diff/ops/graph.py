@@ -126,7 +126,7 @@ adjacency.defvjp(_forward, _backward)
 
 
 def propagate(
-    graph: Graph,
+    graph: Graph | None,
     nodes: Nodes,
     layers: int,
     *,
@@ -139,15 +139,16 @@ def propagate(
         with `normalize`, DDRM's SGL:          E^{l+1} = rows of A E^l over their length,  sum
 
     Args:
-      graph: device arrays.
+      graph: device arrays; None where there are no layers.
       nodes: E^0.
       layers: L.
       normalize: the second form.
       keep: see `adjacency`.
     """
-    _check(graph, nodes, keep)
+    _check_nodes(nodes)
     total = nodes
     for _ in range(layers):
+        assert graph is not None, "layers are steps over a graph"
         nodes = adjacency(graph, nodes, keep)
         if normalize:
             nodes = Nodes(*(unit_rows(part) for part in nodes))
@@ -173,10 +174,14 @@ def means(sets: Rows, items: np.ndarray) -> np.ndarray:
     return (np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]).astype(items.dtype)
 
 
-def _check(graph: Graph, nodes: Nodes, keep: jax.Array | None) -> None:
+def _check_nodes(nodes: Nodes) -> None:
     chex.assert_rank(list(nodes), 2)
     chex.assert_equal_shape_suffix(list(nodes), 1)
     chex.assert_type(list(nodes), float)
+
+
+def _check(graph: Graph, nodes: Nodes, keep: jax.Array | None) -> None:
+    _check_nodes(nodes)
     chex.assert_shape(graph.by_user.start, (nodes.users.shape[0] + 1,))
     chex.assert_shape(graph.by_item.start, (nodes.items.shape[0] + 1,))
     if keep is not None and graph.edge is None:

@@ -72,7 +72,8 @@ def test_scores_and_loss_of_the_released_encoder():
         )  # fmt: skip
         label = jnp.array([[0, 1, 0, 0, 0], [0, 4, 0, 1, 0]])
         negative = jnp.array([[0, 2, 0, 0, 0], [0, 3, 0, 5, 0]])
-        value = bert4rec.binary(features, params["items"], label, negative, label > 0)
+        weight = (label > 0).astype(features.dtype)
+        value = bert4rec.binary(features, params["items"], label, negative, weight)
         np.testing.assert_allclose(value, 1.206343374185704, rtol=1e-8)
 
 

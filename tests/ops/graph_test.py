@@ -153,3 +153,9 @@ def test_means_of_items():
         items = {item - 1 for item in rows.items[rows.start[user] : rows.end[user]]}
         want = np.mean([table[i] for i in items], axis=0) if items else np.zeros(3)
         np.testing.assert_allclose(got[user], want, rtol=1e-6, atol=1e-7)
+
+
+def test_without_layers_no_graph_is_needed():
+    tables = Nodes(jnp.ones((2, 3)), 2 * jnp.ones((4, 3)))
+    got = graph.propagate(None, tables, 0)
+    assert (got.users == 1).all() and (got.items == 2).all()
