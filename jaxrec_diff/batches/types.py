@@ -121,3 +121,9 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
         out.append(encode(part, *(r[k] if isinstance(r, tuple) else r[rows] for r in rest)))
         first = rows.stop
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
+
+
+def first_length(seq: Any) -> jax.Array:
+    """Histories i32[B_1, L_1] to shape a network by: those of the first length, where there are
+    several."""
+    return seq[0] if isinstance(seq, tuple) else seq
