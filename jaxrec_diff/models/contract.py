@@ -83,12 +83,16 @@ class Model(NamedTuple):
     log probabilities."""
 
 
-def check_heads(width: int, num_heads: int) -> None:
-    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`."""
+def check_heads(width: int, num_heads: int, *, halves: bool = False) -> None:
+    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`.
+
+    `halves` also asks for two halves, of sines and of cosines.
+    """
     validation.at_least("model.num-heads", num_heads, 1)
-    if width < 1 or width % num_heads:
-        near = max(round(width / num_heads), 1) * num_heads
+    unit = 2 * num_heads if halves and num_heads % 2 else num_heads
+    if width < unit or width % unit:
+        near = max(round(width / unit), 1) * unit
+        what = f"{unit} (two halves, {num_heads} heads)" if halves else f"model.num-heads={unit}"
         raise ValueError(
-            f"model.width must be a multiple of model.num-heads={num_heads}, got {width}; the "
-            f"nearest is {near}"
+            f"model.width must be a multiple of {what}, got {width}; the nearest is {near}"
         )
