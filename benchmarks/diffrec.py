@@ -121,10 +121,10 @@ class Ours:
 
     def evaluator(self, *splits: str, batch_size: int = 1024):
         parts = {"valid": self.dataset.valid, "test": self.dataset.test}
-        return evaluation_evaluator.together(
+        return evaluation_evaluator.evaluate_splits(
             self.model,
             {
-                split: evaluation_evaluator.put(
+                split: evaluation_evaluator.to_device(
                     parts[split], self.fed.splits[split], self.fed.query, self.mesh, self.rules
                 )
                 for split in splits

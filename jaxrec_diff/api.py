@@ -48,7 +48,8 @@ def train(
         structured array, or a mapping of names to arrays. A table is kept as WORKDIR.parquet, where
         later calls and the commands find it.
       workdir: where everything goes.
-      settings: dotted fields as in the flags, {"train.num_epochs": 5, "data.item": "sku"}.
+      settings: dotted fields with values of their types, {"train.num_epochs": 5,
+        "data.item": "sku", "eval.ks": (5, 10)}.
       preset: take the settings published for this data set, or those of a json file.
       backbone: what a model of several phases starts from.
       say: is told what happens, in words.
@@ -62,7 +63,7 @@ def train(
     named = {"model": model, "data": _source(interactions, folder)}
     given = {name: value for name, value in (("preset", preset), ("backbone", backbone)) if value}
     chosen = config.choose(named | given)
-    experiment = config.parse(chosen.preset.experiment, _flags(settings))
+    experiment = config.configure(chosen.settings.experiment, settings or {})
     prepared = prepare.prepare(chosen.name, experiment, chosen.source)
     return experiments_train.train(prepared, folder, say=say, on_progress=on_progress)
 
@@ -87,17 +88,8 @@ def evaluate(
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    prepared = reopen.reopen(folder, _flags(settings), data)
+    prepared = reopen.reopen(folder, data=data, settings=settings or {})
     return judging.evaluation(prepared, folder, split)[0]
-
-
-def _flags(settings: Settings | None) -> list[str]:
-    flags = []
-    for name, value in (settings or {}).items():
-        many = isinstance(value, tuple | list)
-        text = ",".join(map(str, value)) if many else str(value)
-        flags.append(f"--{name.replace('_', '-')}={text}")
-    return flags
 
 
 def _source(interactions: Any, workdir: Path) -> str:

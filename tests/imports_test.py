@@ -14,6 +14,8 @@ PACKAGE = ROOT / "jaxrec_diff"
 # The import law, from the foundations up: a room imports itself and rooms named before it. A folder
 # is one room, unless a module of it has a row of its own.
 ROOMS = (
+    "lazy",
+    "_version",
     "ops",
     "losses",
     "validation",
@@ -25,15 +27,12 @@ ROOMS = (
     "training",
     "evaluation",
     "augmentation",
-    "search",
     "config",
     "experiments",
     "inference",
-    "terminal",
     "reporting",
     "commands",
     "cli",
-    "commands.completion",  # it tells of all commands
     "api",
     "__init__",
     "examples",
@@ -47,7 +46,7 @@ MATHS = {
     *(
         f"ops.{name}"
         for name in (
-            "files",
+            "graph",
             "kmeans",
             "negatives",
             "normals",
@@ -56,6 +55,7 @@ MATHS = {
             "rng",
             "sparse",
             "streams",
+            "vectors",
         )
     ),
     *(
@@ -199,3 +199,9 @@ def test_training_knows_no_model():
     for path in (PACKAGE / "training").glob("*.py"):
         found = word.search(path.read_text().lower())
         assert found is None, f"{path.name} names {found[0]}"
+
+
+def test_mathematics_is_handed_on_by_its_flat_names():
+    import jaxrec_diff
+
+    assert set(jaxrec_diff._MODULES.values()) == {f"jaxrec_diff.{name}" for name in MATHS}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.batches import types
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
@@ -64,13 +64,11 @@ def recommended(
         source = start[:, None] + count[:, None] - 1 - place
         inside = (place < count[:, None]) & (index >= 0)[:, None]
         seq = jnp.where(inside, user_items.items[jnp.where(inside, source, 0)], 0)
-        head = model.head(params, state)
 
         def more(carry, key):
             seq, count = carry
             query = types.SequenceQuery(seq.astype(jnp.int32), index)
-            points = model.sample(params, state, key, query)
-            item = ranking.top(points, head.table, head.bias, k=1).items[:, 0]
+            item = rank.top(rank.sample(model, params, state, key, query), k=1).items[:, 0]
             full = (count == max_len)[:, None]
             seq = jnp.where(full, jnp.roll(seq, -1, axis=1), seq)
             at = jnp.minimum(count, max_len - 1)
@@ -81,9 +79,7 @@ def recommended(
         _, items = jax.lax.scan(more, (seq, count), keys)
         return jnp.where((count > 0)[:, None], items[::-1].T, 0)
 
-    size, out = min(batch_size, total), []
-    for first in range(0, total, size):
-        index = np.arange(first, first + size, dtype=np.int32)
-        index[index >= total] = -1
-        out.append(np.asarray(made(params, state, resident, index))[: total - first])
+    out = []
+    for index in rank.batches(np.arange(total), min(batch_size, total)):
+        out.append(np.asarray(made(params, state, resident, index))[index >= 0])
     return np.concatenate(out)

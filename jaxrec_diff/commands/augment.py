@@ -7,18 +7,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.ops import files
-from jaxrec_diff.terminal import (
+from jaxrec_diff.commands.terminal import (
     FILE,
     PLAIN,
     Accepts,
     counter,
+    explain,
     quiet_start,
     refuse,
     split_flags,
     trained_workdir,
     whole,
 )
+from jaxrec_diff.ops import files
 
 USAGE = """\
 usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
@@ -55,8 +56,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     workdir = trained_workdir(flags)
     if "output" not in flags.bare:
         return refuse("name a file for the sequences: --output=FILE.parquet, .csv or .tsv")

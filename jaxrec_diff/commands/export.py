@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from jaxrec_diff.terminal import (
+from jaxrec_diff.commands.terminal import (
     FILE,
     PLAIN,
     Accepts,
+    explain,
     quiet_start,
     refuse,
     split_flags,
@@ -41,8 +42,7 @@ ACCEPTS = Accepts(
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     workdir = trained_workdir(flags)
     if "output" not in flags.bare:
         return refuse("name a folder for the program: --output=FOLDER")

@@ -65,6 +65,7 @@ def card(
             split: _never_trained(splits[split], train_counts) for split in ("valid", "test")
         },
         "answers_in_history": {split: _repeated(splits[split]) for split in ("valid", "test")},
+        "answers_repeated": {split: _again(splits[split]) for split in ("valid", "test")},
         "hash": digest(
             [array for part in splits.values() for array in part if array is not None] + ids
         ),
@@ -92,6 +93,11 @@ def render(card: dict[str, Any]) -> str:
             f"  {card['items_never_trained']:,} items never trained, "
             f"{share:.1%} of test answers are such items"
         )
+    if card.get("answers_repeated", {}).get("test"):
+        lines.append(
+            f"  {card['answers_repeated']['test']:,} test answers repeat another one of their row "
+            "and count once"
+        )
     if card["answers_in_history"]["test"] > 0:
         lines.append(
             f"  {card['answers_in_history']['test']:.1%} of test answers are in the history: "
@@ -115,6 +121,13 @@ def _answers(part: Ragged) -> tuple[np.ndarray, np.ndarray]:
 def _never_trained(part: Ragged, train_counts: np.ndarray) -> float:
     place, _ = _answers(part)
     return float(np.mean(train_counts[part.items[place] - 1] == 0)) if len(place) else 0.0
+
+
+def _again(part: Ragged) -> int:
+    """How many answers stand further left among the answers of their row."""
+    row, place = _answers(part)
+    pairs = np.stack([row, part.items[place]])
+    return len(row) - np.unique(pairs, axis=1).shape[1]
 
 
 def _repeated(part: Ragged) -> float:

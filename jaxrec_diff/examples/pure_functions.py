@@ -35,11 +35,12 @@ def crescents(key, side):
 # %% [markdown]
 # ## The forward process
 #
-# A schedule is a host array of betas in float64. It becomes noise levels, of which the tables of
-# the forward process and of reverse paths are made once.
+# A schedule is a host array of betas in float64. Its last level is made pure noise, which is where
+# sampling starts. It becomes noise levels, of which the tables of the forward process and of
+# reverse paths are made once.
 
 # %%
-levels = forward.levels(schedules.cosine(NUM_STEPS))
+levels = forward.levels(schedules.zero_terminal_snr(schedules.cosine(NUM_STEPS)))
 tables = forward.tables(levels)
 
 

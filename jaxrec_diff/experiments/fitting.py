@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from jaxrec_diff.evaluation import config, evaluator
+from jaxrec_diff.evaluation import config, evaluator, metrics
 from jaxrec_diff.evaluation import held_out as evaluation_held_out
 from jaxrec_diff.experiments import files, judging, run, signals, workdir
 from jaxrec_diff.experiments.run import Prepared, Say
@@ -38,7 +37,7 @@ def fit(fitting: Fitting, folder: Path) -> loop.Fit:
     model, feed = run.build(prepared), run.feed_of(prepared)
     rules = evaluator.rules_of(experiment.eval, registry.system(experiment.model).official)
     splits = ("valid", "test") if experiment.eval.track_test else ("valid",)
-    rank = evaluator.together(
+    rank = evaluator.evaluate_splits(
         model,
         {split: judging.placed_split(prepared, split, rules) for split in splits},
         feed.shared,
@@ -59,18 +58,20 @@ def fit(fitting: Fitting, folder: Path) -> loop.Fit:
 
     def judge(params, state):
         found = rank(params, state, key)
-        metrics = {
+        figures = {
             f"{split}/{name}": value
             for split in splits
             for name, value in found[split].metrics.items()
         }
         head = jax.device_get(model.head(params, state))
-        metrics["item_spread"] = float(np.sqrt(np.mean(np.var(head.table, axis=0))))
+        trained = prepared.dataset.train_counts > 0
+        figures["item_spread"] = metrics.item_spread(head.table, trained)
         if held_out is not None:
-            metrics["valid/loss"] = held_out(params, state)
-            return -metrics["valid/loss"], metrics
-        score = found["valid"].metrics[experiment.eval.metric]
-        return score if rules.decimals is None else round(score, rules.decimals), metrics
+            figures["valid/loss"] = held_out(params, state)
+        value = figures[f"valid/{experiment.eval.metric}"]
+        if held_out is None and rules.decimals is not None:
+            value = round(value, rules.decimals)
+        return config.sign(experiment.eval.metric) * value, figures
 
     shrunk = False
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from jaxrec_diff import config
 from jaxrec_diff.batches import batcher
-from jaxrec_diff.evaluation import baselines, evaluator, sampled, types
+from jaxrec_diff.config.stored import SCHEMA
+from jaxrec_diff.evaluation import baselines, evaluator, metrics, sampled, types
 from jaxrec_diff.experiments import provenance, restore
 from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments.run import Prepared
@@ -17,13 +18,13 @@ from jaxrec_diff.ops import ragged, streams
 def reevaluate(
     prepared: Prepared, workdir: Path, split: str
 ) -> tuple[list[types.Evaluation], dict[str, dict[str, float]]]:
-    """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the controls."""
+    """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the baselines."""
     prepared, model, params, state = restore.restore(prepared, workdir)
     experiment = prepared.experiment
     rules = evaluator.rules_of(experiment.eval, registry.system(experiment.model).official)
     run = split_evaluator(prepared, model, split, rules, diagnose=True)
     runs = evaluator.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
-    return runs, _controls(prepared, split, rules, tuned(prepared))
+    return runs, _baselines(prepared, split, rules, tuned(prepared))
 
 
 def evaluation(
@@ -37,9 +38,10 @@ def evaluation(
     if split not in ("valid", "test"):
         raise ValueError(f"split must be valid or test, got {split!r}")
     dataset, experiment = prepared.dataset, prepared.experiment
-    runs, controls = reevaluate(prepared, workdir, split)
+    runs, beside = reevaluate(prepared, workdir, split)
     found = evaluator.mean_over_seeds(runs)
     results = {
+        "schema": SCHEMA,
         "model": prepared.name,
         "dataset": dataset.name,
         "split": split,
@@ -49,7 +51,7 @@ def evaluation(
         "num_users": len(next(iter(found.per_user.values()))),
         "metrics": found.metrics,
         "spread": evaluator.spread(runs),
-        "controls": controls,
+        "controls": beside,
         "optimum": experiments_run.optimum_of(
             prepared, {"valid": dataset.valid, "test": dataset.test}[split]
         ),
@@ -72,7 +74,7 @@ def placed_split(prepared: Prepared, split: str, rules) -> types.Split:
     dataset, feed = prepared.dataset, experiments_run.feed_of(prepared)
     slices = {"valid": dataset.valid, "test": dataset.test}[split]
     rows, groups = feed.splits[split], feed.groups.get(split, ())
-    return evaluator.put(slices, rows, feed.query, prepared.mesh, rules, groups)
+    return evaluator.to_device(slices, rows, feed.query, prepared.mesh, rules, groups)
 
 
 def split_evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose: bool = False):
@@ -97,7 +99,7 @@ def groups(prepared: Prepared, params: Any, state: Any, found: types.Evaluation)
         return {}
     rows = len(next(iter(found.per_user.values())))
     lengths = (test.end - test.start)[:rows]
-    kept = {k: v for k, v in found.per_user.items() if k.split("@")[0] in ("hr", "ndcg")}
+    kept = {name: found.per_user[name] for name in metrics.grouped(found.per_user)}
     run = sampled.evaluator(
         experiments_run.build(prepared),
         placed_split(prepared, "test", protocols.HONEST),
@@ -114,13 +116,13 @@ def groups(prepared: Prepared, params: Any, state: Any, found: types.Evaluation)
 
 
 def tuned(prepared: Prepared) -> dict[str, baselines.Tuned]:
-    """The controls that have settings, tuned under the run's protocol."""
+    """The baselines that have settings, tuned under the run's protocol."""
     experiment, dataset = prepared.experiment, prepared.dataset
     rows = None if dataset.user_items is None else batcher.chosen(dataset.user_items)
     if rows is None:  # histories without users: every row teaches, its answer too
         train = dataset.train
         rows = ragged.Ragged(train.items, train.start, train.stop, train.stop)
-    return baselines.tune_controls(
+    return baselines.tune(
         rows,
         experiments_run.scored_by(prepared, "valid"),
         dataset.valid,
@@ -130,9 +132,9 @@ def tuned(prepared: Prepared) -> dict[str, baselines.Tuned]:
     )
 
 
-def _controls(prepared: Prepared, split: str, rules, tuned: dict[str, baselines.Tuned]):
-    return baselines.control_means(
-        controls_per_user(prepared, split, rules, tuned),
+def _baselines(prepared: Prepared, split: str, rules, tuned: dict[str, baselines.Tuned]):
+    return baselines.means(
+        baselines_per_user(prepared, split, rules, tuned),
         prepared.experiment.eval,
         rules,
         prepared.dataset.num_users,
@@ -140,9 +142,9 @@ def _controls(prepared: Prepared, split: str, rules, tuned: dict[str, baselines.
     )
 
 
-def controls_per_user(prepared: Prepared, split: str, rules, tuned: dict[str, baselines.Tuned]):
+def baselines_per_user(prepared: Prepared, split: str, rules, tuned: dict[str, baselines.Tuned]):
     dataset = prepared.dataset
-    return baselines.controls_per_user(
+    return baselines.per_user(
         dataset.train,
         {"valid": dataset.valid, "test": dataset.test}[split],
         dataset.train_counts,

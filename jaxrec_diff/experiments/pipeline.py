@@ -108,6 +108,5 @@ def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
 
 
 def best_valid(fitted: loop.Fit, prepared: Prepared) -> float:
-    """The best validation metric; a loss is minus its score."""
-    sign = -1.0 if prepared.experiment.eval.metric == config.LOSS else 1.0
-    return sign * fitted.best_score
+    """The best validation metric; one that is better when lower is minus its score."""
+    return config.sign(prepared.experiment.eval.metric) * fitted.best_score

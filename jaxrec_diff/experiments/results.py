@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrec_diff.config.stored import SCHEMA
 from jaxrec_diff.evaluation import baselines, evaluator, types
 from jaxrec_diff.experiments import judging, pipeline, provenance
 from jaxrec_diff.experiments import run as experiments_run
@@ -38,7 +39,7 @@ def results(
         )
         runs = evaluator.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
         found = evaluator.mean_over_seeds(runs)
-        beside = judging.controls_per_user(run_as, "test", rules, tuned)
+        beside = judging.baselines_per_user(run_as, "test", rules, tuned)
         if protocol == experiment.eval.protocol:
             groups = judging.groups(run_as, params, state, found)
             path = experiments_workdir.per_user_path(workdir)
@@ -46,15 +47,14 @@ def results(
         protocols[protocol] = {
             "metrics": found.metrics,
             "spread": evaluator.spread(runs) if len(runs) > 1 else {},
-            "controls": baselines.control_means(
-                beside, chosen.eval, rules, dataset.num_users, tuned
-            ),
+            "controls": baselines.means(beside, chosen.eval, rules, dataset.num_users, tuned),
             "diagnostics": found.diagnostics,
             "num_users": len(dataset.test.start) // rules.multiple_of * rules.multiple_of,
         }
     main = protocols[experiment.eval.protocol]
     best = experiments_run.optimum_of(prepared, dataset.test)
     return {
+        "schema": SCHEMA,
         "model": prepared.name,
         "dataset": dataset.name,
         "split": "test",
@@ -89,7 +89,7 @@ def write_per_user(
     beside: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> None:
     """One row a user: raw id, history length, answers and how often these occur in training on
-    average, every metric, and every metric of the controls as `control:metric`."""
+    average, every metric, and every metric of the baselines as `baseline:metric`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -105,8 +105,8 @@ def write_per_user(
         "answer_popularity": np.bincount(row, counts, rows) / np.maximum(sizes, 1),
     }
     columns |= {name: values.astype(np.float32) for name, values in found.per_user.items()}
-    for control, metrics in beside.items():
-        columns |= {f"{control}:{name}": values for name, values in metrics.items()}
+    for baseline, metrics in beside.items():
+        columns |= {f"{baseline}:{name}": values for name, values in metrics.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as partial:
         pq.write_table(pa.table(columns), partial, compression="zstd")

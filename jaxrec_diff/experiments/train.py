@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxrec_diff.config.stored import check_schema
 from jaxrec_diff.experiments import augmentation, files, phases, pipeline, run
 from jaxrec_diff.experiments import results as experiments_results
 from jaxrec_diff.experiments import workdir as experiments_workdir
@@ -33,6 +34,7 @@ def train(
     finished = workdir / "results.json"
     if finished.exists():
         stored = experiments_workdir.read_json(finished)
+        check_schema(stored, finished)
         asked = prepared.experiment.train.num_epochs
         if run.generates(prepared.experiment) or asked <= stored.get("num_epochs", asked):
             say(f"{workdir} is finished; its results:")

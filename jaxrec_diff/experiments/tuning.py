@@ -23,12 +23,13 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxrec_diff import config, search
+from jaxrec_diff import config
+from jaxrec_diff.config.space import Choice, Range, Space, bounds, text
+from jaxrec_diff.config.stored import check_schema, read_json
 from jaxrec_diff.experiments import files, phases, pipeline, prepare
 from jaxrec_diff.experiments import run as experiments_run
 from jaxrec_diff.experiments import workdir as experiments_workdir
 from jaxrec_diff.ops import files as ops_files
-from jaxrec_diff.search import Choice, Range, Space
 from jaxrec_diff.training import progress as training_progress
 from jaxrec_diff.training import tracking
 
@@ -80,10 +81,8 @@ def plan(
         if workdir.is_file() or (workdir.is_dir() and any(workdir.iterdir())):
             raise ValueError(f"{workdir} is not empty and holds no search; name a new folder")
         return chosen
-    try:
-        there = json.loads(path.read_text())
-    except ValueError:
-        raise ValueError(f"{path} cannot be read as json; take another workdir") from None
+    there = read_json(path)
+    check_schema(there, path)
     differs = config.difference(there, _stored(chosen), _FREE)
     if differs:
         raise ValueError(f"{workdir} holds a search with {differs}; take another workdir")
@@ -180,7 +179,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
 def _stored(chosen: Plan) -> dict[str, Any]:
     """What makes two searches the same."""
     prepared = chosen.prepared
-    space = {name: search.bounds(where) for name, where in chosen.space.items()}
+    space = {name: bounds(where) for name, where in chosen.space.items()}
     return {
         "data_hash": prepared.dataset.card["hash"],
         "space": space,
@@ -234,7 +233,7 @@ def _queue_again(chosen: Plan, study: optuna.Study, trial: FrozenTrial) -> None:
 
 def _distribution(where: Range | Choice) -> optuna.distributions.BaseDistribution:
     if isinstance(where, Choice):  # Optuna stores no tuples
-        values = [search.text(v) if isinstance(v, tuple) else v for v in where.values]
+        values = [text(v) if isinstance(v, tuple) else v for v in where.values]
         return optuna.distributions.CategoricalDistribution(values)
     if where.whole:
         return optuna.distributions.IntDistribution(int(where.low), int(where.high), where.log)
@@ -242,8 +241,15 @@ def _distribution(where: Range | Choice) -> optuna.distributions.BaseDistributio
 
 
 def _settings(chosen: Plan, params: Mapping[str, Any]) -> config.Experiment:
-    flags = [f"--{name}={search.text(value)}" for name, value in params.items()]
-    return config.parse(chosen.prepared.experiment, flags)
+    settings = {name: _value(chosen.space[name], drawn) for name, drawn in params.items()}
+    return config.configure(chosen.prepared.experiment, settings)
+
+
+def _value(where: Range | Choice, drawn: Any) -> Any:
+    """What Optuna drew, a tuple in place of its text."""
+    if isinstance(where, Choice) and isinstance(drawn, str):
+        return next(value for value in where.values if drawn in (value, text(value)))
+    return drawn
 
 
 def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, say: Say) -> None:

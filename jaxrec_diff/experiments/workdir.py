@@ -1,14 +1,14 @@
 """The folder of a run: whose it is, what it holds."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxrec_diff import config
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, selection
+from jaxrec_diff.config.stored import SCHEMA, check_schema, completed
 from jaxrec_diff.experiments import files
 from jaxrec_diff.experiments.run import Prepared
 from jaxrec_diff.training import tracking
@@ -30,8 +30,9 @@ def check_workdir(prepared: Prepared, workdir: Path) -> None:
             raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
         return
     there, ours = read_json(path), stored(prepared)
-    if isinstance(there, dict) and there.get("preset") == ours["preset"]:
-        there = _completed(there, prepared.experiment)
+    check_schema(there, path)
+    if there.get("preset") == ours["preset"]:
+        there = completed(there, prepared.experiment)
     differs = config.difference(there, ours)
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
@@ -52,24 +53,19 @@ def open_workdir(prepared: Prepared, workdir: Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     dataset = prepared.dataset
     files.write_json(workdir / "data_card.json", dataset.card)
-    np.savez(workdir / "vocab.npz", item_ids=dataset.item_ids, user_ids=dataset.user_ids)
+    np.savez(
+        workdir / "vocab.npz",
+        schema=SCHEMA,
+        item_ids=dataset.item_ids,
+        user_ids=dataset.user_ids,
+    )
     files.write_json(workdir / "config.json", stored(prepared))  # last: it marks a whole workdir
 
 
 def stored(prepared: Prepared) -> dict[str, Any]:
     """The settings of a run as `config.json` holds them."""
-    return {"preset": prepared.name, "source": prepared.source} | config.to_json(
-        prepared.experiment
-    )
-
-
-def _completed(there: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """Settings of an older version, with the fields that it had not at their defaults."""
-    parts = ("model", "data", "train", "eval")
-    plain = replace(experiment, **{name: type(getattr(experiment, name))() for name in parts})
-    defaults = config.to_json(plain)
-    known = [name for name in parts if isinstance(there.get(name), dict)]
-    return defaults | there | {name: defaults[name] | there[name] for name in known}
+    named = {"schema": SCHEMA, "preset": prepared.name, "source": prepared.source}
+    return named | config.to_json(prepared.experiment)
 
 
 def read_json(path: Path) -> Any:
@@ -85,8 +81,8 @@ def read_config(workdir: Path) -> tuple[str, str, Experiment]:
     Raises:
       ValueError: if `config.json` was damaged or written by another version.
     """
-    name, source, preset = config.read(workdir / "config.json")
-    return name, source, preset.experiment
+    name, source, settings = selection.read(workdir / "config.json")
+    return name, source, settings.experiment
 
 
 def per_user_path(workdir: Path) -> Path:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import restore, run
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import streams
@@ -129,7 +129,7 @@ def program(
             f"{prepared.name} weighs a history by time, which the program is not told; export a "
             "model without data.time-weight-min"
         )
-    state = jax.jit(model.precompute)(params, state)
+    state = rank.precompute(model, params, state)
     leaves, tree = jax.tree.flatten((params, state))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path((params, state))]
     names = [f"{number:03d}{path}" for number, path in enumerate(paths)]
@@ -140,17 +140,13 @@ def program(
         user, row_id, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
         params, state = jax.tree.unflatten(tree, [weights[name] for name in names])
         query = kind.from_history(history, row_id, user, settings)
-        points = model.sample(params, state, streams.draw(seed, 0), query)
-        head = model.head(params, state)
-        top = ranking.top(
-            points,
-            head.table,
-            head.bias,
+        drawn = rank.sample(model, params, state, streams.draw(seed, 0), query)
+        top = rank.top(
+            drawn,
             k=k,
-            score_pooling=model.score_pooling,
             seen=None if include_seen else history,
             allowed=weights["candidates"],
-            chunk=max(k, min(_CHUNK, head.table.shape[0])),
+            chunk=max(k, min(_CHUNK, drawn.head.table.shape[0])),
         )
         return top.items, top.scores
 

@@ -10,9 +10,11 @@ nothing is left of a history, the most popular items stand in. A model that know
 by cosine.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import reopen, restore
 from jaxrec_diff.inference import neighbours, rebatch
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
@@ -40,6 +42,7 @@ def load(
     batch_size: int | None = None,
     data: str | None = None,
     flags: Sequence[str] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recommender:
     """Reads the best checkpoint of a workdir.
 
@@ -54,17 +57,15 @@ def load(
       batch_size: histories at once; changes no list.
       data: where the interactions are now, if they were moved.
       flags: further dotted flags, `--model.sampler.eta=0.5`.
+      settings: further dotted fields with typed values, {"model.sampler.eta": 0.5}.
 
     Raises:
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    dotted = list(flags)
-    if sampler is not None:
-        dotted.append(f"--model.sampler.kind={sampler}")
-    if sampler_steps is not None:
-        dotted.append(f"--model.sampler.steps={sampler_steps}")
-    prepared = reopen.reopen(folder, dotted, data)
+    path = {"model.sampler.kind": sampler, "model.sampler.steps": sampler_steps}
+    chosen = {name: value for name, value in path.items() if value is not None}
+    prepared = reopen.reopen(folder, flags, data, {**settings, **chosen})
     return of(
         restore.restore(prepared, folder),
         k=k,
@@ -97,31 +98,21 @@ def of(
     seed = experiment.seed if seed is None else seed
     keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)
-    state = jax.jit(model.precompute)(params, state)
+    state = rank.precompute(model, params, state)
     by_row = NamedSharding(mesh, P("data"))
 
     @jax.jit
     def step(params, state, first, user, history):
         row_id = first + jnp.arange(size, dtype=jnp.int32)
         query = kind.from_history(history, row_id, user, experiment.data)
-        head = model.head(params, state)
-        each = [model.sample(params, state, key, query) for key in keys]
-        each = [points[:, None] if points.ndim == 2 else points for points in each]
-        top = partial(
-            ranking.top,
-            table=head.table,
-            bias=head.bias,
-            k=k,
-            score_pooling=model.score_pooling,
-            seen=None if include_seen else history,
-            allowed=allowed,
-        )
-        found = top(jnp.concatenate(each, axis=1))
-        if len(each) == 1:
+        draws = [rank.sample(model, params, state, key, query) for key in keys]
+        top = partial(rank.top, k=k, seen=None if include_seen else history, allowed=allowed)
+        found = top(rank.joined(draws))
+        if len(draws) == 1:
             return found.items, found.scores, jnp.zeros(size)
-        return found.items, found.scores, _spread(jnp.stack([top(p).items for p in each]))
+        return found.items, found.scores, _spread(jnp.stack([top(each).items for each in draws]))
 
-    def rank(histories: Histories, first: int):
+    def ranked(histories: Histories, first: int):
         width = bucket(int(np.diff(histories.offsets).max(initial=1)))
         user = np.zeros(size, np.int32)
         user[: len(histories.user)] = np.maximum(histories.user, 0)
@@ -137,7 +128,7 @@ def of(
         size,
         seeds,
         neighbours.owners(dataset) if kind.knows_users else None,
-        rank,
+        ranked,
         (order + 1).astype(np.int32),
         dataset.train_counts[order].astype(np.float32),
     )

@@ -290,7 +290,7 @@ def binary(
     """
     positive = jnp.sum(features * items[label], axis=-1)
     other = jnp.sum(features * items[negative], axis=-1)
-    each = jax.nn.softplus(-positive) + jax.nn.softplus(other)
+    each = losses.bce(positive, other)
     return losses.weighted_mean(each.reshape(-1), weight.reshape(-1), axis_name)
 
 

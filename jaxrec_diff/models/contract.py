@@ -10,10 +10,12 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import validation
 from jaxrec_diff.diffusion.process import Chain
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.ops.ragged import Ragged
 
@@ -81,6 +83,26 @@ class Model(NamedTuple):
     """What an item scores where a row has several points: the best of its scores, or the log of
     their summed exponentials, which ranks by a mean of probabilities where points are normalised
     log probabilities."""
+
+
+def padding_last(rows: jax.Array) -> jax.Array:
+    """The rows of all items with that of padding behind them, f32[I + 1, D] -> f32[I + 1, D].
+
+    Released codes let padding compete: it is then an item I + 1 that nobody wants.
+
+    >>> import jax.numpy as jnp
+    >>> padding_last(jnp.array([[0.0], [1.0], [2.0]])).tolist()
+    [[1.0], [2.0], [0.0]]
+    """
+    return jnp.roll(rows, -1, axis=0)
+
+
+def head_of(rows: jax.Array, protocol: Protocol) -> Head:
+    """The rows of items as a head, from f32[I + 1, D] with padding first.
+
+    Under the official protocol padding competes (`padding_last`).
+    """
+    return Head(padding_last(rows) if protocol == "official" else rows[1:])
 
 
 def check_heads(width: int, num_heads: int, *, halves: bool = False) -> None:

@@ -26,7 +26,7 @@ from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import keep_mask
 from jaxrec_diff.nets.mlp import StepMLP
-from jaxrec_diff.ops import rng, sparse
+from jaxrec_diff.ops import rng, sparse, vectors
 
 # With eps a point is as wide as the catalogue and so is each of its rows.
 _MOST_ITEMS_EPS = 20_000
@@ -126,7 +126,7 @@ def build(
         return Variables(params, State(timesteps.init_history(config.process.num_steps), None))
 
     def entered(x):
-        return _unit(x) if config.normalize else x
+        return vectors.unit(x) if config.normalize else x
 
     def loss(params, state, key, example):
         k_t, k_eps, k_drop = jax.random.split(key, 3)
@@ -225,10 +225,6 @@ def _check_dims(name: str, dims: tuple[int, ...]) -> None:
 def _split_last(steps: Steps) -> tuple[Steps, jax.Array]:
     """All rows but the last, and the step of the last: it returns x0_hat as it is."""
     return Steps(*(column[:-1] for column in steps)), steps.t[-1]
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 SYSTEM = System(config=DiffRecConfig, build=build, official=DIFFREC_SCRIPT, input=INTERACTIONS)

@@ -42,13 +42,13 @@ from jaxrec_diff.models.diffuasr_guidance import (
     extrapolated,
     released,
 )
-from jaxrec_diff.models.diffuasr_rows import Affine, Table, pooled, unit
+from jaxrec_diff.models.diffuasr_rows import Affine, Table, pooled
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.plain import PlainDenoiser
 from jaxrec_diff.nets.sunet import SUNet
-from jaxrec_diff.ops import rng
+from jaxrec_diff.ops import rng, vectors
 
 _CPU_ROWS = 64  # users walked down at once on a CPU: what one layer holds stays in the caches
 
@@ -318,12 +318,12 @@ def sample(
     parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
 ) -> jax.Array:
     """M unit rows a user, f32[B, M, D]: `points` without their length."""
-    return unit(points(parts, params, state, key, query))
+    return vectors.unit(points(parts, params, state, key, query))
 
 
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows, of length 1."""
-    return Head(unit(item_rows(parts, params, state)[1:]))
+    return Head(vectors.unit(item_rows(parts, params, state)[1:]))
 
 
 def log_prob(

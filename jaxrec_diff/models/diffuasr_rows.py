@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrec_diff import losses
 from jaxrec_diff.models.contract import DataSpec
+from jaxrec_diff.ops import vectors
 
 _ROUNDING_TEMPERATURE = 0.1
 
@@ -73,12 +74,6 @@ def spread(items: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.var(items[1:], axis=0)))
 
 
-def unit(points: jax.Array) -> jax.Array:
-    """f32[..., D] scaled to length 1."""
-    length = jnp.linalg.norm(points, axis=-1, keepdims=True)
-    return points / jnp.maximum(length, 1e-12)
-
-
 def rounding(x0_hat: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
     """How hard estimates are to round to their items, a mean over M: f32[B].
 
@@ -89,6 +84,6 @@ def rounding(x0_hat: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
       rows: f32[I, D].
       index: i32[B, M] in [0, I).
     """
-    flat = unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
-    each = losses.full_softmax(flat, unit(rows), index.reshape(-1))
+    flat = vectors.unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
+    each = losses.full_softmax(flat, vectors.unit(rows), index.reshape(-1))
     return each.reshape(index.shape).mean(axis=-1)

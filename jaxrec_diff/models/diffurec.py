@@ -32,7 +32,15 @@ from jaxrec_diff.diffusion import forward, process, samplers, schedules, timeste
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
+from jaxrec_diff.models.contract import (
+    Aux,
+    DataSpec,
+    Head,
+    Model,
+    Variables,
+    check_heads,
+    head_of,
+)
 from jaxrec_diff.models.network import by_row, call
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.registry import System
@@ -343,9 +351,7 @@ def sample(
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows; under the official protocol the padding row competes as an item I + 1."""
     del state
-    if parts.protocol == "official":
-        return Head(jnp.roll(params["items"], -1, axis=0))  # the padding row last
-    return Head(params["items"][1:])
+    return head_of(params["items"], parts.protocol)
 
 
 def build(

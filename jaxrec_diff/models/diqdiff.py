@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches import types
 from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.batches.types import SequenceQuery, Sequences, latest_last
 from jaxrec_diff.diffusion import forward, process, samplers, timesteps
@@ -36,7 +37,15 @@ from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models import network
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
+from jaxrec_diff.models.contract import (
+    Aux,
+    DataSpec,
+    Head,
+    Model,
+    Variables,
+    check_heads,
+    head_of,
+)
 from jaxrec_diff.models.diffurec import (
     DiffuRecConfig,
     DiffuRecNet,
@@ -52,6 +61,7 @@ from jaxrec_diff.nets.transformer import MaskMode, places
 from jaxrec_diff.ops import quantize, rng
 
 EvalCodes = Literal["frozen", "official"]
+_OTHER: dict[EvalCodes, EvalCodes] = {"frozen": "official", "official": "frozen"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +250,8 @@ def loss(
         recon = losses.full_softmax(points, params["items"], example.target)
     else:
         recon = config.width * losses.mse(points, x0)
-    axis_name = parts.axis_name
-    apart = losses.contrast(
-        points, weight, temperature=config.contrast_temperature, axis_name=axis_name
-    )
+    axis_name, heat = parts.axis_name, config.contrast_temperature
+    apart = losses.contrast(points, weight, temperature=heat, axis_name=axis_name)
     each = recon + config.contrast_weight * apart
     terms = {"loss": each, "recon": recon, "contrast": apart}
     metrics = {name: losses.weighted_mean(v, weight, axis_name) for name, v in terms.items()}
@@ -295,8 +303,7 @@ def evaluation_codes(
     row: jax.Array,
     kind: EvalCodes,
 ) -> jax.Array:
-    """The codes of queries, f32[B, L, D]; arguments as of `training_codes`, a row below 0 is
-    padding."""
+    """The codes of queries, f32[B, L, D]; arguments as of `training_codes`."""
     config, trained = parts.config, parts.config.svq == "paper"
     logits = _logits(parts, params, state, history)
     if kind == "frozen":
@@ -349,7 +356,7 @@ def sample(
 
 def other_codes(parts: Parts, params: Any, state: Quantiser, query: SequenceQuery) -> jax.Array:
     """The same with the codes that `sample` does not take, f32[B, D]."""
-    kind = _other(eval_codes(parts))
+    kind = _OTHER[eval_codes(parts)]
     # the noise of a variant is fixed: it is keyed by the row like all noise
     return process.run(chain(parts, params, state, jax.random.key(0), query, kind))
 
@@ -357,9 +364,7 @@ def other_codes(parts: Parts, params: Any, state: Quantiser, query: SequenceQuer
 def head(parts: Parts, params: Any, state: Quantiser) -> Head:
     """The items' rows; under the official protocol the padding row competes as an item I + 1."""
     del state
-    if parts.protocol == "official":
-        return Head(jnp.roll(params["items"], -1, axis=0))  # the padding row last
-    return Head(params["items"][1:])
+    return head_of(params["items"], parts.protocol)
 
 
 def build(
@@ -386,7 +391,7 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
-        variants={f"{_other(eval_codes(made))}_codes": partial(other_codes, made)},
+        variants={f"{_OTHER[eval_codes(made)]}_codes": partial(other_codes, made)},
     )
 
 
@@ -401,10 +406,6 @@ def eval_codes(parts: Parts) -> EvalCodes:
     return "official" if parts.protocol == "official" else parts.config.eval_codes
 
 
-def _other(kind: EvalCodes) -> EvalCodes:
-    return "frozen" if kind == "official" else "official"
-
-
 def _logits(parts: Parts, params: Any, state: Quantiser, history: jax.Array) -> jax.Array:
     """What the selector makes of histories, f32[B, K]."""
     selector = params["selector"] if parts.config.svq == "paper" else state.selector
@@ -413,8 +414,7 @@ def _logits(parts: Parts, params: Any, state: Quantiser, history: jax.Array) -> 
 
 def _whole(seq: Any, max_len: int) -> jax.Array:
     """i32[B, L] with the latest items last, from histories of one or of several lengths."""
-    parts = seq if isinstance(seq, tuple) else (seq,)
-    return jnp.concatenate([latest_last(part, max_len) for part in parts])
+    return types.over_lengths(partial(latest_last, max_len=max_len), seq)
 
 
 SYSTEM = System(config=DiQDiffConfig, build=build, official=HISTORIES_COMPETE, input=SEQUENCES)

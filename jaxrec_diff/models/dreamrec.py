@@ -25,13 +25,13 @@ from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Steps
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, head_of
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import HistoryBlock
-from jaxrec_diff.ops import rng
+from jaxrec_diff.ops import rng, vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,10 +249,8 @@ def head(parts: Parts, params: Any, state: Any) -> Head:
     del state
     rows = call(parts, params, "rows")
     if parts.config.score == "cos":
-        rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-    if parts.protocol == "official":
-        return Head(jnp.roll(rows, -1, axis=0))  # the padding row last
-    return Head(rows[1:])
+        rows = vectors.unit(rows)
+    return head_of(rows, parts.protocol)
 
 
 def build(

@@ -172,8 +172,8 @@ def loss(
     if at.negative is None:
         each = losses.full_softmax(at.point, items[1:], jnp.maximum(at.target - 1, 0))
     else:
-        positive, negative = (jnp.sum(at.point * items[i], -1) for i in (at.target, at.negative))
-        each = jax.nn.softplus(-positive) + jax.nn.softplus(negative)
+        scores = (jnp.sum(at.point * items[i], -1) for i in (at.target, at.negative))
+        each = losses.bce(*scores)
     value = losses.weighted_mean(each, at.weight, parts.axis_name)
     return value, Aux(state, {"loss": value})
 

@@ -9,7 +9,13 @@ def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
     """bool[shape], False with probability `rate` to within 2**-17.
 
     Each 32-bit word decides two places: on a CPU the random words are what dropout costs.
+
+    Raises:
+      ValueError: if `rate` is not in [0, 1).
     """
+    if not 0.0 <= rate < 1.0:
+        near = 0.0 if rate < 0.0 else 0.999
+        raise ValueError(f"rate must lie in [0, 1), got {rate}; the nearest is {near}")
     size = 1
     for axis in shape:
         size *= axis

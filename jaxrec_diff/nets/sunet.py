@@ -17,6 +17,7 @@ import math
 from functools import partial
 from typing import Literal
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,8 @@ def side(width: int) -> int:
     >>> [side(d) for d in (16, 50, 64, 100, 128, 256)]
     [4, 8, 8, 10, 12, 16]
     """
+    if width < 1:
+        raise ValueError(f"a picture holds at least 1 number, got {width}")
     r = math.isqrt(width - 1) + 1
     return r + r % 2
 
@@ -273,6 +276,7 @@ def convolved(x: jax.Array, kernel: jax.Array, tiles: bool = False) -> jax.Array
     not what its sums become, and those of a plain one that XLA derives run 15 (of x) to 50 times
     (of the kernel) slower inside a loop such as the scan of an epoch than outside.
     """
+    _check(x, kernel)
     return tiled(x, kernel) if tiles else _plain(x, kernel, 1, (1, 1))
 
 
@@ -299,6 +303,7 @@ def halved(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     On a CPU one product of all patches, whose gradients XLA runs at full speed in a loop.
     """
+    _check(x, kernel, divides=2)
     if jax.default_backend() != "cpu":
         return _plain(x, kernel, 2, (0, 1))
     features = kernel.shape[-1]
@@ -348,6 +353,7 @@ def tiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     rounding: in float32 it is off by up to 6e-5 of the output's deviation (128 channels of normal
     numbers), a convolution by 2e-6.
     """
+    _check(x, kernel, divides=4)
     size, r, _, channels = x.shape
     count, features = r // 4, kernel.shape[-1]
 
@@ -377,6 +383,7 @@ def doubled_in_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Of two pixels that were one, the first meets taps (k0, k1 + k2) of its left neighbour and
     itself, the second (k0 + k1, k2) of itself and its right neighbour: four convolutions of x.
     """
+    _check(x, kernel, divides=4)
     size, r = x.shape[:2]
     for axis in (0, 1):
         k0, k1, k2 = (jax.lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3))
@@ -388,6 +395,14 @@ def doubled_in_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     out = convolved(x, kernel.reshape(*kernel.shape[:3], 4 * features), True)
     out = out.reshape(size, r, r, 2, 2, features).swapaxes(2, 3)
     return out.reshape(size, 2 * r, 2 * r, features)
+
+
+def _check(x: jax.Array, kernel: jax.Array, divides: int = 1) -> None:
+    chex.assert_rank(x, 4)
+    chex.assert_shape(x, (None, x.shape[2], x.shape[1], None))
+    chex.assert_shape(kernel, (3, 3, x.shape[3], None))
+    chex.assert_type([x, kernel], float)
+    chex.assert_is_divisible(x.shape[1], divides)
 
 
 def _combinations(table, parts: list[jax.Array]) -> list[jax.Array]:

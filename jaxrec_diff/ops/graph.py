@@ -8,6 +8,7 @@ an edge keeps a row of zeros. No dense [users, items] array is ever made.
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +60,8 @@ def item_sets(user_items: Ragged, num_items: int) -> Rows:
     >>> sets.start.tolist(), sets.members.tolist()
     ([0, 2, 3], [0, 2, 1])
     """
+    chex.assert_rank([user_items.items, user_items.start], 1)
+    chex.assert_equal_shape([user_items.start, user_items.end])
     place, user = ragged.expand(user_items.start, user_items.end - user_items.start)
     pairs = np.unique(user * num_items + (user_items.items[place].astype(np.int64) - 1))
     start = np.searchsorted(pairs, np.arange(len(user_items.start) + 1) * num_items)
@@ -67,6 +70,8 @@ def item_sets(user_items: Ragged, num_items: int) -> Rows:
 
 def transpose(rows: Rows, num_columns: int) -> tuple[Rows, np.ndarray]:
     """The rows that each member is in, and where each of these entries stood: numpy."""
+    chex.assert_rank([rows.start, rows.members], 1)
+    chex.assert_type([rows.start, rows.members], int)
     order = np.argsort(rows.members, kind="stable").astype(np.int32)
     row = np.repeat(np.arange(len(rows.start) - 1, dtype=np.int32), np.diff(rows.start))
     counts = np.bincount(rows.members, minlength=num_columns)
@@ -98,9 +103,10 @@ def adjacency(graph: Graph, nodes: Nodes, keep: jax.Array | None = None) -> Node
       keep: f32[E] 1 or 0, edges that stay, in the order of `by_user`; all by default. Degrees count
         the edges that stay (SGL's edge drop, arXiv:2010.10783).
     """
+    _check(graph, nodes, keep)
     back = None if keep is None else keep[graph.edge]
-    from_user = _scale(graph.by_user, keep, len(nodes.items))
-    from_item = _scale(graph.by_item, back, len(nodes.users))
+    from_user = _scale(graph.by_user, keep, nodes.items)
+    from_item = _scale(graph.by_item, back, nodes.users)
     return Nodes(
         from_user * row_sums(graph.by_user, from_item * nodes.items, keep),
         from_item * row_sums(graph.by_item, from_user * nodes.users, back),
@@ -140,6 +146,7 @@ def propagate(
       normalize: the second form.
       keep: see `adjacency`.
     """
+    _check(graph, nodes, keep)
     total = nodes
     for _ in range(layers):
         nodes = adjacency(graph, nodes, keep)
@@ -151,22 +158,35 @@ def propagate(
 
 def unit_rows(x: jax.Array) -> jax.Array:
     """Rows over their lengths; a row of zeros stays, with a gradient of zero."""
+    chex.assert_type(x, float)
     squared = jnp.sum(x**2, axis=-1, keepdims=True)
     return x * jnp.where(squared > 0, jax.lax.rsqrt(jnp.maximum(squared, 1e-24)), 0.0)
 
 
 def means(sets: Rows, items: np.ndarray) -> np.ndarray:
-    """f32[U, D]: the mean vector of every user's items, zeros for none; added up in float64."""
+    """float[U, D]: the mean vector of every user's items, zeros for none; added up in float64."""
+    chex.assert_rank([sets.start, sets.members, items], [1, 1, 2])
+    chex.assert_type(items, float)
     counts = np.diff(sets.start)
     user = np.repeat(np.arange(len(counts)), counts)
     # a column at a time: all of them at once would hold E x D numbers
     sums = [np.bincount(user, column[sets.members], len(counts)) for column in items.T]
-    return (np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    return (np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]).astype(items.dtype)
 
 
-def _scale(rows: Rows, keep: jax.Array | None, others: int) -> jax.Array:
-    """f32[N, 1]: degree^-1/2, 0 for a node without edges."""
-    degree = row_sums(rows, jnp.ones((others, 1)), keep)
+def _check(graph: Graph, nodes: Nodes, keep: jax.Array | None) -> None:
+    chex.assert_rank(list(nodes), 2)
+    chex.assert_equal_shape_suffix(list(nodes), 1)
+    chex.assert_type(list(nodes), float)
+    chex.assert_shape(graph.by_user.start, (nodes.users.shape[0] + 1,))
+    chex.assert_shape(graph.by_item.start, (nodes.items.shape[0] + 1,))
+    if keep is not None and graph.edge is None:
+        raise ValueError("edges can be dropped from a graph that was made with droppable=True")
+
+
+def _scale(rows: Rows, keep: jax.Array | None, others: jax.Array) -> jax.Array:
+    """float[N, 1]: degree^-1/2, 0 for a node without edges."""
+    degree = row_sums(rows, jnp.ones_like(others[:, :1]), keep)
     return jnp.where(degree > 0, jax.lax.rsqrt(jnp.maximum(degree, 1.0)), 0.0)
 
 
@@ -175,8 +195,12 @@ def row_sums(rows: Rows, x: jax.Array, keep: jax.Array | None = None) -> jax.Arr
 
     As a sparse product: on one CPU thread 17 times as fast as a gather and `segment_sum`.
     """
+    chex.assert_rank([rows.start, rows.members, x], [1, 1, 2])
+    chex.assert_type(x, float)
+    if keep is not None:
+        chex.assert_equal_shape([keep, rows.members])
     matrix = sparse.BCSR(
-        (jnp.ones(rows.members.shape) if keep is None else keep, rows.members, rows.start),
+        (jnp.ones(rows.members.shape, x.dtype) if keep is None else keep, rows.members, rows.start),
         shape=(rows.start.shape[0] - 1, x.shape[0]),
         indices_sorted=True,
         unique_indices=True,

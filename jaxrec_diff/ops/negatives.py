@@ -1,5 +1,6 @@
 """Item ids outside a set, drawn without rejection."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +9,8 @@ from jaxrec_diff.ops import rng
 
 def below(key: jax.Array, row: jax.Array, count: jax.Array) -> jax.Array:
     """i32[B], each row's own draw from [0, count): of i32[B] global rows and i32[B] counts."""
+    chex.assert_equal_shape([row, count])
+    chex.assert_type([row, count], int)
     draw = jax.vmap(lambda key, count: jax.random.randint(key, (), 0, count, jnp.int32))
     return draw(rng.row_keys(key, row), count)
 
@@ -33,6 +36,9 @@ def unowned(
     Returns:
       i32[B] in [1, I], or I + 1 for a user who has every item.
     """
+    chex.assert_rank(owned, 1)
+    chex.assert_equal_shape([row, start, stop])
+    chex.assert_type([row, owned, start, stop], int)
     r = below(key, row, jnp.maximum(num_items - (stop - start), 1))
 
     def halve(_, bounds):
@@ -62,6 +68,9 @@ def strangers(key: jax.Array, row: jax.Array, seq: jax.Array, num_items: int) ->
     Returns:
       items in [1, I], or I + 1 where the history has every item.
     """
+    chex.assert_rank(seq, 2)
+    chex.assert_shape(row, seq.shape[:1])
+    chex.assert_type([row, seq], int)
     return jax.vmap(lambda key, seq: _outside(key, seq, seq.shape[0], num_items))(
         rng.row_keys(key, row), seq
     )
@@ -72,6 +81,8 @@ def absent(key: jax.Array, seq: jax.Array, target: jax.Array, num_items: int) ->
 
     A window that holds every item gets item I.
     """
+    chex.assert_rank([seq, target], [1, 0])
+    chex.assert_type([seq, target], int)
     drawn = _outside(key, jnp.append(seq, target), seq.shape[0], num_items)
     return jnp.minimum(drawn, num_items)
 

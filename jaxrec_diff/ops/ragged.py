@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +38,8 @@ def window(items: jax.Array, start: jax.Array, end: jax.Array, length: int) -> j
     >>> window(jnp.array([5, 6, 7, 8]), jnp.array([0, 1]), jnp.array([4, 2]), 3).tolist()
     [[6, 7, 8], [6, 0, 0]]
     """
+    chex.assert_rank([items, start], 1)
+    chex.assert_equal_shape([start, end])
     place = jnp.maximum(start, end - length)[:, None] + jnp.arange(length)
     inside = place < end[:, None]
     return jnp.where(inside, items[jnp.where(inside, place, 0)], 0).astype(jnp.int32)
@@ -46,7 +49,7 @@ def generated(rows: Ragged, start: jax.Array, end: jax.Array, length: int) -> ja
     """How many of the items that `window` shows are generated, i32[B]; None where all are real."""
     if rows.generated is None:
         return None
-    return window(jnp.asarray(rows.generated), start, end, length).sum(axis=-1)
+    return window(jnp.asarray(rows.generated), start, end, length).sum(axis=-1, dtype=jnp.int32)
 
 
 def expand(start: np.ndarray | int, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,5 +69,7 @@ def expand(start: np.ndarray | int, sizes: np.ndarray) -> tuple[np.ndarray, np.n
     [0, 1, 0, 1, 2]
     """
     sizes = np.asarray(sizes, np.int64)
+    chex.assert_rank(sizes, 1)
+    chex.assert_shape(start, {0: (), 1: sizes.shape}[np.ndim(start)])
     row = np.repeat(np.arange(len(sizes)), sizes)
     return np.arange(len(row)) + (start - (np.cumsum(sizes) - sizes))[row], row

@@ -23,7 +23,7 @@ from jaxrec_diff.inference import histories
 from jaxrec_diff.inference import recommender as inference_recommender
 from jaxrec_diff.ops import files, ragged
 from jaxrec_diff.reporting import figures, leaderboard, page, statistics
-from jaxrec_diff.terminal import wrapped
+from jaxrec_diff.reporting.text import wrapped
 
 _RESAMPLES = 1000
 _STEP_USERS = 1000  # test users of the curve over reverse steps

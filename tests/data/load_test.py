@@ -152,7 +152,7 @@ def test_controls_are_their_definitions(mask_seen):
     train = train._replace(stop=train.end + 1)
     counts = np.bincount(train.items[train.end], minlength=10)[1:]
     allowed = np.arange(9) != 4
-    got = popularity.controls(train, queries, counts, k=6, mask_seen=mask_seen, allowed=allowed)
+    got = popularity.lists(train, queries, counts, k=6, mask_seen=mask_seen, allowed=allowed)
     popular = sorted(range(1, 10), key=lambda i: (-counts[i - 1], i))
     after: dict[int, Counter] = {}
     for s, e in zip(train.start, train.end, strict=True):
@@ -237,10 +237,10 @@ def test_users_follow_the_law_and_the_best_ranker_reaches_the_optimum():
         at += len(top)
     error = math.sqrt(want["hr@10"] * (1 - want["hr@10"]) / at)
     assert abs(hits / at - want["hr@10"]) < 4 * error
-    beside = baselines.controls(
+    beside = baselines.per_user(
         data.train, data.test, data.train_counts, config.EvalConfig(), protocols.HONEST
     )
-    assert want["hr@10"] > 6 * beside["popularity"]["hr@10"]
+    assert want["hr@10"] > 6 * beside["popularity"]["hr@10"].mean()
 
 
 @pytest.mark.parametrize("rule", ["leave_one_out", "ratio", "global_time"])
@@ -482,6 +482,18 @@ def test_the_card_counts_answers_that_were_never_trained(tmp_path):
     assert card["answers_never_trained"] == {"valid": 0.5, "test": 0.5}
 
 
+def test_the_card_counts_answers_that_are_repeated(tmp_path):
+    # five to train on, two to validate, three to test
+    lines = [f"1,{item}" for item in "abcdebcadd"] + [f"2,{item}" for item in "abcdebbabc"]
+    (tmp_path / "again.csv").write_text("\n".join(["user_id,item_id", *lines]) + "\n")
+    settings = DataConfig(min_history=0, split="ratio", ratio=(0.5, 0.2, 0.3))
+    data = load(str(tmp_path / "again.csv"), settings)
+    answers = [data.test.items[a:b] for a, b in zip(data.test.end, data.test.stop, strict=True)]
+    assert [len(part) - len(set(part.tolist())) for part in answers] == [1, 0]
+    assert data.card["answers_repeated"] == {"valid": 1, "test": 1}
+    assert "1 test answers repeat another one of their row and count once" in render(data.card)
+
+
 def test_the_split_hash_is_of_the_numbers_alone(tmp_path):
     data = load(str(write(tmp_path, "csv")), DataConfig(min_history=0))
     total = hashlib.sha256()
@@ -521,9 +533,8 @@ def test_zhihu_popularity_is_the_published_control(real_data):
     data = load(str(real_data / "zhihu"), DataConfig())
     rules = protocols.Rules(mask_seen=False, trained_only=False, multiple_of=100)
     for part, hr, ndcg in ((data.valid, 0.0190, 0.0075), (data.test, 0.0143, 0.0054)):
-        got = baselines.controls(data.train, part, data.train_counts, config.EvalConfig(), rules)[
-            "popularity"
-        ]
+        found = baselines.per_user(data.train, part, data.train_counts, config.EvalConfig(), rules)
+        got = baselines.means(found, config.EvalConfig(), rules)["popularity"]
         assert abs(got["hr@20"] - hr) < 6e-5 and abs(got["ndcg@20"] - ndcg) < 6e-5
 
 

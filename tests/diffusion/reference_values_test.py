@@ -95,7 +95,6 @@ def test_whole_schedules_of_five_steps():
     same(
         schedules.zero_terminal_snr(R)[1:], [0.193304796945, 0.3982043778179, 0.6756987482832, 1.0]
     )
-    same(schedules.respace(R, np.array([0, 2, 4])), [0.0001, 0.01507399625, 0.0347245])
     same(schedules.pw_lin(20)[[0, 9, 10, 19]], [0.015, 0.005, 0.005, 1.0])
 
 

@@ -46,7 +46,7 @@ def judged(model, data, split, *, slices=None, rules=OFFICIAL, ks=KS):
     slices = slices or {"valid": data.valid, "test": data.test}[split]
     run = evaluator.evaluator(
         model,
-        evaluator.put(slices, fed.splits[split], fed.query, mesh, rules),
+        evaluator.to_device(slices, fed.splits[split], fed.query, mesh, rules),
         mesh,
         EvalConfig(metric=f"recall@{ks[0]}", ks=ks, batch_size=2000),
         rules,
@@ -164,7 +164,7 @@ def test_rows_come_back_in_order(grouped, devices):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     rules = Rules(mask_seen=False, trained_only=False)
     config = EvalConfig(ks=(1,), metric="hr@1", batch_size=2)
-    split = evaluator.put(slices, slices, query(4), mesh, rules, groups)
+    split = evaluator.to_device(slices, slices, query(4), mesh, rules, groups)
     counts = np.ones(6, np.int64)
     run = evaluator.evaluator(model, split, mesh, config, rules, counts, diagnose=False)
     found = run({}, (), jax.random.key(0))
@@ -184,7 +184,7 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     example = fed.example(fed.train, index, index, jax.random.key(0))
     variables = jax.device_get(model.init(jax.random.key(1), example))
     splits = {
-        name: evaluator.put(part, fed.splits[name], fed.query, mesh, rules)
+        name: evaluator.to_device(part, fed.splits[name], fed.query, mesh, rules)
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     config = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3)
@@ -198,7 +198,7 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
         return model.sample(params, state, key, query)
 
     watched = model._replace(sample=sample)
-    run = evaluator.together(watched, splits, fed.shared, fed.query, *rest, **options)
+    run = evaluator.evaluate_splits(watched, splits, fed.shared, fed.query, *rest, **options)
     joint = run(*variables, key)
     jax.effects_barrier()
     apart = {
@@ -277,11 +277,11 @@ def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=False)
     splits = {
-        name: evaluator.put(part, fed.splits[name], fed.query, mesh, rules)
+        name: evaluator.to_device(part, fed.splits[name], fed.query, mesh, rules)
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     rest = (mesh, EvalConfig(ks=(1,), metric="hr@1"), rules, data.train_counts)
-    run = evaluator.together(
+    run = evaluator.evaluate_splits(
         model, splits, fed.shared, fed.query, *rest, num_users=data.num_users, diagnose=False
     )
     found = run({}, (), jax.random.key(0))
@@ -328,7 +328,7 @@ def test_lists_are_taken_apart_by_what_was_trained(trained_only):
     slices = Ragged(answers, place, place, place + 1)
     mesh = parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=trained_only)
-    split = evaluator.put(
+    split = evaluator.to_device(
         slices, slices, lambda rows, index: cut.queries(rows, index, max_len=1), mesh, rules
     )
     config = EvalConfig(ks=(3,), metric="hr@3", batch_size=3)

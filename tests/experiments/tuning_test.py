@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxrec_diff import cli, config, search
+from jaxrec_diff import cli, config
+from jaxrec_diff.config import selection
+from jaxrec_diff.config.space import Choice, Range, text
 from jaxrec_diff.experiments import judging, phases, pipeline
-from jaxrec_diff.search import Choice, Range
 
 optuna = pytest.importorskip("optuna")
 from jaxrec_diff.experiments import tuning  # noqa: E402
@@ -41,7 +42,7 @@ def test_every_preset_declares_a_space_of_settings_that_it_takes(name):
             values = {
                 field: ends(where)[min(k, len(ends(where)) - 1)] for field, where in space.items()
             }
-            got = config.parse(base, [f"--{f}={search.text(value)}" for f, value in values.items()])
+            got = config.parse(base, [f"--{f}={text(value)}" for f, value in values.items()])
             for field, value in values.items():
                 found = got
                 for part in field.replace("-", "_").split("."):
@@ -56,7 +57,7 @@ def test_every_preset_declares_a_space_of_settings_that_it_takes(name):
 
 
 def _as_stored(value):
-    return search.text(value) if isinstance(value, tuple) else value
+    return text(value) if isinstance(value, tuple) else value
 
 
 def _width(value):
@@ -136,7 +137,7 @@ def test_trials_behind_the_median_are_pruned_and_the_best_is_kept(tmp_path, monk
         median = before[middle] if len(before) % 2 else sum(before[middle - 1 : middle + 1]) / 2
         assert trial.intermediate_values[last] < median and last >= 2
     best = max((t for t in trials if t not in pruned), key=lambda t: t.value)
-    found = config.read(tuning.best_path(tmp_path)).preset.experiment
+    found = selection.read(tuning.best_path(tmp_path)).settings.experiment
     assert found.train.learning_rate == best.params["train.learning-rate"]
     assert found.model.l2 == best.params["model.l2"] and found.model.width == 8
     shown = tuning.summary(study, chosen)

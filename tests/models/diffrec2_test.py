@@ -399,9 +399,8 @@ def test_one_step_over_a_thousand_is_one_row_of_the_schedule():
     betas = betas_of()
     ts = schedules.subset(1000, 10)
     rows = samplers.ddpm_rows(forward.levels(betas), ts[::-1])
-    np.testing.assert_allclose(
-        samplers.ddpm_rows(forward.levels(schedules.respace(betas, ts))).a, rows.a, rtol=1e-9
-    )
+    visited = 1.0 - np.exp(np.diff(np.cumsum(np.log1p(-betas))[ts], prepend=0.0))
+    np.testing.assert_allclose(samplers.ddpm_rows(forward.levels(visited)).a, rows.a, rtol=1e-9)
 
 
 @pytest.mark.parametrize("mask_mode", ["key", "query"])

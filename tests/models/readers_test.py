@@ -39,7 +39,7 @@ class Enough(Exception):
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guided") / "run"
     chosen = config.choose({"model": "diffuasr", "backbone": request.param})
-    asked = config.parse(chosen.preset.experiment, FLAGS)
+    asked = config.parse(chosen.settings.experiment, FLAGS)
     prepared = prepare.prepare("diffuasr", asked, "synthetic")
 
     def leave(progress):

@@ -10,7 +10,7 @@ import pytest
 from jaxrec_diff import cli, config
 from jaxrec_diff.commands import completion
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHELLS = [name for name in ("bash", "zsh") if shutil.which(name)]
 
 pytestmark = pytest.mark.skipif("bash" not in SHELLS, reason="needs bash")

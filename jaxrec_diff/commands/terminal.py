@@ -1,14 +1,16 @@
-"""What the commands share: flags, refusals, a progress bar, a quiet start of JAX."""
+"""What the commands share: flags, usage, refusals, a progress bar, a quiet start of JAX."""
 
 import os
 import re
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
+
+from jaxrec_diff.commands import COMMANDS
+from jaxrec_diff.reporting.text import wrapped
 
 # What the value of a flag is, for the shell's completion; a dotted name is a field's words.
 FILE, MODEL, PLAIN = "file", "model", ""
@@ -21,13 +23,6 @@ class Accepts(NamedTuple):
     switches: tuple[str, ...] = ()  # --name alone
     fields: str | None = None  # how the dotted flags that it takes begin; "" is all, None no flag
     words: bool = False  # files and folders without a flag
-
-
-TRAIN = Accepts(
-    {"model": MODEL, "data": FILE, "workdir": FILE, "preset": FILE, "backbone": MODEL},
-    ("quiet", "json"),
-    fields="",
-)
 
 
 class Flags(NamedTuple):
@@ -107,9 +102,28 @@ def trained_workdir(flags: Flags) -> Path:
     return workdir
 
 
+def installed() -> bool:
+    """Whether `jaxrec-diff NAME` was typed, not `bin/NAME` of a checkout."""
+    return Path(sys.argv[0]).stem == "jaxrec-diff"
+
+
+def spelled(text: str) -> str:
+    """A text with the commands as they were typed: `bin/train`, or `jaxrec-diff train`."""
+    names = "|".join(COMMANDS)
+    return (
+        re.sub(rf"(?<![\w/.-])bin/(?=({names})\b)", "jaxrec-diff ", text) if installed() else text
+    )
+
+
+def explain(usage: str) -> int:
+    """Prints a usage; the exit code of help."""
+    print(wrapped(spelled(usage)) + "\n")
+    return 0
+
+
 def refuse(message: str) -> int:
     """One sentence on stderr; the exit code of a refusal."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {spelled(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 
@@ -122,26 +136,6 @@ def muted(switches: set[str]) -> Iterator[None]:
     with open(os.devnull, "w") as nowhere:
         with redirect_stdout(nowhere if "quiet" in switches else sys.stderr):
             yield
-
-
-def counted(number: int, what: str) -> str:
-    """A number and its noun.
-
-    >>> counted(1, "unknown id"), counted(2000, "list")
-    ('1 unknown id', '2,000 lists')
-    """
-    plural = what.removesuffix("y") + "ies" if what.endswith("y") else what + "s"
-    return f"{number:,} {what if number == 1 else plural}"
-
-
-def wrapped(text: str, width: int = 80) -> str:
-    """Lines of a text, each cut to a width; what does not fit stands indented below."""
-    lines = []
-    for line in text.splitlines():
-        indent = " " * (len(line) - len(line.lstrip()) + 2)
-        fits = len(line) <= width
-        lines.append(line if fits else textwrap.fill(line, width, subsequent_indent=indent))
-    return "\n".join(lines)
 
 
 def quiet_start() -> None:

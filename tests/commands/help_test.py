@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from jaxrec_diff import cli, config
+from jaxrec_diff.commands import COMMANDS as KNOWN
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Executables of bin/; those that a shell script answers itself are run as they are.
 COMMANDS = sorted(path.name for path in (ROOT / "bin").iterdir() if os.access(path, os.X_OK))
 BY_SHELL = {"test"}
@@ -26,7 +27,7 @@ def help_of(command: str, capsys) -> str:
 
 
 def test_every_executable_is_a_command():
-    assert set(COMMANDS) == {"train", "evaluate", *cli.COMMANDS, *BY_SHELL}
+    assert set(COMMANDS) == {*KNOWN, *BY_SHELL}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -59,3 +60,17 @@ def test_a_reader_who_leaves_hears_no_complaint(command):
     )  # fmt: skip
     os.close(writing)
     assert (run.returncode, run.stderr) == (141, "")
+
+
+def test_help_loads_nothing_heavy():
+    heavy = ["flax", "jax", "numpy", "optax", "orbax", "pyarrow", "rich", "tyro"]
+    program = (
+        "import sys\n"
+        "from jaxrec_diff import cli\n"
+        f"for command in {KNOWN}:\n"
+        "    assert cli.main([command, '--help']) == 0\n"
+        f"    found = sorted(set({heavy}) & set(sys.modules))\n"
+        "    if found: sys.exit(f'{command} --help loads {found}')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
