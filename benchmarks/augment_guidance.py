@@ -12,6 +12,7 @@ probability that it gives the points; means and deviations over workdirs.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from jaxrec_diff.batches import cut
 from jaxrec_diff.data import views
 from jaxrec_diff.experiments import generation, provenance, restore
 from jaxrec_diff.experiments.phases import PhaseRun
-from jaxrec_diff.models.diffuasr import generator
+from jaxrec_diff.models import diffuasr
 from jaxrec_diff.ops import ragged
 from jaxrec_diff.training.state import averaged
 
@@ -52,13 +53,15 @@ def judged(workdir: Path, weight: float) -> dict[str, float]:
     found = quality.quality(items, histories, phase.dataset.train_counts, true)
     settings = phase.settings
     if settings.model.guidance == "classifier":
-        parts = generator(settings.model, phase.spec)
+        parts = diffuasr.parts(settings.model, phase.spec)
         rows = jax.tree.map(jnp.asarray, histories)
         index = jnp.arange(len(true), dtype=jnp.int32)
         query = cut.queries(rows, index, max_len=settings.data.max_len)
         of_run = averaged(train), train.state, jax.random.key(settings.seed), query
-        points = jax.jit(parts.points)(*of_run)
-        found["log_prob"] = float(jax.jit(parts.log_prob)(*of_run, points).mean())
+        points = jax.jit(partial(diffuasr.points, parts))(*of_run)
+        found["log_prob"] = float(
+            jax.jit(partial(diffuasr.log_prob, parts))(*of_run, points).mean()
+        )
     return found | {"histories": len(true)}
 
 

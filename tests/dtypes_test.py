@@ -390,6 +390,9 @@ CASES: dict[str, Case] = {
         for name in ("tiled", "doubled_in_tiles")
     },
     "transformer.places": only32(lambda d: transformer.places(ids(2, 3, high=2) > 0)),
+    "transformer.padded": only32(
+        lambda d: transformer.padded(ids(2, 3, high=2), "query", 5, one=True)
+    ),
     "transformer.take": Case(lambda d: transformer.take(x(d, 2, 3, 2), ids(2, high=3))),
     # tools
     "graph.item_sets": host(lambda: graph.item_sets(PROFILES, 4)),
@@ -441,6 +444,7 @@ CASES: dict[str, Case] = {
     ),
     "ragged.expand": host(lambda: ragged.expand(np.array([5, 1]), np.array([2, 3]))),
     "rng.row_keys": Case(lambda d: jax.random.key_data(rng.row_keys(key(), ROWS))),
+    "rng.split": Case(lambda d: jax.random.key_data(rng.split(rng.row_keys(key(), ROWS), 3))),
     "rng.normal": drawn(lambda: rng.normal(key(), ROWS, (2,))),
     "rng.uniform": drawn(lambda: rng.uniform(key(), ROWS, (2,))),
     "rng.gumbel": drawn(lambda: rng.gumbel(key(), ROWS, (2,))),
@@ -475,7 +479,7 @@ def test_every_module_of_the_rooms_of_mathematics_is_looked_at():
     rooms = {
         "ops": {"files", "streams"},
         "diffusion": {"config", "row_process"},
-        "nets": {"guided", "plain"},
+        "nets": {"guided", "last_place", "plain"},
     }
     for room, spared in rooms.items():
         folder = importlib.import_module(f"jaxrec_diff.{room}").__path__[0]

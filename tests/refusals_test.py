@@ -90,6 +90,8 @@ def nodes(users=2, items=3):
         lambda: encoders.last_items(jnp.ones((2, 3, 2)), jnp.ones((1, 3), bool), 2),
         lambda: transformer.places(jnp.ones((2, 3), int)),
         lambda: transformer.places(jnp.ones((2, 3), bool), count=jnp.ones((1, 3))),
+        lambda: transformer.padded(jnp.ones((2, 3)), "query", 5, one=True),
+        lambda: rng.split(KEY),
         lambda: transformer.take(jnp.ones((2, 3, 2)), jnp.zeros(1, int)),
         lambda: sunet.convolved(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))),
         lambda: sunet.halved(jnp.ones((1, 3, 3, 2)), jnp.ones((3, 3, 2, 2))),

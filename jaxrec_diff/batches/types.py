@@ -121,3 +121,21 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
         out.append(encode(part, *(r[k] if isinstance(r, tuple) else r[rows] for r in rest)))
         first = rows.stop
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
+
+
+def first_length(seq: Any) -> jax.Array:
+    """Histories i32[B_1, L_1] to shape a network by: those of the first length, where there are
+    several."""
+    return seq[0] if isinstance(seq, tuple) else seq
+
+
+def latest_last(seq: jax.Array, max_len: int) -> jax.Array:
+    """Right-padded histories i32[B, L_k] with their latest item in place L - 1: i32[B, L].
+
+    >>> import jax.numpy as jnp
+    >>> latest_last(jnp.array([[7, 8, 0], [9, 0, 0]]), 4).tolist()
+    [[0, 0, 7, 8], [0, 0, 0, 9]]
+    """
+    place = jnp.arange(max_len) - max_len + (seq > 0).sum(axis=1, keepdims=True)
+    found = jnp.take_along_axis(seq, jnp.clip(place, 0, seq.shape[1] - 1), axis=1)
+    return jnp.where(place >= 0, found, 0)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxrec_diff import validation
 from jaxrec_diff.diffusion.process import Chain
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.ops.ragged import Ragged
 
@@ -96,12 +97,24 @@ def padding_last(rows: jax.Array) -> jax.Array:
     return jnp.roll(rows, -1, axis=0)
 
 
-def check_heads(width: int, num_heads: int) -> None:
-    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`."""
+def head_of(rows: jax.Array, protocol: Protocol) -> Head:
+    """The rows of items as a head, from f32[I + 1, D] with padding first.
+
+    Under the official protocol padding competes (`padding_last`).
+    """
+    return Head(padding_last(rows) if protocol == "official" else rows[1:])
+
+
+def check_heads(width: int, num_heads: int, *, halves: bool = False) -> None:
+    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`.
+
+    `halves` also asks for two halves, of sines and of cosines.
+    """
     validation.at_least("model.num-heads", num_heads, 1)
-    if width < 1 or width % num_heads:
-        near = max(round(width / num_heads), 1) * num_heads
+    unit = 2 * num_heads if halves and num_heads % 2 else num_heads
+    if width < unit or width % unit:
+        near = max(round(width / unit), 1) * unit
+        what = f"{unit} (two halves, {num_heads} heads)" if halves else f"model.num-heads={unit}"
         raise ValueError(
-            f"model.width must be a multiple of model.num-heads={num_heads}, got {width}; the "
-            f"nearest is {near}"
+            f"model.width must be a multiple of {what}, got {width}; the nearest is {near}"
         )

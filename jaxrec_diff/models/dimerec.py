@@ -23,6 +23,7 @@ from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timestep
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
@@ -303,11 +304,6 @@ def build(
         chain=partial(chain, made),
         variants={"interests_only": partial(interests_only, made)},
     )
-
-
-def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
-    """A method of the network under its parameters."""
-    return parts.net.apply({"params": params}, *args, method=method)
 
 
 def gem_loss(

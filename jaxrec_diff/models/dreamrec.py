@@ -25,7 +25,8 @@ from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Steps
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, padding_last
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, head_of
+from jaxrec_diff.models.network import by_row, call
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
@@ -250,9 +251,7 @@ def head(parts: Parts, params: Any, state: Any) -> Head:
     rows = call(parts, params, "rows")
     if parts.config.score == "cos":
         rows = vectors.unit(rows)
-    if parts.protocol == "official":
-        return Head(padding_last(rows))
-    return Head(rows[1:])
+    return head_of(rows, parts.protocol)
 
 
 def build(
@@ -286,21 +285,11 @@ def build(
     )
 
 
-def call(parts: Parts, params: Any, method: str, *args: Any, **options: Any) -> Any:
-    """A method of the network under its parameters."""
-    return parts.net.apply({"params": params}, *args, method=method, **options)
-
-
 def encode_with_dropout(
     parts: Parts, params: Any, key: jax.Array, seq: jax.Array, row: jax.Array
 ) -> jax.Array:
     """i32[B, L] -> f32[B, D] the condition under dropout, each row's own."""
-
-    def one(seq, key):
-        rngs = {"dropout": key}
-        return call(parts, params, "encode", seq[None], deterministic=False, rngs=rngs)[0]
-
-    return jax.vmap(one)(seq, rng.row_keys(key, row))
+    return by_row(partial(call, parts, params, "encode"), rng.row_keys(key, row), seq)
 
 
 def _condition(parts: Parts, params: Any, key: jax.Array, query: SequenceQuery):

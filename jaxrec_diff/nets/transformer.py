@@ -61,6 +61,33 @@ def places(mask: jax.Array, mode: MaskMode = "key", count: jax.Array | None = No
     return Places(mask, count, ~mask if mode == "query" else None)
 
 
+def padded(seq: jax.Array, mask: MaskMode, max_len: int, *, one: bool) -> tuple[jax.Array, Places]:
+    """The places that a history of any length stands for.
+
+    Args:
+      seq: i32[B, L_k] right-padded histories, L_k <= L.
+      mask: whether padding is looked at.
+      max_len: L, places of a whole sequence.
+      one: let one place stand for all L - n of padding, where they are looked at.
+
+    Returns:
+      Ids i32[B, L_k], [B, L_k + 1] or [B, L] and how the places look at one another.
+    """
+    chex.assert_rank(seq, 2)
+    chex.assert_type(seq, int)
+    if mask == "key":
+        return seq, places(seq > 0)
+    width = seq.shape[1]
+    if not one:
+        seq = jnp.pad(seq, ((0, 0), (0, max_len - width)))
+        return seq, places(seq > 0, mask)
+    seq = jnp.pad(seq, ((0, 0), (0, 1)))
+    real = seq > 0
+    missing = (max_len - real.sum(axis=-1, keepdims=True)).astype(jnp.float32)
+    count = jnp.where(jnp.arange(width + 1) == width, missing, real.astype(jnp.float32))
+    return seq, places(real, mask, count)
+
+
 class Norm(nn.Module):
     """LayerNorm with the biased variance in two passes and epsilon inside the root."""
 

@@ -21,6 +21,12 @@ def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
 
+def split(keys: jax.Array, num: int = 2) -> jax.Array:
+    """`num` keys of each row's: key[B] -> key[num, B]."""
+    chex.assert_rank(keys, {1, 2})  # keys, or their raw words
+    return jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys)
+
+
 def normal(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
     """Standard normals, float[B, *shape]."""
     return _by_row(lambda k: jax.random.normal(k, shape), key, rows)

@@ -14,7 +14,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models import diffrec2
 from jaxrec_diff.models.contract import DataSpec
-from jaxrec_diff.models.diffrec2 import DiffRec2Config, DiffRec2Net
+from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.ops import rng as ops_rng
 
 D, ITEMS, LENGTH = 8, 5, 3
@@ -91,7 +91,7 @@ def golden_params():
 
 
 def estimate(xt, t, seq=SEQ, config=CONFIG, params=None):
-    net = DiffRec2Net(num_items=ITEMS, max_len=LENGTH, config=config)
+    net = diffrec2.network(config, ITEMS, LENGTH)
     params = golden_params() if params is None else params
     seq = jnp.asarray(seq)
 
@@ -229,7 +229,7 @@ def test_order_matters_and_padding_does_not():
 @in_float64
 def test_blind_history_is_computed_once_for_all_steps_and_seeds():
     config = DiffRec2Config(**TINY, history_blind=True)
-    net = DiffRec2Net(num_items=ITEMS, max_len=LENGTH, config=config)
+    net = diffrec2.network(config, ITEMS, LENGTH)
     params, seq = {"params": golden_params()}, jnp.asarray(SEQ)
     history = net.apply(params, seq, method="embed")
     memory = net.apply(params, history, seq > 0, method="remember")

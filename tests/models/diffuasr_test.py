@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from jaxrec_diff.batches.types import Prefixes, SequenceQuery
 from jaxrec_diff.diffusion import forward, guidance, samplers, schedules
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
-from jaxrec_diff.models import diffuasr, diffuasr_rows
+from jaxrec_diff.models import diffuasr, diffuasr_guidance, diffuasr_rows
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
 from jaxrec_diff.models.readers import Reader
@@ -43,8 +45,15 @@ def config(**settings):
     return DiffuASRConfig(**(plain | few | settings))
 
 
+def generator(settings, spec=SPEC):
+    """The functions of a generator, bound to its parts."""
+    made = diffuasr.parts(settings, spec)
+    names = ("init", "loss", "points", "log_prob")
+    return SimpleNamespace(**{name: partial(getattr(diffuasr, name), made) for name in names})
+
+
 def started(settings):
-    made = diffuasr.generator(settings, SPEC)
+    made = generator(settings)
     return made, *made.init(jax.random.key(0), BATCH)
 
 
@@ -95,7 +104,7 @@ def test_direction_and_size_of_both_classifier_guidances():
     t = jnp.int32(400)
     eps = forward.eps_from_x0(guided(x, t), x, table.signal[t], table.noise[t])
     np.testing.assert_allclose(eps[0], [-0.07100069, 0.14200138, -0.03550035], rtol=1e-4)
-    released = diffuasr_rows.released_correction(log_prob, x, 1.0)
+    released = diffuasr_guidance.released_correction(log_prob, x, 1.0)
     np.testing.assert_allclose(released[0], [0.00079064, -0.00158128, 0.00039532], rtol=1e-4)
 
 
@@ -108,7 +117,7 @@ def test_frozen_rows_are_standardised_and_known_rows_alone_count():
     np.testing.assert_allclose(np.ptp(rows[1:, 0]) / np.ptp(rows[1:, 1]),
                                np.ptp(ROWS[:, 0]) / np.ptp(ROWS[:, 1]), rtol=1e-5)  # fmt: skip
     counts = np.r_[np.zeros(4, int), np.ones(8, int)]
-    known = diffuasr.generator(config(), SPEC._replace(item_counts=counts))
+    known = generator(config(), SPEC._replace(item_counts=counts))
     rows = np.asarray(known.init(KEY, BATCH).state["items"])
     np.testing.assert_allclose(rows[5:].mean(axis=0), 0.0, atol=1e-6)
     np.testing.assert_allclose(rows[5:].var(axis=0).mean(), 1.0, rtol=1e-5)
@@ -141,19 +150,17 @@ def test_conditions_ignore_order_and_a_weight_of_zero_is_no_guidance():
     plain = made.points(params, extra, KEY, QUERY)
     turned = QUERY._replace(seq=jnp.array([[5, 3, 4, 0, 0], [12, 9, 2, 1, 7], [11, 0, 0, 0, 0]]))
     np.testing.assert_allclose(made.points(params, extra, KEY, turned), plain, rtol=2e-3, atol=1e-4)
-    guided = diffuasr.generator(config(guidance_weight=1.5), SPEC)
+    guided = generator(config(guidance_weight=1.5), SPEC)
     moved = guided.points(params, extra, KEY, QUERY)
     assert np.abs(moved - plain).max() > 1e-3
     # with the null condition equal to the condition there is nothing to extrapolate from
     official = config(compat="official", items="trained", width=4, guidance_weight=3.0)
-    released = diffuasr.generator(official, SPEC)
+    released = generator(official, SPEC)
     params, extra = released.init(KEY, BATCH)
     one = QUERY._replace(seq=SEQ[:, :1])
     params = params | {"items": params["items"].at[1:].set(params["null"])}
     same = released.points(params, extra, KEY, one)
-    none = diffuasr.generator(
-        config(compat="official", items="trained", width=4, guidance="none"), SPEC
-    )
+    none = generator(config(compat="official", items="trained", width=4, guidance="none"), SPEC)
     np.testing.assert_allclose(none.points(params, extra, KEY, one), same, rtol=1e-3, atol=1e-3)
 
 
@@ -272,7 +279,7 @@ def test_the_released_code_asks_about_the_wrong_end_of_a_history(compat):
 def test_released_guidance_acts_in_the_loss_as_well():
     common = dict(items="frozen", guidance="classifier", guidance_weight=50.0)
     paper, params, extra = started(config(**common))
-    released = diffuasr.generator(config(compat="official", **common), SPEC)
+    released = generator(config(compat="official", **common), SPEC)
     first, second = (made.loss(params, extra, KEY, BATCH)[0] for made in (paper, released))
     assert abs(float(first - second)) > 1e-6
 

@@ -1,5 +1,7 @@
 """Classifier guidance by recommenders that were trained in the same run."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,7 @@ def trained(request, tmp_path_factory):
 def opened(workdir, *flags):
     """The generator's parts, its arrays and queries of all users."""
     phase, train = generation.generator_of(restore.reopen(workdir, list(flags)), workdir)
-    made = diffuasr.generator(phase.settings.model, phase.spec)
+    made = diffuasr.parts(phase.settings.model, phase.spec)
     users = jnp.arange(phase.dataset.num_users)
     query = cut.queries(phase.dataset.user_items, users, max_len=phase.settings.data.max_len)
     return phase, made, training_state.averaged(train), train.state, query
@@ -63,9 +65,11 @@ def test_guidance_raises_a_trained_recommenders_log_probability(trained, on):
         _, made, params, state, query = opened(
             trained, f"--model.classifier-on={on}", f"--model.guidance-weight={weight}"
         )
-        points = jax.jit(made.points)(params, state, KEY, query)  # the same noise
+        points = jax.jit(partial(diffuasr.points, made))(
+            params, state, KEY, query
+        )  # the same noise
         assert 0.3 < np.std(points) < 2  # rows have 1
-        found.append(np.asarray(made.log_prob(params, state, KEY, query, points)))
+        found.append(np.asarray(diffuasr.log_prob(made, params, state, KEY, query, points)))
     plain, guided = found
     # two log probabilities near log(1/2) that differ by .03 are 3 % of a probability apart
     assert guided.mean() > plain.mean() + 0.03
@@ -90,7 +94,7 @@ def test_points_on_items_are_read_as_the_recommender_reads_the_items(trained):
     asked = types.SequenceQuery(jnp.asarray(target, jnp.int32), jnp.arange(30))
     points = jnp.asarray(state["items"])[items]
     np.testing.assert_allclose(
-        made.log_prob(params, state, KEY, asked, points),
+        diffuasr.log_prob(made, params, state, KEY, asked, points),
         np.take_along_axis(log_softmax, target - 1, axis=1)[:, 0],
         atol=1e-4,
     )
