@@ -368,6 +368,9 @@ CASES: dict[str, Case] = {
     "clustered.places": Case(lambda d: clustered.places(ids(5, high=3), 3)),
     "dense.uniform_fan_in": only32(lambda d: initialised(dense.uniform_fan_in(3))),
     "dropout.keep_mask": Case(lambda d: dropout.keep_mask(key(), (3, 2), 0.5)),
+    "dropout.drop_rows": Case(
+        lambda d: dropout.drop_rows(jax.random.split(key()), x(d, 2, 3), 0.5)
+    ),
     "embeddings.sinusoidal": Case(lambda d: embeddings.sinusoidal(positive(d, 3), 5)),
     "encoders.last_items": Case(
         lambda d: encoders.last_items(x(d, 2, 3, 2), ids(2, 3, high=2) > 0, 2)

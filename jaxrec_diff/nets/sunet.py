@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.nets.dense import Dense, uniform_fan_in
-from jaxrec_diff.nets.dropout import keep_mask
+from jaxrec_diff.nets.dropout import drop_rows
 from jaxrec_diff.nets.embeddings import sinusoidal
 
 _MULTIPLES = (1, 2, 2, 2)  # of the channels, a level
@@ -163,9 +163,8 @@ class ResBlock(nn.Module):
         h = Conv(self.features, "same", self.dense_side, self.tile_channels, name="conv_in")(h)
         h = h + Dense(self.features, name="embed")(nn.silu(z))[:, None, None, :]
         h = nn.silu(GroupNorm(name="norm_out")(h))
-        if keys is not None and self.dropout_rate > 0:
-            keep = jax.vmap(lambda key: keep_mask(key, h.shape[1:], self.dropout_rate))(keys)
-            h = jnp.where(keep, h / (1.0 - self.dropout_rate), 0.0)
+        if keys is not None:
+            h = drop_rows(keys, h, self.dropout_rate)
         h = Conv(self.features, "same", self.dense_side, self.tile_channels, name="conv_out")(h)
         if x.shape[-1] != self.features:
             x = Dense(self.features, name="shortcut")(x)
