@@ -1,18 +1,15 @@
 """What DiffuASR asks of the data and of a recommender before anything is trained."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from jaxrec_diff.models.contract import DataSpec
 
-if TYPE_CHECKING:
-    from jaxrec_diff.models.diffuasr import DiffuASRConfig
 
-
-def check(config: "DiffuASRConfig", spec: DataSpec, given: frozenset[str]) -> None:
+def check(config: Any, spec: DataSpec, given: frozenset[str]) -> None:
     """Refuses settings that cannot work, before anything is trained.
 
     Args:
-      config: settings.
+      config: a `DiffuASRConfig`, whose module imports this one.
       spec: sizes; nothing of the recommender is looked at.
       given: names of the recommender's arrays, and "reader" if it can be asked about points.
 
