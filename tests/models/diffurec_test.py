@@ -113,7 +113,7 @@ def test_golden_chain_of_one_step(monkeypatch, mask):
     # A single call with the step's embedding of t = 3 gives the logits of the golden network.
     given_start(monkeypatch)
     only = process.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diffusion_config, "plan", lambda config, levels: (only, False))
+    monkeypatch.setattr(diffurec, "plan", lambda config, levels: (only, False))
     model = model_of(mask=mask)
     head = diffurec.build(settings(mask=mask), SPEC, protocol="official").head(tiny_weights(), ())
     query = SequenceQuery(HISTORY[:, :2], jnp.zeros(1))

@@ -12,7 +12,6 @@ from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.config import preset
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
-from jaxrec_diff.diffusion import config as diffusion_config
 from jaxrec_diff.diffusion import forward, process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import diffurec, diqdiff
@@ -137,7 +136,7 @@ def test_golden_network():
 def test_golden_points_of_one_step_at_evaluation(monkeypatch):
     force(monkeypatch)
     only = process.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diffusion_config, "plan", lambda config, levels: (only, False))
+    monkeypatch.setattr(diqdiff, "plan", lambda config, levels: (only, False))
     monkeypatch.setattr(ops_rng, "normal", lambda key, row, shape: jnp.asarray(XT, jnp.float32))
     config = DiQDiffConfig(**TINY)
     query = SequenceQuery(jnp.asarray(SEQ[:, :3]), jnp.arange(3))
