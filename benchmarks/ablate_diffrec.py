@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxrec_diff import config
 from jaxrec_diff.diffusion import forward, row_process
-from jaxrec_diff.experiments import prepare, train
+from jaxrec_diff.experiments import pipeline, runs
 
 # name -> flags on top of the released settings
 NOISE = {
@@ -53,9 +53,9 @@ def run(data: str, name: str, flags: list[str], epochs: int, seed: int) -> dict:
     preset = config.preset("diffrec", "ml-1m-clean").experiment
     flags = [*flags, f"--seed={seed}", f"--train.num-epochs={epochs}"]
     experiment = config.parse(preset, flags)
-    prepared = prepare.prepare("diffrec", experiment, data)
+    asked = runs.prepare("diffrec", experiment, data)
     with tempfile.TemporaryDirectory() as folder:
-        found = train.train(prepared, Path(folder) / "run", say=lambda text: None)
+        found = pipeline.train(asked, Path(folder) / "run", log=lambda text: None)
     betas = row_process.betas(experiment.model.process)
     rest = [0.0] if betas is None else forward.one_minus_alphas_cumprod(betas)
     keep = ("best_step", "best_valid", "steps", "device", "versions", "commit")

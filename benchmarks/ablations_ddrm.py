@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jaxrec_diff import config
 from jaxrec_diff.data.sources import dataset_name
-from jaxrec_diff.experiments import prepare, provenance, train
+from jaxrec_diff.experiments import pipeline, provenance, runs
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
@@ -65,16 +65,16 @@ def main() -> None:
             workdir = given.workdir / arm.replace(" ", "-")
         else:
             workdir = given.workdir / f"width-{width}"
-        prepared = prepare.prepare("ddrm", experiment, given.data)
-        found = train.train(prepared, workdir, say=lambda text: print(text, file=sys.stderr))
-        controls = {probe: found["diagnostics"][probe] for probe in ("backbone", "mean_item")}
+        run = runs.prepare("ddrm", experiment, given.data)
+        found = pipeline.train(run, workdir, log=lambda text: print(text, file=sys.stderr))
+        controls = {name: found["diagnostics"][name] for name in ("backbone", "mean_item")}
         listed = {"ddrm": found["metrics"], **controls}
         row = {"arm": arm, "width": width, "changed": changed, "best_valid": found["best_valid"]}
         row["test"] = {k: {m: round(v[m], 5) for m in SHOWN} for k, v in listed.items()}
         print(json.dumps(row), flush=True)
         rows.append(row | {"best_step": found["best_step"], "steps": found["steps"]})
         shared = {"data": name, "epochs": given.epochs, "dims": base.model.dims, "arms": rows}
-        of = provenance.provenance(prepared) | {"command": "benchmarks/ablations_ddrm.py"}
+        of = provenance.provenance(run) | {"command": "benchmarks/ablations_ddrm.py"}
         given.output.write_text(json.dumps(shared | of, indent=1) + "\n")
 
 

@@ -27,10 +27,8 @@ from jaxrec_diff import config
 from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
-from jaxrec_diff.experiments import judging, prepare, provenance, restore, run
-from jaxrec_diff.experiments import train as experiments_train
-from jaxrec_diff.training import loop
-from jaxrec_diff.training.state import averaged
+from jaxrec_diff.experiments import judging, phases, pipeline, provenance, restore, runs
+from jaxrec_diff.experiments.phases import PhaseRun
 
 _ROWS = 1024  # users whose lists are compared
 
@@ -39,18 +37,20 @@ def say(**figures: Any) -> None:
     print(json.dumps(figures), flush=True)
 
 
-def tops(prepared, params, state, key, batch_size: int) -> np.ndarray:
+def tops(phase: PhaseRun, params, state, key, batch_size: int) -> np.ndarray:
     """Best ten items of the first test users, i32[N, 10], asked for in batches of `batch_size`."""
-    model, feed = run.build(prepared), run.feed_of(prepared)
+    model, feed = phases.model_of(phase), phase.batcher
     rows = feed.splits["test"]
 
     @jax.jit
     def ask(index):
         points = model.sample(params, state, key, feed.query(rows, index))
         head = model.head(params, state)
-        return ranking.top(points, head.table, head.bias, k=10, pool=model.pool).items
+        return ranking.top(
+            points, head.table, head.bias, k=10, score_pooling=model.score_pooling
+        ).items
 
-    count = min(_ROWS, len(prepared.dataset.test.start))
+    count = min(_ROWS, len(phase.dataset.test.start))
     batch_size = min(batch_size, count)
     count = count // batch_size * batch_size
     index = jnp.arange(count, dtype=jnp.int32).reshape(-1, batch_size)
@@ -70,14 +70,13 @@ def compare(name: str, ways: dict[str, dict], training: dict, options, flags) ->
     train = replace(experiment.train, num_epochs=options.epochs, patience=0, eval_every=1)
     experiment = replace(experiment, model=replace(experiment.model, **training), train=train)
     experiment = config.parse(experiment, flags)
-    prepared = prepare.prepare(name, experiment, options.data)
+    run = runs.prepare(name, experiment, options.data)
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
-        results = experiments_train.train(prepared, workdir, say=lambda _: None)
+        results = pipeline.train(run, workdir, log=lambda _: None)
         say(model=name, training=training, steps=results["steps"], controls=results["controls"])
-        like = restore.abstract_state(prepared, run.build(prepared))
-        best = loop.load(workdir / "checkpoints", like)
-        params, state, first = averaged(best), best.state, None
+        phase, _, params, state = restore.restore(run, workdir)
+        first = None
         for way, changes in ways.items():
             changes = dict(changes)
             size = changes.pop("batch_size", 1024)
@@ -86,8 +85,8 @@ def compare(name: str, ways: dict[str, dict], training: dict, options, flags) ->
                 model=replace(experiment.model, **changes),
                 eval=replace(experiment.eval, batch_size=size),
             )
-            chosen = prepared._replace(experiment=changed)
-            found = judging.reevaluate(chosen, workdir, "test")[0][0].metrics
+            chosen = phases.changed(phase, settings=changed)
+            found = judging.draws(chosen, params, state, "test", diagnose=True)[0].metrics
             draws = [tops(chosen, params, state, jax.random.key(k), size) for k in (0, 1)]
             first = draws[0] if first is None else first
             say(
@@ -110,7 +109,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={n: metadata.version(n) for n in ("jax", "jaxlib", "flax", "numpy")},
-        commit=provenance._commit(),
+        commit=provenance.commit(),
         seed=0,
         command=f"benchmarks/ablations_diffrec2_diqdiff.py --data {dataset_name(options.data)} "
         f"--epochs {options.epochs} {' '.join(flags)}".strip(),

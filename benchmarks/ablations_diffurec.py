@@ -22,9 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import config
-from jaxrec_diff.experiments import prepare, provenance, restore, run
-from jaxrec_diff.experiments import train as experiments_train
-from jaxrec_diff.training import loop
+from jaxrec_diff.experiments import phases, pipeline, provenance, restore, runs
+from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.training.state import averaged
 
 ARMS: dict[str, dict] = {
@@ -39,18 +38,17 @@ def say(**figures) -> None:
     print(json.dumps(figures), flush=True)
 
 
-def gradient_share(prepared: run.Prepared, workdir: Path) -> dict[str, float]:
+def gradient_share(run: Run, workdir: Path) -> dict[str, float]:
     """|g_learned - g_stopped| / |g_learned| over the item table, and over its target rows."""
-    like = restore.abstract_state(prepared, run.build(prepared))
-    train = loop.load(workdir / "checkpoints", like)
-    feed = run.feed_of(prepared)
+    (phase,) = run.phases
+    train, feed = restore.best_of(phase, workdir), phase.batcher
     index = jax.random.permutation(jax.random.key(5), feed.num_examples)[:256]
     key = jax.random.key(6)
     example = feed.example(feed.train, index, jnp.arange(256, dtype=jnp.int32), key)
     grads = {}
     for target in ("learned", "stopped"):
-        chosen = replace(prepared.experiment.model, target=target)
-        model = run.build(prepared._replace(experiment=replace(prepared.experiment, model=chosen)))
+        settings = replace(phase.settings, model=replace(phase.settings.model, target=target))
+        model = phases.model_of(phases.changed(phase, settings=settings))
         loss = jax.jit(jax.grad(lambda p, model=model: model.loss(p, train.state, key, example)[0]))
         grads[target] = np.asarray(loss(averaged(train))["items"], np.float64)
     difference = grads["learned"] - grads["stopped"]
@@ -90,17 +88,17 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=platform.machine(),
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
-        commit=provenance._commit(),
+        commit=provenance.commit(),
         command=" ".join(["benchmarks/ablations_diffurec.py", *sys.argv[1:]]),
         seed=options.seed,
     )
     with tempfile.TemporaryDirectory() as folder:
-        runs = {}
+        made = {}
         for name, changes in ARMS.items():
             chosen = replace(base, model=replace(base.model, **changes))
-            prepared = prepare.prepare("diffurec", chosen, options.data)
-            runs[name] = prepared, Path(folder) / name.replace(" ", "-")
-            results = experiments_train.train(prepared, runs[name][1], say=lambda line: None)
+            run = runs.prepare("diffurec", chosen, options.data)
+            made[name] = run, Path(folder) / name.replace(" ", "-")
+            results = pipeline.train(run, made[name][1], log=lambda line: None)
             say(
                 arm=name,
                 steps=results["steps"],
@@ -108,7 +106,7 @@ def main() -> None:
                 metrics=results["metrics"],
                 controls={n: m["hr@20"] for n, m in results["controls"].items()},
             )
-        say(question="noise in the target", **gradient_share(*runs["released"]))
+        say(question="noise in the target", **gradient_share(*made["released"]))
 
 
 if __name__ == "__main__":

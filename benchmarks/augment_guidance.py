@@ -12,6 +12,7 @@ probability that it gives the points; means and deviations over workdirs.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +22,46 @@ import numpy as np
 from augmentation import RESULTS, spread
 
 from jaxrec_diff.augmentation import quality
-from jaxrec_diff.batches import cut, kinds
+from jaxrec_diff.batches import cut
 from jaxrec_diff.data import views
-from jaxrec_diff.experiments import augmentation, generation, provenance, reopen, run
-from jaxrec_diff.models.diffuasr import generator
+from jaxrec_diff.experiments import generation, provenance, restore
+from jaxrec_diff.experiments.phases import PhaseRun
+from jaxrec_diff.models import diffuasr
 from jaxrec_diff.ops import ragged
 from jaxrec_diff.training.state import averaged
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
-def held_out(prepared: run.Prepared) -> tuple[ragged.Slices, np.ndarray]:
+def held_out(phase: PhaseRun) -> tuple[ragged.Ragged, np.ndarray]:
     """Histories of long users kept from training, and the M items that came before each."""
-    view = kinds.view("prefixes", prepared.dataset, prepared.experiment.data)
-    length = prepared.experiment.data.prefix_len
-    parts = [views.known_before(rows, length) for rows in (view.valid, view.test)]
+    length, dataset = phase.settings.data.prefix_len, phase.dataset
+    parts = [views.known_before(rows, length) for rows in (dataset.valid, dataset.test)]
     (first, _), (second, _) = parts
     items = np.concatenate([first.items, second.items])
     start = np.concatenate([first.start, second.start + len(first.items)])
     end = np.concatenate([first.end, second.end + len(first.items)])
-    return ragged.Slices(items, start, end, end), np.concatenate([true for _, true in parts])
+    return ragged.Ragged(items, start, end, end), np.concatenate([true for _, true in parts])
 
 
 def judged(workdir: Path, weight: float) -> dict[str, float]:
     """Quality of the items that one generator makes under a weight of its guidance."""
-    prepared = reopen.reopen(workdir, [f"--model.guidance-weight={weight}"])
-    made = augmentation.generator_of(prepared, workdir)
-    histories, true = held_out(made.prepared)
-    chunks = generation.generate(made.prepared, made.train, histories)
-    items = np.concatenate([chunk for _, chunk in chunks])
-    counts = made.prepared.dataset.train_counts
-    found = quality.quality(items, histories, counts, true)
-    settings = made.prepared.experiment
+    run = restore.reopen(workdir, [f"--model.guidance-weight={weight}"])
+    phase, train = generation.generator_of(run, workdir)
+    histories, true = held_out(phase)
+    items = generation.all_items(phase, train, histories)
+    found = quality.quality(items, histories, phase.dataset.train_counts, true)
+    settings = phase.settings
     if settings.model.guidance == "classifier":
-        parts = generator(settings.model, run.spec_of(made.prepared))
+        parts = diffuasr.parts(settings.model, phase.spec)
         rows = jax.tree.map(jnp.asarray, histories)
         index = jnp.arange(len(true), dtype=jnp.int32)
         query = cut.queries(rows, index, max_len=settings.data.max_len)
-        of_run = averaged(made.train), made.train.state, jax.random.key(settings.seed), query
-        points = jax.jit(parts.points)(*of_run)
-        found["log_prob"] = float(jax.jit(parts.log_prob)(*of_run, points).mean())
+        of_run = averaged(train), train.state, jax.random.key(settings.seed), query
+        points = jax.jit(partial(diffuasr.points, parts))(*of_run)
+        found["log_prob"] = float(
+            jax.jit(partial(diffuasr.log_prob, parts))(*of_run, points).mean()
+        )
     return found | {"histories": len(true)}
 
 
@@ -70,13 +71,13 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", type=float, default=WEIGHTS)
     parser.add_argument("--name", required=True, help="of the results file")
     options = parser.parse_args()
-    first = reopen.reopen(options.workdirs[0])
+    first = restore.reopen(options.workdirs[0])
     results: dict[str, Any] = provenance.provenance(first) | {
         "command": " ".join(["python", *sys.argv]),
         "dataset": first.dataset.name,
         "data_hash": first.dataset.card["hash"],
         "guidance": first.experiment.model.guidance,
-        "seeds": [reopen.reopen(workdir).experiment.seed for workdir in options.workdirs],
+        "seeds": [restore.reopen(workdir).experiment.seed for workdir in options.workdirs],
         "weights": {},
     }
     for weight in options.weights:

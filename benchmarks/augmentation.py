@@ -28,8 +28,8 @@ from jaxrec_diff import config
 from jaxrec_diff.augmentation import baselines, quality
 from jaxrec_diff.data import views
 from jaxrec_diff.data.sources import dataset_name
-from jaxrec_diff.experiments import prepare, restore, train, workdir
-from jaxrec_diff.experiments import run as experiments_run
+from jaxrec_diff.experiments import exports, pipeline, restore, runs, workdirs
+from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import registry
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,7 +49,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
 EQUAL_COST = {8: 709, 16: 1800, 32: 4096}
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, flush=True)
 
 
@@ -66,41 +66,40 @@ def settings(backbone: str, source: str, seed: int, flags: list[str]) -> config.
     return replace(made, backbone=phase, seed=seed)
 
 
-def raw_run(made: config.Experiment, backbone: str, source: str) -> experiments_run.Prepared:
+def raw_run(made: config.Experiment, backbone: str, source: str) -> Run:
     """The backbone of the settings as a run of its own."""
     phase = made.backbone
     alone = replace(made, model=phase.model, train=phase.train, eval=phase.eval, backbone=None)
-    return prepare.prepare(backbone, alone, source)
+    return runs.prepare(backbone, alone, source)
 
 
-def prefix_of(method: str, raw: experiments_run.Prepared, folder: Path) -> np.ndarray:
+def prefix_of(method: str, raw: Run, folder: Path) -> np.ndarray:
     """Items of a control, i32[U, M]."""
     data, seed = raw.dataset, raw.experiment.seed
     length = raw.experiment.data.prefix_len
     if method == "random":
-        return baselines.uniform(data.profiles, data.num_items, length, seed)
+        return baselines.uniform(data.user_items, data.num_items, length, seed)
     if method == "random_seq":
-        return baselines.resampled(data.profiles, length, seed)
-    turned = raw._replace(name="backwards", dataset=views.backwards(data, raw.experiment.data))
-    turned = turned._replace(
-        experiment=replace(turned.experiment, eval=replace(turned.experiment.eval, candidates=0))
-    )
-    train.train(turned, folder / "backwards", say=say)
+        return baselines.resampled(data.user_items, length, seed)
+    one_answer = replace(raw.experiment, eval=replace(raw.experiment.eval, candidates=0))
+    backwards = views.backwards(data, raw.experiment.data)
+    turned = runs.prepare("backwards", one_answer, raw.source, backwards)
+    pipeline.train(turned, folder / "backwards", log=log)
     trained = restore.restore(turned, folder / "backwards")
     return baselines.recommended(
-        trained.model, trained.params, trained.state, data.profiles, length,
+        trained.model, trained.params, trained.state, data.user_items, length,
         max_len=raw.experiment.data.max_len, batch_size=raw.experiment.eval.batch_size,
     )  # fmt: skip
 
 
-def share(raw: experiments_run.Prepared, folder: Path) -> None:
+def share(raw: Run, folder: Path) -> None:
     """Leaves in the raw run what a generator starts from: all of a seed's start from the same."""
-    train.train(raw, folder, say=say)
+    pipeline.train(raw, folder, log=log)
     trained = restore.restore(raw, folder)
     settings = raw.experiment.model
     export = registry.system(settings).export
-    arrays = export(settings, experiments_run.spec_of(raw), trained.params, trained.state)
-    np.savez(folder / "export.npz", **arrays)
+    arrays = export(settings, trained.phase.spec, trained.params, trained.state)
+    exports.write(folder / "export.npz", arrays)
 
 
 def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags: list[str]):
@@ -109,24 +108,25 @@ def run(backbone: str, method: str, source: str, seed: int, folder: Path, flags:
     raw = raw_run(made, backbone, source)
     home = folder / f"{backbone}-seed{seed}"
     if method == "none":
-        return train.train(raw, home / "none", say=say)
+        return pipeline.train(raw, home / "none", log=log)
     if method in GENERATORS:
         model = replace(made.model, **GENERATORS[method])
         if model.denoiser == "mlp" and model.channels in EQUAL_COST:
             model = replace(model, mlp_hidden=EQUAL_COST[model.channels])
-        prepared = prepare.prepare("diffuasr", replace(made, model=model), source)
+        generating = runs.prepare("diffuasr", replace(made, model=model), source)
         own = home / method / "stages" / "backbone"
         if not own.exists():
-            workdir.open_workdir(prepared, home / method)
+            workdirs.create(generating, home / method)
             own.parent.mkdir(parents=True, exist_ok=True)
             share(raw, home / "none")
             own.symlink_to((home / "none").resolve(), target_is_directory=True)
-        return train.train(prepared, home / method, say=say)
+        return pipeline.train(generating, home / method, log=log)
     prefix = prefix_of(method, raw, home)
-    longer = raw._replace(name=f"{backbone}+{method}", dataset=views.longer(raw.dataset, prefix))
-    results = train.train(longer, home / method, say=say)
-    profiles, counts = raw.dataset.profiles, raw.dataset.train_counts
-    return results | {"generated": quality.quality(prefix, profiles, counts)}
+    longer = views.longer(raw.dataset, prefix)
+    augmented = runs.prepare(f"{backbone}+{method}", raw.experiment, source, longer)
+    results = pipeline.train(augmented, home / method, log=log)
+    user_items, counts = raw.dataset.user_items, raw.dataset.train_counts
+    return results | {"generated": quality.quality(prefix, user_items, counts)}
 
 
 def mean_of(cells: list[dict[str, Any]], name: str) -> float:
@@ -185,7 +185,7 @@ def main() -> None:
     for seed in options.seeds:
         for backbone in options.backbones:
             for method in options.methods:
-                say(f"== {backbone} {method} seed {seed}")
+                log(f"== {backbone} {method} seed {seed}")
                 last = run(backbone, method, options.data, seed, options.out, flags)
                 cells.setdefault(f"{backbone} {method}", []).append(last)
                 results = {
@@ -198,8 +198,8 @@ def main() -> None:
                 path.write_text(json.dumps(results, indent=1) + "\n")
     for protocol in ("full", "among_101"):
         for metric in ("hr@10", "ndcg@10"):
-            say(table(results["cells"], protocol, metric))
-    say(f"figures are in {path}")
+            log(table(results["cells"], protocol, metric))
+    log(f"figures are in {path}")
 
 
 if __name__ == "__main__":

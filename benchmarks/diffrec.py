@@ -28,16 +28,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import config as jaxrec_diff_config
-from jaxrec_diff.batches import kinds
+from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.data.splits import Cuts, queries, slices
+from jaxrec_diff.data.splits import Cuts, queries
 from jaxrec_diff.diffusion import row_process
 from jaxrec_diff.evaluation import config
 from jaxrec_diff.evaluation import evaluator as evaluation_evaluator
-from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.experiments.provenance import commit
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import DataSpec
+from jaxrec_diff.ops import ragged
 from jaxrec_diff.training import optim, parallel, state, step
 
 KS = (10, 20, 50, 100)
@@ -65,22 +66,22 @@ def generated(name: str, users: int, items: int, mean: float, spread: float) -> 
     cuts = Cuts(start, start + (7 * size) // 10, start + (9 * size) // 10, stop)
     valid, valid_users = queries(flat, cuts.start, cuts.train_end, cuts.valid_end)
     test, test_users = queries(flat, cuts.start, cuts.valid_end, cuts.stop)
-    profiles = slices(flat, cuts.start, cuts.train_end, cuts.train_end)
+    user_items = ragged.make(flat, cuts.start, cuts.train_end, cuts.train_end)
     counts = np.bincount(
         np.concatenate([flat[a:b] for a, b in zip(cuts.start, cuts.train_end, strict=True)]),
         minlength=items + 1,
     )[1:]
     return Dataset(
-        name=name, num_users=users, num_items=items, train=profiles, valid=valid, test=test,
+        name=name, num_users=users, num_items=items, train=user_items, valid=valid, test=test,
         item_ids=np.arange(items), user_ids=np.arange(users), valid_users=valid_users,
-        test_users=test_users, train_counts=counts, split="70/20/10", card={}, law=None,
-        profiles=profiles,
+        test_users=test_users, train_counts=counts, split="70/20/10", card={},
+        synthetic_process=None, user_items=user_items,
     )  # fmt: skip
 
 
 def spec_of(dataset: Dataset, **exports) -> DataSpec:
     return DataSpec(
-        dataset.num_users, dataset.num_items, 50, dataset.train_counts, dataset.profiles, exports
+        dataset.num_users, dataset.num_items, 50, dataset.train_counts, dataset.user_items, exports
     )
 
 
@@ -90,7 +91,7 @@ class Ours:
     def __init__(self, experiment, dataset: Dataset, spec: DataSpec):
         system = registry.system(experiment.model)
         self.model = system.build(experiment.model, spec)
-        self.fed = kinds.feed("interactions", dataset, DataConfig())
+        self.fed = INTERACTIONS.batcher(dataset, DataConfig())
         self.mesh, self.dataset, self.rules = parallel.make_mesh(), dataset, system.official
         self.batch = experiment.train.batch_size
         optimizer = optim.make(experiment.train, 1000)
@@ -120,10 +121,10 @@ class Ours:
 
     def evaluator(self, *splits: str, batch_size: int = 1024):
         parts = {"valid": self.dataset.valid, "test": self.dataset.test}
-        return evaluation_evaluator.together(
+        return evaluation_evaluator.evaluate_splits(
             self.model,
             {
-                split: evaluation_evaluator.put(
+                split: evaluation_evaluator.to_device(
                     parts[split], self.fed.splits[split], self.fed.query, self.mesh, self.rules
                 )
                 for split in splits
@@ -172,7 +173,7 @@ def speed(repeats: int) -> None:
     ours = Ours(experiment, dataset, spec_of(dataset))
     sizes = {split: int((part.stop - part.end).sum()) for split, part in
              (("valid", dataset.valid), ("test", dataset.test))}  # fmt: skip
-    pairs = int((dataset.profiles.end - dataset.profiles.start).sum())
+    pairs = int((dataset.user_items.end - dataset.user_items.start).sum())
     say(question="data", users=5949, items=2810, train=pairs, **sizes)
 
     dims, process = experiment.model.dims, experiment.model.process
@@ -191,7 +192,7 @@ def speed(repeats: int) -> None:
         return scipy.sparse.csr_matrix((np.ones(len(row)), (row, column)), shape)
 
     rows = torch.tensor(
-        sparse(dataset.profiles.start, dataset.profiles.end, np.arange(5949)).toarray(),
+        sparse(dataset.user_items.start, dataset.user_items.end, np.arange(5949)).toarray(),
         dtype=torch.float32,
     )
     theirs = {}
@@ -311,7 +312,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in packages},
-        commit=_commit(),
+        commit=commit(),
         seed=0,
         command="benchmarks/diffrec.py" + (f" --memory {options.memory}" * bool(options.memory)),
     )

@@ -30,10 +30,9 @@ import torch_diffurec
 from jaxrec_diff import config
 from jaxrec_diff.batches import lengths as batches_lengths
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import evaluator
-from jaxrec_diff.experiments import judging, prepare, provenance
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.models import diffurec, registry
+from jaxrec_diff.experiments import judging, phases, provenance, runs
+from jaxrec_diff.experiments.phases import PhaseRun
+from jaxrec_diff.models import diffurec
 from jaxrec_diff.training import optim, parallel, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -85,21 +84,21 @@ RANKED = {
 }
 
 
-def initial(prepared: experiments_run.Prepared):
-    model, feed = experiments_run.build(prepared), experiments_run.feed_of(prepared)
+def initial(phase: PhaseRun):
+    model, feed = phases.model_of(phase), phase.batcher
     index = np.zeros(2, np.int32)
     example = feed.example(feed.train, index, index, jax.random.key(0))
     return model, feed, jax.jit(model.init)(jax.random.key(0), example)
 
 
-def train_rate(name: str, prepared: experiments_run.Prepared, repeats: int) -> float:
-    model, feed, variables = initial(prepared)
-    optimizer = optim.make(prepared.experiment.train, 1)
+def train_rate(name: str, phase: PhaseRun, repeats: int) -> float:
+    model, feed, variables = initial(phase)
+    optimizer = optim.make(phase.settings.train, 1)
 
     def update(train, key, example):
         return step.update(model, optimizer, train, key, example)
 
-    updates = parallel.jit_updates(update, feed.example, prepared.mesh)
+    updates = parallel.jit_updates(update, feed.example, phase.mesh)
     order = feed.order(jax.random.key(1))
     real = int((np.asarray(order[:1]) >= 0).sum())
     data = updates.place(feed.train)
@@ -110,41 +109,33 @@ def train_rate(name: str, prepared: experiments_run.Prepared, repeats: int) -> f
         jax.block_until_ready(updates.run(args[0], data, *args[1:], np.int32(0), np.int32(1)))
 
     rate = real / median_seconds(run, repeats)
-    lengths = batches_lengths.bucket_lengths(prepared.dataset.train, prepared.experiment.data)
+    lengths = batches_lengths.bucket_lengths(phase.dataset.train, phase.settings.data)
     say(question="train step", which=name, lengths=lengths, examples_per_second=rate)
     return rate
 
 
-def some_rows(prepared: experiments_run.Prepared, count: int) -> experiments_run.Prepared:
+def some_rows(phase: PhaseRun, count: int) -> PhaseRun:
     """The data with `count` of its test rows, evenly spread."""
-    test = prepared.dataset.test
+    test = phase.dataset.test
     rows = np.linspace(0, len(test.start) - 1, count).astype(np.int64)
     cut = test._replace(**{n: getattr(test, n)[rows] for n in ("start", "end", "stop")})
-    users = prepared.dataset.test_users[rows]
-    return prepared._replace(dataset=prepared.dataset._replace(test=cut, test_users=users))
+    users = phase.dataset.test_users[rows]
+    return phases.changed(phase, dataset=phase.dataset._replace(test=cut, test_users=users))
 
 
-def ranker(prepared: experiments_run.Prepared):
-    rules = evaluator.rules_of(
-        prepared.experiment.eval, registry.system(prepared.experiment.model).official
-    )
-    model = experiments_run.build(prepared)
-    return judging.split_evaluator(prepared, model, "test", rules)
-
-
-def rank_rate(name: str, prepared: experiments_run.Prepared, variables, repeats: int) -> float:
+def rank_rate(name: str, phase: PhaseRun, variables, repeats: int) -> float:
     count = USERS if name.startswith("cut") else TORCH_USERS
-    run = ranker(some_rows(prepared, count))
+    run = judging.ranker(some_rows(phase, count), "test")
     seconds = median_seconds(lambda: run(*variables, jax.random.key(3)), repeats)
     say(question="recommend", which=name, users=count, users_per_second=count / seconds)
     return count / seconds
 
 
-def torch_rates(prepared: experiments_run.Prepared, params, repeats: int) -> tuple[float, float]:
-    c = prepared.experiment.model
+def torch_rates(phase: PhaseRun, params, repeats: int) -> tuple[float, float]:
+    c = phase.settings.model
     betas = np.linspace(0.0001 * 1000 / 32 + 0.01, 0.02 * 1000 / 32 + 0.01, 32)
     model = torch_diffurec.DiffuRec(
-        prepared.dataset.num_items, c.width, c.num_blocks, c.num_heads, betas
+        phase.dataset.num_items, c.width, c.num_blocks, c.num_heads, betas
     )
     torch_diffurec.load(model, params)
     rng = np.random.default_rng(0)
@@ -156,12 +147,12 @@ def torch_rates(prepared: experiments_run.Prepared, params, repeats: int) -> tup
             out[at, 50 - len(items) :] = items
         return torch.from_numpy(out)
 
-    train, test = prepared.dataset.train, prepared.dataset.test
+    train, test = phase.dataset.train, phase.dataset.test
     rows = rng.choice(len(train.start), BATCH, replace=False)
     seq, target = padded(train, rows), torch.from_numpy(train.items[train.end[rows]].astype(int))
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     users = padded(test, rng.choice(len(test.start), TORCH_USERS, replace=False))
-    agreement(prepared, params, model, users[:16])
+    agreement(phase, params, model, users[:16])
     recommended = TORCH_USERS / median_seconds(
         lambda: torch_diffurec.recommend(model, users, 20), repeats
     )
@@ -173,10 +164,10 @@ def torch_rates(prepared: experiments_run.Prepared, params, repeats: int) -> tup
     return trained, recommended
 
 
-def agreement(prepared, params, model, seq) -> None:
+def agreement(phase: PhaseRun, params, model, seq) -> None:
     """One call of both networks on the same input, lambda at its mean."""
-    net_config = replace(prepared.experiment.model, lambda_std=0.0)
-    net = diffurec.DiffuRecNet(prepared.dataset.num_items, 50, net_config)
+    net_config = replace(phase.settings.model, lambda_std=0.0)
+    net = diffurec.DiffuRecNet(phase.dataset.num_items, 50, net_config)
     x = np.random.default_rng(1).normal(size=(len(seq), net_config.width)).astype(np.float32)
     draw, torch.randn_like = torch.randn_like, torch.zeros_like
     try:
@@ -208,14 +199,14 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
-        commit=provenance._commit(),
+        commit=provenance.commit(),
         seed=0,
         command=" ".join(["benchmarks/diffurec.py", *sys.argv[1:]]),
     )
-    first = prepare.prepare("diffurec", TRAINED["padded"], options.data)
+    (first,) = runs.prepare("diffurec", TRAINED["padded"], options.data).phases
 
     def on(chosen):
-        return first._replace(experiment=chosen)
+        return phases.changed(first, settings=chosen)
 
     _, _, variables = initial(first)
     torch_trained, torch_recommended = torch_rates(first, variables.params, options.repeats)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxrec_diff import config
-from jaxrec_diff.experiments import prepare, provenance, run
+from jaxrec_diff.experiments import phases, provenance, runs
 from jaxrec_diff.training import optim, parallel, state, step
 
 STRETCHES = {500: 15.77, 1000: 8.69, 1437: 8.06}
@@ -39,8 +39,8 @@ def main() -> None:
         seed=options.seed,
         devices=1,
     )
-    prepared = prepare.prepare("diffurec", small, options.data)
-    model, feed = run.build(prepared), run.feed_of(prepared)
+    (phase,) = runs.prepare("diffurec", small, options.data).phases
+    model, feed = phases.model_of(phase), phase.batcher
     epoch = feed.num_examples // small.train.batch_size
     optimizer = optim.make(small.train, epoch * small.train.num_epochs)
     keys = jax.random.split(jax.random.key(options.seed), 3)
@@ -50,7 +50,7 @@ def main() -> None:
     def update(train, key, example):
         return step.update(model, optimizer, train, key, example)
 
-    updates = parallel.jit_updates(update, feed.example, prepared.mesh)
+    updates = parallel.jit_updates(update, feed.example, phase.mesh)
     order = jax.jit(feed.order)(keys[1])[: max(STRETCHES)]
     train, data, key, order = (
         updates.place(part)
@@ -76,7 +76,7 @@ def main() -> None:
                 "device": jax.devices()[0].device_kind,
                 "platform": platform.machine(),
                 "versions": {"jax": jax.__version__, "numpy": np.__version__},
-                "commit": provenance._commit(),
+                "commit": provenance.commit(),
             }
         )
     )

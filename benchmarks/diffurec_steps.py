@@ -15,11 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxrec_diff.evaluation import evaluator
-from jaxrec_diff.experiments import judging, prepare, provenance, restore, workdir
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.models import registry
-from jaxrec_diff.training import loop
+from jaxrec_diff.experiments import judging, phases, provenance, restore, runs, workdirs
 from jaxrec_diff.training.state import averaged
 
 
@@ -28,18 +24,17 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--few", type=int, nargs="+", default=[4, 2, 1])
     options = parser.parse_args()
-    name, source, stored = workdir.read_config(options.workdir)
+    name, source, stored = workdirs.read_config(options.workdir)
     stored = replace(stored, devices=1, eval=replace(stored.eval, protocol="official"))
-    prepared = prepare.prepare(name, stored, source)
-    like = restore.abstract_state(prepared, experiments_run.build(prepared))
-    train = loop.load(options.workdir / "checkpoints", like)
+    (phase,) = runs.prepare(name, stored, source).phases
+    train = restore.best_of(phase, options.workdir)
     print(
         json.dumps(
             {
                 "command": " ".join(["benchmarks/diffurec_steps.py", *sys.argv[1:]]),
                 "run": json.loads((options.workdir / "results.json").read_text())["command"],
                 "device": jax.devices()[0].device_kind,
-                "commit": provenance._commit(),
+                "commit": provenance.commit(),
                 "steps_trained": int(train.step),
             }
         ),
@@ -59,10 +54,8 @@ def main() -> None:
     full = None
     for arm, changes in arms.items():
         chosen = replace(stored, model=replace(model, **changes))
-        run_as = prepared._replace(experiment=chosen)
-        rules = evaluator.rules_of(chosen.eval, registry.system(chosen.model).official)
-        run = judging.split_evaluator(run_as, experiments_run.build(run_as), "test", rules)
-        found = [run(averaged(train), train.state, jax.random.key(draw)) for draw in range(2)]
+        rank = judging.ranker(phases.changed(phase, settings=chosen), "test")
+        found = [rank(averaged(train), train.state, jax.random.key(draw)) for draw in range(2)]
         metrics = {
             key: float(np.mean([one.metrics[key] for one in found])) for key in found[0].metrics
         }

@@ -28,7 +28,7 @@ from jaxrec_diff.batches import cut
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import forward
-from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.experiments.provenance import commit
 from jaxrec_diff.models import diffurec, diqdiff
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.ops import quantize
@@ -93,12 +93,12 @@ def main() -> None:
     dataset = load(folder, DataConfig(max_len=LENGTH))
     index = np.random.default_rng(0).choice(len(dataset.train.start), options.batch, replace=False)
     rows = jnp.arange(options.batch, dtype=jnp.int32)
-    example = cut.sequences(dataset.train, jnp.asarray(index), max_len=LENGTH, row=rows)
+    example = cut.sequences(dataset.train, jnp.asarray(index), max_len=LENGTH, row_id=rows)
     say(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
-        commit=_commit(),
+        commit=commit(),
         seed=0,
         command=f"benchmarks/diqdiff.py --batch {options.batch} --repeats {options.repeats}",
         mean_length=float((example.seq > 0).sum(axis=1).mean()),
@@ -116,7 +116,9 @@ def main() -> None:
     update = jax.jit(lambda train: step.update(ours, optimizer, train, jax.random.key(0), example))
     train = state.create(variables, optimizer)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    tables = forward.tables(diffurec.released_betas(CONFIG.schedule, CONFIG.num_steps))
+    tables = forward.tables(
+        forward.levels(diffurec.released_betas(CONFIG.schedule, CONFIG.num_steps))
+    )
     signal, noise = (torch.from_numpy(np.array(table)) for table in tables)
     inputs = torch.from_numpy(seq), torch.from_numpy(np.array(example.target)).long()
 

@@ -24,8 +24,8 @@ import torch
 import torch_dreamrec
 
 from jaxrec_diff.batches.types import Sequences
-from jaxrec_diff.diffusion import closed_form, samplers, schedules
-from jaxrec_diff.experiments.provenance import _commit
+from jaxrec_diff.diffusion import closed_form, forward, process, samplers, schedules
+from jaxrec_diff.experiments.provenance import commit
 from jaxrec_diff.models import dreamrec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.training import optim, state, step
@@ -53,36 +53,37 @@ def say(**figures) -> dict:
     return figures
 
 
-def closed_form_chain(params, steps):
+def closed_form_law(params, steps):
     tau = NET.apply({"params": params}, steps.t, method="embed_steps")
     w_x, _, w_t = jnp.split(params["outer"]["kernel"], [WIDTH, 2 * WIDTH])
     return closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
 
 
-def closed_form_draw(params, chain, cond, key):
+def closed_form_draw(params, law, cond, key):
     w_h = params["outer"]["kernel"][WIDTH : 2 * WIDTH]
     weight = CONFIG.guidance_weight
     guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h
-    return closed_form.apply(chain, guided, jax.random.normal(key, cond.shape))
+    return closed_form.apply(law, guided, jax.random.normal(key, cond.shape))
 
 
 def scan_draw(params, steps, cond, key):
     k_start, k_steps = jax.random.split(key)
     denoise = dreamrec.folded(NET, params, cond)
     draw = samplers.draw_whole(k_steps, cond.shape)
-    return samplers.run(steps, denoise, jax.random.normal(k_start, cond.shape), draw)
+    start = jax.random.normal(k_start, cond.shape)
+    return process.run(process.Chain(steps, denoise, start, draw))
 
 
 def sampler_figures(params, model, batch: int, repeats: int) -> dict[str, float]:
     cond = jax.random.normal(jax.random.key(1), (batch, WIDTH))
-    steps, key = samplers.ddpm_steps(BETAS), jax.random.key(2)
+    steps, key = samplers.ddpm_steps(forward.levels(BETAS)), jax.random.key(2)
     scan, draw = jax.jit(scan_draw), jax.jit(closed_form_draw)
-    chain = jax.block_until_ready(jax.jit(closed_form_chain)(params, steps))
+    law = jax.block_until_ready(jax.jit(closed_form_law)(params, steps))
     schedule, given = torch_dreamrec.Schedule(BETAS), torch.from_numpy(np.array(cond))
     weight = CONFIG.guidance_weight
     runs = {
         "scan": lambda: jax.block_until_ready(scan(params, steps, cond, key)),
-        "closed_form": lambda: jax.block_until_ready(draw(params, chain, cond, key)),
+        "closed_form": lambda: jax.block_until_ready(draw(params, law, cond, key)),
         "torch": lambda: torch_dreamrec.sample(model, schedule, given, weight),
     }
     rates = {}
@@ -95,7 +96,7 @@ def sampler_figures(params, model, batch: int, repeats: int) -> dict[str, float]
 def agreement(params, model, rows: int = 20_000) -> dict:
     """Largest distance of means and covariances, in standard errors of the sampling."""
     cond = jnp.broadcast_to(jax.random.normal(jax.random.key(3), (WIDTH,)), (rows, WIDTH))
-    steps = samplers.ddpm_steps(BETAS)
+    steps = samplers.ddpm_steps(forward.levels(BETAS))
     ours = np.asarray(jax.jit(scan_draw)(params, steps, cond, jax.random.key(4)))
     given = torch.from_numpy(np.array(cond))
     schedule = torch_dreamrec.Schedule(BETAS)
@@ -158,7 +159,7 @@ def main() -> None:
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
-        commit=_commit(),
+        commit=commit(),
         seed=0,
         command="benchmarks/samplers.py",
     )

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from jaxrec_diff.experiments import prepare, provenance, restore, workdir
+from jaxrec_diff.experiments import provenance, restore
 from jaxrec_diff.inference import export
 
 
@@ -32,20 +32,19 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    name, source, experiment = workdir.read_config(given.workdir)
-    prepared = prepare.prepare(name, experiment, source)
+    run = restore.reopen(given.workdir)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "serving"
-        sizes = export.export(restore.restore(prepared, given.workdir), folder)
+        sizes = export.export(restore.restore(run, given.workdir), folder)
         text = (folder / "README.md").read_text()
         code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1] + "\nitems.block_until_ready()"
         cold = [seconds(code, folder) for _ in range(given.repeats)]
         jax_only = [seconds("import jax; jax.devices()", folder) for _ in range(given.repeats)]
     print(
         json.dumps(
-            {"model": name, "items": prepared.dataset.num_items, "bytes": sizes,
+            {"model": run.name, "items": run.dataset.num_items, "bytes": sizes,
              "cold_start_s": statistics.median(cold), "import_jax_s": statistics.median(jax_only)}
-            | provenance.provenance(prepared) | {"command": " ".join(["python", *sys.argv])}
+            | provenance.provenance(run) | {"command": " ".join(["python", *sys.argv])}
         )
     )  # fmt: skip
 

@@ -7,37 +7,35 @@ Published on another cut of Beauty (52 thousand users, rank among 101): NDCG@10 
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
-DEFAULT = Experiment(
+_DEFAULT = Experiment(
     model=Bert4RecConfig(dropout_rate=0.2),
     data=DataConfig(max_len=30),
     train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=60, eval_every=2, patience=5),
     eval=EvalConfig(metric="ndcg@10"),
 )
 _RELEASED = replace(
-    DEFAULT,
+    _DEFAULT,
     model=Bert4RecConfig(),
     data=DataConfig(max_len=200),
     train=TrainConfig(batch_size=512, learning_rate=1e-3, num_epochs=200, patience=20),
 )
-PUBLISHED = {"amazon-beauty": _RELEASED, "ml-1m": _RELEASED}
 
-# Ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.width": Choice((32, 64, 128)),
-    "model.num-blocks": Range(1, 3),
-    "model.dropout-rate": Range(0.0, 0.7),
-    "model.mask-prob": Range(0.1, 0.6),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    return PUBLISHED.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # smaller, not tuned
+    published={"amazon-beauty": _RELEASED, "ml-1m": _RELEASED},
+    # Ours.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.width": Choice((32, 64, 128)),
+        "model.num-blocks": Range(1, 3),
+        "model.dropout-rate": Range(0.0, 0.7),
+        "model.mask-prob": Range(0.1, 0.6),
+    },
+)

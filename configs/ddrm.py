@@ -17,10 +17,10 @@ of the released LightGCN settings are worth knowing: they take the tables two st
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, phase
+from jaxrec_diff.config import Experiment, Phase, Preset, phase
+from jaxrec_diff.config.space import Range
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.ddrm import DDRMConfig
-from jaxrec_diff.search import Range
 from jaxrec_diff.training.config import TrainConfig
 
 _TRAIN = TrainConfig(
@@ -30,10 +30,8 @@ _TRAIN = TrainConfig(
 _EVAL = EvalConfig(metric="recall@20", ks=(10, 20, 50, 100))
 
 
-def _on(backbone: str, dataset: str, **model) -> Experiment:
-    return Experiment(
-        model=DDRMConfig(**model), backbone=phase(backbone, dataset), train=_TRAIN, eval=_EVAL
-    )
+def _ddrm(backbone: Phase | None = None, **model) -> Experiment:
+    return Experiment(model=DDRMConfig(**model), backbone=backbone, train=_TRAIN, eval=_EVAL)
 
 
 def _released(dataset: str) -> dict[str, Experiment]:
@@ -63,43 +61,41 @@ def _released(dataset: str) -> dict[str, Experiment]:
         ),
     }  # fmt: skip
     mf, lightgcn, on_sgl = by_backbone[dataset]
-    on_light = _on("lightgcn", dataset, **lightgcn)
+    light = phase("lightgcn", dataset)
     contrasted = replace(
-        on_light.backbone,
+        light,
         model=replace(
-            on_light.backbone.model,
+            light.model,
             layers=3, rank_layers=None, readout="normalized_sum", contrast_weight=0.1,
         ),
     )  # fmt: skip
     return {
-        dataset: on_light,
-        f"{dataset}-mf": _on("mf", dataset, **mf),
-        f"{dataset}-sgl": replace(on_light, model=DDRMConfig(**sgl, **on_sgl), backbone=contrasted),
+        dataset: _ddrm(**lightgcn),
+        f"{dataset}-mf": _ddrm(phase("mf", dataset), **mf),
+        f"{dataset}-sgl": _ddrm(contrasted, **sgl, **on_sgl),
     }
 
 
-PUBLISHED = {
-    name: experiment
-    for dataset in ("ml-1m-noisy", "yelp-noisy", "amazon-book-noisy")
-    for name, experiment in _released(dataset).items()
-}
-
-# The ranges of the released scripts.
-SEARCH = {
-    "train.learning-rate": Range(1e-5, 1e-3, log=True),
-    "model.layers": Range(0, 6),
-    "model.num-steps": Range(10, 90),
-    "model.noise-scale": Range(1e-5, 1e-1, log=True),
-    "model.reconstruction": Range(0.05, 0.7),
-    "model.gamma": Range(0.0, 1.0),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Released settings where the data set is known, otherwise smaller ones, not tuned."""
-    if dataset in PUBLISHED:
-        return PUBLISHED[dataset]
-    # it soon fits single items and then leaves the means that ranking starts from; less dropout
-    # keeps it nearer to them
-    chosen = _on("lightgcn", dataset, dims=(100, 400), dropout_rate=0.1)
-    return replace(chosen, train=replace(_TRAIN, batch_size=512, num_epochs=20, eval_every=1))
+PRESET = Preset(
+    backbone="lightgcn",
+    # Not tuned. It soon fits single items and then leaves the means that ranking starts from; less
+    # dropout keeps it nearer to them.
+    default=replace(
+        _ddrm(dims=(100, 400), dropout_rate=0.1),
+        train=replace(_TRAIN, batch_size=512, num_epochs=20, eval_every=1),
+    ),
+    published={
+        name: experiment
+        for dataset in ("ml-1m-noisy", "yelp-noisy", "amazon-book-noisy")
+        for name, experiment in _released(dataset).items()
+    },
+    # The ranges of the released scripts.
+    search={
+        "train.learning-rate": Range(1e-5, 1e-3, log=True),
+        "model.layers": Range(0, 6),
+        "model.num-steps": Range(10, 90),
+        "model.noise-scale": Range(1e-5, 1e-1, log=True),
+        "model.reconstruction": Range(0.05, 0.7),
+        "model.gamma": Range(0.0, 1.0),
+    },
+)

@@ -10,11 +10,11 @@ the released loop the last, smaller batch of an epoch counts.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 # Evaluated every 5 epochs; 20 epochs without a better one are, in the released loop, 3 evaluations.
@@ -49,31 +49,29 @@ def _released(
     )
 
 
-PUBLISHED = {
-    "amazon-book-clean": _released(5e-5, 5, 1e-4, 5e-4, 5e-3),
-    "yelp-clean": _released(1e-5, 5, 1e-2, 1e-3, 1e-2),
-    "ml-1m-clean": _released(1e-3, 40, 5e-3, 5e-3, 1e-2, (200, 600)),
-    "amazon-book-noisy": _released(5e-5, 10, 5e-3, 1e-4, 5e-4),
-    "yelp-noisy": _released(1e-5, 5, 1e-3, 5e-4, 1e-2),
-    "ml-1m-noisy": _released(1e-3, 5, 0.5, 1e-3, 1e-2, (200, 600)),
-}
-DEFAULT = replace(
+_DEFAULT = replace(
     _released(1e-3, 5, 1e-2, 1e-3, 1e-2, (200, 600)),
     train=replace(_RELEASED.train, learning_rate=1e-3, num_epochs=60),
     seed=0,
 )
 
-# The paper's ranges; noise-steps, at most the steps there are, stays.
-SEARCH = {
-    "train.learning-rate": Range(1e-5, 1e-2, log=True),
-    "model.dims": Choice(((300,), (200, 600), (1000,))),
-    "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
-    "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
-    "model.process.noise-min": Choice((5e-4, 1e-3, 5e-3)),
-    "model.process.noise-max": Choice((5e-3, 1e-2)),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    return PUBLISHED.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # smaller, not tuned
+    published={
+        "amazon-book-clean": _released(5e-5, 5, 1e-4, 5e-4, 5e-3),
+        "yelp-clean": _released(1e-5, 5, 1e-2, 1e-3, 1e-2),
+        "ml-1m-clean": _released(1e-3, 40, 5e-3, 5e-3, 1e-2, (200, 600)),
+        "amazon-book-noisy": _released(5e-5, 10, 5e-3, 1e-4, 5e-4),
+        "yelp-noisy": _released(1e-5, 5, 1e-3, 5e-4, 1e-2),
+        "ml-1m-noisy": _released(1e-3, 5, 0.5, 1e-3, 1e-2, (200, 600)),
+    },
+    # The paper's ranges; noise-steps, at most the steps there are, stays.
+    search={
+        "train.learning-rate": Range(1e-5, 1e-2, log=True),
+        "model.dims": Choice(((300,), (200, 600), (1000,))),
+        "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
+        "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
+        "model.process.noise-min": Choice((5e-4, 1e-3, 5e-3)),
+        "model.process.noise-max": Choice((5e-3, 1e-2)),
+    },
+)

@@ -15,11 +15,11 @@ a size that trains on a CPU. Here: Beauty NDCG@10 1.99 % (popularity .53), ML-1M
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _FULL_SIZE = Experiment(
@@ -31,11 +31,8 @@ _FULL_SIZE = Experiment(
     ),
     eval=EvalConfig(metric="ndcg@10", protocol="official"),
 )  # fmt: skip
-OURS = {name: _FULL_SIZE for name in ("amazon-beauty", "toys", "ml-1m", "steam")}
 
-PUBLISHED: dict[str, Experiment] = {}
-
-DEFAULT = replace(
+_DEFAULT = replace(
     _FULL_SIZE,
     model=DiffRec2Config(width=32, num_blocks=2, num_heads=2, num_steps=32),
     data=DataConfig(max_len=20),
@@ -43,17 +40,15 @@ DEFAULT = replace(
     eval=EvalConfig(metric="hr@20"),
 )
 
-# Ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.num-steps": Choice((32, 100, 200, 500, 1000)),
-    "model.rec-weight": Range(0.1, 10.0, log=True),
-    "model.dropout-rate": Range(0.0, 0.5),
-    "model.embedding-dropout-rate": Range(0.0, 0.5),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Settings for the large files where the data set is one of them, otherwise smaller ones, not
-    tuned."""
-    return OURS.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # smaller, not tuned
+    ours={name: _FULL_SIZE for name in ("amazon-beauty", "toys", "ml-1m", "steam")},
+    # Ours.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.num-steps": Choice((32, 100, 200, 500, 1000)),
+        "model.rec-weight": Range(0.1, 10.0, log=True),
+        "model.dropout-rate": Range(0.0, 0.5),
+        "model.embedding-dropout-rate": Range(0.0, 0.5),
+    },
+)

@@ -14,15 +14,14 @@ classifier-guided items.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, phase
+from jaxrec_diff.config import Experiment, Preset, phase
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
-BACKBONE = "sasrec"
 # Long users are few: 10 items ahead of a history are learnt from them alone, and of the 5 % of them
 # that are held out so few items come back that no list's metric tells two checkpoints apart.
 _EVAL = EvalConfig(metric="loss", mask_seen=False)
@@ -36,49 +35,23 @@ _RELEASED = DiffuASRConfig(
 )
 
 
-def _experiment(dataset: str, **changes) -> Experiment:
-    train = TrainConfig(
-        batch_size=512, learning_rate=1e-3, clip_norm=1.0, ema_decay=0.999, num_epochs=1000,
-        eval_every=20, patience=10,
-    )  # fmt: skip
-    made = Experiment(
-        model=DiffuASRConfig(input_skip=True),
-        backbone=phase(BACKBONE, dataset),
-        data=DataConfig(max_len=200),
-        train=train,
-        eval=_EVAL,
-    )
-    return replace(made, **changes)
+_TRAIN = TrainConfig(
+    batch_size=512, learning_rate=1e-3, clip_norm=1.0, ema_decay=0.999, num_epochs=1000,
+    eval_every=20, patience=10,
+)  # fmt: skip
+_PAPER = Experiment(
+    model=DiffuASRConfig(input_skip=True), data=DataConfig(max_len=200), train=_TRAIN, eval=_EVAL
+)
 
-
-# The paper's range of the guidance's weight; the rest is ours.
-SEARCH = {
-    "model.guidance-weight": Range(0.1, 10.0, log=True),
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.num-steps": Choice((100, 200, 500, 1000)),
-    "model.channels": Choice((8, 16, 32)),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Settings for the data set where it is known, otherwise smaller ones, not tuned."""
-    if dataset == "official":
-        made = _experiment("amazon-beauty")
-        return replace(
-            made,
-            model=_RELEASED,
-            data=DataConfig(max_len=200, prefix_rest=3),
-            train=replace(made.train, clip_norm=0.0, ema_decay=0.0),
-        )
-    if dataset in PUBLISHED:
-        return _experiment(dataset)
-    made = _experiment(dataset)
-    return replace(
-        made,
+PRESET = Preset(
+    backbone="sasrec",
+    # Smaller, not tuned.
+    default=replace(
+        _PAPER,
         model=DiffuASRConfig(channels=16, num_steps=200, input_skip=True),
         data=DataConfig(max_len=30, prefix_len=5),
         train=replace(
-            made.train,
+            _TRAIN,
             batch_size=128,
             learning_rate=3e-3,
             schedule="cosine",
@@ -87,7 +60,23 @@ def config(dataset: str) -> Experiment:
             eval_every=5,
             patience=4,
         ),
-    )
-
-
-PUBLISHED = {"amazon-beauty": "", "ml-1m": "", "official": ""}
+    ),
+    published={
+        "amazon-beauty": _PAPER,
+        "ml-1m": _PAPER,
+        "official": Experiment(
+            model=_RELEASED,
+            backbone=phase("sasrec", "amazon-beauty"),
+            data=DataConfig(max_len=200, prefix_rest=3),
+            train=replace(_TRAIN, clip_norm=0.0, ema_decay=0.0),
+            eval=_EVAL,
+        ),
+    },
+    # The paper's range of the guidance's weight; the rest is ours.
+    search={
+        "model.guidance-weight": Range(0.1, 10.0, log=True),
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.num-steps": Choice((100, 200, 500, 1000)),
+        "model.channels": Choice((8, 16, 32)),
+    },
+)

@@ -12,11 +12,11 @@ for the next permutation: histories of several lengths need batches with fixed s
 `--model.pads=one` trains on histories as long as they are.
 """
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffurec import DiffuRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _RELEASED = Experiment(
@@ -29,25 +29,22 @@ _RELEASED = Experiment(
     eval=EvalConfig(metric="ndcg@10", ks=(5, 10, 20)),
     seed=1997,
 )  # fmt: skip
-PUBLISHED = {"amazon-beauty": _RELEASED, "ml-1m": _RELEASED}
-
-DEFAULT = Experiment(
+_DEFAULT = Experiment(
     model=DiffuRecConfig(width=64, num_blocks=2, mask="key", positions=True),
     data=DataConfig(max_len=20),
     train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=3),
     eval=EvalConfig(metric="hr@20"),
 )
 
-# Ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.num-steps": Choice((32, 64, 128)),
-    "model.lambda-mean": Range(1e-4, 1e-1, log=True),
-    "model.dropout-rate": Range(0.0, 0.5),
-    "model.history-dropout-rate": Range(0.0, 0.5),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    return PUBLISHED.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # smaller, not tuned
+    published={"amazon-beauty": _RELEASED, "ml-1m": _RELEASED},
+    # Ours.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.num-steps": Choice((32, 64, 128)),
+        "model.lambda-mean": Range(1e-4, 1e-1, log=True),
+        "model.dropout-rate": Range(0.0, 0.5),
+        "model.history-dropout-rate": Range(0.0, 0.5),
+    },
+)

@@ -8,11 +8,11 @@ YooChoose 5.33 / 3.86, KuaiRec 4.17 / 3.64, Zhihu 2.06 / 0.78.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 # The literal forward process leaves the target readable in x_t, and the denoiser then copies it
@@ -20,7 +20,7 @@ from jaxrec_diff.training.config import TrainConfig
 # look, and it does better the more it has to: with 50 steps up to beta 0.5 the share of the optimum
 # falls while the loss still does. Scores by direction leave out lengths, which the two softmax
 # losses pull in different ways.
-DEFAULT = Experiment(
+_DEFAULT = Experiment(
     model=DimeRecConfig(
         forward="vp_norm",
         num_steps=10,
@@ -36,22 +36,20 @@ DEFAULT = Experiment(
     eval=EvalConfig(metric="hr@20"),
 )
 _DREAMREC_FILES = replace(
-    DEFAULT,
+    _DEFAULT,
     model=DimeRecConfig(),
     data=DataConfig(max_len=10),
-    train=replace(DEFAULT.train, learning_rate=1e-3, num_epochs=1000, patience=10),
+    train=replace(_DEFAULT.train, learning_rate=1e-3, num_epochs=1000, patience=10),
 )
-PUBLISHED = {"zhihu": _DREAMREC_FILES, "yc": _DREAMREC_FILES, "ks": _DREAMREC_FILES}
 
-# The paper sweeps the two weights.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.recon-weight": Range(0.01, 10.0, log=True),
-    "model.ssm-weight": Range(0.1, 10.0, log=True),
-    "model.num-interests": Choice((1, 2, 4, 8)),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise what does well on `synthetic`."""
-    return PUBLISHED.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # what does well on `synthetic`
+    published={"zhihu": _DREAMREC_FILES, "yc": _DREAMREC_FILES, "ks": _DREAMREC_FILES},
+    # The paper sweeps the two weights.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.recon-weight": Range(0.01, 10.0, log=True),
+        "model.ssm-weight": Range(0.1, 10.0, log=True),
+        "model.num-interests": Choice((1, 2, 4, 8)),
+    },
+)

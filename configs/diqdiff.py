@@ -14,12 +14,12 @@ here NDCG@10 decides.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diqdiff import DiQDiffConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _BEAUTY = Experiment(
@@ -38,14 +38,7 @@ def _like_beauty(**model) -> Experiment:
     return replace(_BEAUTY, model=replace(_BEAUTY.model, **model))
 
 
-PUBLISHED = {
-    "amazon-beauty": _BEAUTY,
-    "toys": _like_beauty(history_weight=1.0),
-    "ml-1m": _like_beauty(num_codes=8, code_weight=0.6, history_weight=1.0, contrast_weight=0.05),
-    "steam": _like_beauty(code_weight=1.2, history_weight=1.0, contrast_weight=0.2),
-}
-
-DEFAULT = Experiment(
+_DEFAULT = Experiment(
     model=DiQDiffConfig(
         width=64, num_blocks=2, mask="key", num_codes=8, history_weight=1.0, contrast_weight=0.05
     ),
@@ -54,16 +47,22 @@ DEFAULT = Experiment(
     eval=EvalConfig(metric="hr@20"),
 )
 
-# Around the released settings of the four data sets.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.num-codes": Choice((8, 16, 32, 64)),
-    "model.code-weight": Range(0.2, 1.2),
-    "model.history-weight": Range(0.2, 1.0),
-    "model.contrast-weight": Range(0.05, 1.0, log=True),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    return PUBLISHED.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # smaller, not tuned
+    published={
+        "amazon-beauty": _BEAUTY,
+        "toys": _like_beauty(history_weight=1.0),
+        "ml-1m": _like_beauty(
+            num_codes=8, code_weight=0.6, history_weight=1.0, contrast_weight=0.05
+        ),
+        "steam": _like_beauty(code_weight=1.2, history_weight=1.0, contrast_weight=0.2),
+    },
+    # Around the released settings of the four data sets.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.num-codes": Choice((8, 16, 32, 64)),
+        "model.code-weight": Range(0.2, 1.2),
+        "model.history-weight": Range(0.2, 1.0),
+        "model.contrast-weight": Range(0.05, 1.0, log=True),
+    },
+)

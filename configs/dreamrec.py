@@ -9,12 +9,12 @@ trained compete.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _RELEASED = Experiment(
@@ -36,14 +36,8 @@ def _released(learning_rate: float, **model) -> Experiment:
     )
 
 
-PUBLISHED = {
-    "zhihu": _released(1e-2, num_steps=500, schedule="linear", guidance_weight=4.0),
-    "yc": _released(1e-3, num_steps=500, schedule="exp", guidance_weight=2.0),
-    "ks": _released(5e-5, num_steps=2000, schedule="cosine_clip", guidance_weight=2.0),
-}
-
 # Frozen targets cannot collapse, and the mean of the reverse chain ranks better than one draw.
-DEFAULT = replace(
+_DEFAULT = replace(
     _RELEASED,
     model=DreamRecConfig(
         item_embedding="frozen",
@@ -55,14 +49,17 @@ DEFAULT = replace(
     seed=0,
 )
 
-# The paper's ranges.
-SEARCH = {
-    "train.learning-rate": Range(5e-5, 1e-2, log=True),
-    "model.num-steps": Choice((50, 100, 200, 500, 1000, 2000)),
-    "model.guidance-weight": Range(0.0, 10.0),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise what does well on `synthetic`."""
-    return PUBLISHED.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # what does well on `synthetic`
+    published={
+        "zhihu": _released(1e-2, num_steps=500, schedule="linear", guidance_weight=4.0),
+        "yc": _released(1e-3, num_steps=500, schedule="exp", guidance_weight=2.0),
+        "ks": _released(5e-5, num_steps=2000, schedule="cosine_clip", guidance_weight=2.0),
+    },
+    # The paper's ranges.
+    search={
+        "train.learning-rate": Range(5e-5, 1e-2, log=True),
+        "model.num-steps": Choice((50, 100, 200, 500, 1000, 2000)),
+        "model.guidance-weight": Range(0.0, 10.0),
+    },
+)

@@ -12,11 +12,11 @@ model; here it is 100.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, phase
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import Rule, TrainConfig
 
 _RELEASED = Experiment(
@@ -54,26 +54,25 @@ def _released(
     )
 
 
-PUBLISHED = {
-    "amazon-book-clean": _released(5e-4, 1e-4, 0.05, 5, 0.5, 1e-3, 5e-3),
-    "yelp-clean": _released(5e-4, 1e-4, 0.03, 5, 0.01, 5e-3, 1e-2),
-    "ml-1m-clean": _released(1e-3, 5e-4, 0.03, 40, 5e-3, 5e-3, 2e-2),
-    "amazon-book-noisy": _released(5e-4, 1e-4, 0.07, 5, 0.5, 1e-3, 5e-3),
-    "yelp-noisy": _released(5e-4, 1e-4, 0.03, 5, 0.01, 5e-3, 1e-2),
-    "ml-1m-noisy": _released(1e-3, 5e-4, 0.03, 100, 5e-3, 5e-3, 2e-2),
-}
-DEFAULT = replace(_released(1e-3, 5e-4, 0.03, 5, 0.01, 5e-3, 1e-2), seed=0)
+_DEFAULT = replace(_released(1e-3, 5e-4, 0.03, 5, 0.01, 5e-3, 1e-2), seed=0)
 
-# The paper's ranges; that of the diffusion's weight is ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-5, 1e-2, log=True),
-    "model.clusters": Range(1, 5),
-    "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
-    "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
-    "model.diffusion-weight": Range(0.01, 0.1, log=True),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    return replace(PUBLISHED.get(dataset, DEFAULT), backbone=phase("lightgcn", dataset))
+PRESET = Preset(
+    backbone="lightgcn",
+    default=_DEFAULT,  # smaller, not tuned
+    published={
+        "amazon-book-clean": _released(5e-4, 1e-4, 0.05, 5, 0.5, 1e-3, 5e-3),
+        "yelp-clean": _released(5e-4, 1e-4, 0.03, 5, 0.01, 5e-3, 1e-2),
+        "ml-1m-clean": _released(1e-3, 5e-4, 0.03, 40, 5e-3, 5e-3, 2e-2),
+        "amazon-book-noisy": _released(5e-4, 1e-4, 0.07, 5, 0.5, 1e-3, 5e-3),
+        "yelp-noisy": _released(5e-4, 1e-4, 0.03, 5, 0.01, 5e-3, 1e-2),
+        "ml-1m-noisy": _released(1e-3, 5e-4, 0.03, 100, 5e-3, 5e-3, 2e-2),
+    },
+    # The paper's ranges; that of the diffusion's weight is ours.
+    search={
+        "train.learning-rate": Range(1e-5, 1e-2, log=True),
+        "model.clusters": Range(1, 5),
+        "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
+        "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
+        "model.diffusion-weight": Range(0.01, 0.1, log=True),
+    },
+)

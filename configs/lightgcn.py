@@ -10,47 +10,45 @@ Published Recall@20 / NDCG@20: Gowalla .1830 / .1554, Yelp2018 .0649 / .0530, Am
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Range
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
-from jaxrec_diff.search import Range
 from jaxrec_diff.training.config import TrainConfig
 
 # On the embedded data two steps do.
-DEFAULT = Experiment(
+_DEFAULT = Experiment(
     model=LightGCNConfig(layers=2),
     train=TrainConfig(batch_size=2048, learning_rate=5e-3, num_epochs=40, patience=5),
     eval=EvalConfig(metric="recall@20", ks=(10, 20, 50, 100)),
 )
 _PAPER = replace(
-    DEFAULT,
+    _DEFAULT,
     model=LightGCNConfig(),
     train=TrainConfig(batch_size=2048, learning_rate=1e-3, eval_every=5, patience=10),
 )
 # Larger batches at a larger rate: the graph is walked once a batch, whatever its size. Ranking goes
 # a step deeper than training: on validation it is better, and training the deeper one is slower.
 _ML_1M = replace(
-    DEFAULT,
+    _DEFAULT,
     model=LightGCNConfig(rank_layers=4),
     train=TrainConfig(
         batch_size=8192, learning_rate=1e-2, num_epochs=200, eval_every=4, patience=6
     ),
 )
-PUBLISHED = {
-    "gowalla": _PAPER,
-    "yelp2018": _PAPER,
-    "amazon-book": _PAPER,
-}
-OURS = {"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M}
 
-# Ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.layers": Range(1, 4),
-    "model.l2": Range(1e-6, 1e-2, log=True),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Settings for the data set where it is known, otherwise what does well on `synthetic`."""
-    return (PUBLISHED | OURS).get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # what does well on `synthetic`
+    published={
+        "gowalla": _PAPER,
+        "yelp2018": _PAPER,
+        "amazon-book": _PAPER,
+    },
+    ours={"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M},
+    # Ours.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.layers": Range(1, 4),
+        "model.l2": Range(1e-6, 1e-2, log=True),
+    },
+)

@@ -8,12 +8,12 @@ paper has no MovieLens.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, phase
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import Rule, TrainConfig
 
 _RELEASED = Experiment(
@@ -53,29 +53,27 @@ def _weighted(
     )
 
 
-PUBLISHED = {
-    "amazon-book-clean": _weighted(0.1, 5e-4, 1e-4, 5, 0.7, 1e-3, 5e-3),
-    "yelp-clean": _weighted(0.5, 5e-4, 5e-5, 5, 0.01, 5e-3, 1e-2, batch_size=200),
-}
-# Not published: L-DiffRec's settings for these data sets, and the weights for Amazon-book.
-OURS = {
-    "ml-1m-clean": _weighted(0.1, 1e-3, 5e-4, 40, 5e-3, 5e-3, 2e-2),
-    "ml-1m-noisy": _weighted(0.1, 1e-3, 5e-4, 100, 5e-3, 5e-3, 2e-2),
-}
-DEFAULT = replace(_weighted(0.5, 1e-3, 5e-4, 5, 0.01, 5e-3, 1e-2), seed=0)
+_DEFAULT = replace(_weighted(0.5, 1e-3, 5e-4, 5, 0.01, 5e-3, 1e-2), seed=0)
 
-# The paper's ranges; that of the diffusion's weight is ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-5, 1e-2, log=True),
-    "model.clusters": Range(1, 5),
-    "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
-    "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
-    "model.diffusion-weight": Range(0.01, 0.1, log=True),
-    "data.time-weight-min": Choice((0.1, 0.3, 0.5)),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    chosen = (PUBLISHED | OURS).get(dataset, DEFAULT)
-    return replace(chosen, backbone=phase("lightgcn", dataset))
+PRESET = Preset(
+    backbone="lightgcn",
+    default=_DEFAULT,  # smaller, not tuned
+    published={
+        "amazon-book-clean": _weighted(0.1, 5e-4, 1e-4, 5, 0.7, 1e-3, 5e-3),
+        "yelp-clean": _weighted(0.5, 5e-4, 5e-5, 5, 0.01, 5e-3, 1e-2, batch_size=200),
+    },
+    # Not published: L-DiffRec's settings for these data sets, and the weights for Amazon-book.
+    ours={
+        "ml-1m-clean": _weighted(0.1, 1e-3, 5e-4, 40, 5e-3, 5e-3, 2e-2),
+        "ml-1m-noisy": _weighted(0.1, 1e-3, 5e-4, 100, 5e-3, 5e-3, 2e-2),
+    },
+    # The paper's ranges; that of the diffusion's weight is ours.
+    search={
+        "train.learning-rate": Range(1e-5, 1e-2, log=True),
+        "model.clusters": Range(1, 5),
+        "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
+        "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
+        "model.diffusion-weight": Range(0.01, 0.1, log=True),
+        "data.time-weight-min": Choice((0.1, 0.3, 0.5)),
+    },
+)

@@ -7,34 +7,31 @@ Recall@20 / NDCG@20 of the released embeddings behind DDRM's noisy MovieLens-1M:
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.mf import MFConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
-DEFAULT = Experiment(
+_DEFAULT = Experiment(
     model=MFConfig(),
     train=TrainConfig(batch_size=2048, learning_rate=5e-3, num_epochs=40, patience=5),
     eval=EvalConfig(metric="recall@20", ks=(10, 20, 50, 100)),
 )
 _ML_1M = replace(
-    DEFAULT,
+    _DEFAULT,
     train=TrainConfig(
         batch_size=2048, learning_rate=1e-3, num_epochs=200, eval_every=2, patience=10
     ),
 )
-PUBLISHED: dict[str, Experiment] = {}
-OURS = {"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M}
 
-# Ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.width": Choice((32, 64, 128)),
-    "model.l2": Range(1e-6, 1e-2, log=True),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Settings for the data set where it is known, otherwise what does well on `synthetic`."""
-    return OURS.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # what does well on `synthetic`
+    ours={"ml-1m-clean": _ML_1M, "ml-1m-noisy": _ML_1M},
+    # Ours.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.width": Choice((32, 64, 128)),
+        "model.l2": Range(1e-6, 1e-2, log=True),
+    },
+)

@@ -9,11 +9,11 @@ and 4.02 % here.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.sasrec import SASRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _BEAUTY = Experiment(
@@ -22,17 +22,8 @@ _BEAUTY = Experiment(
     train=TrainConfig(batch_size=128, learning_rate=1e-3, num_epochs=200, patience=4),
     eval=EvalConfig(metric="ndcg@10", ks=(5, 10, 20)),
 )
-PUBLISHED: dict[str, Experiment] = {}
-OURS = {
-    "amazon-beauty": _BEAUTY,
-    "ml-1m": replace(
-        _BEAUTY,
-        model=SASRecConfig(dropout_rate=0.2),
-        data=DataConfig(max_len=200),
-    ),
-}
 
-DEFAULT = replace(
+_DEFAULT = replace(
     _BEAUTY,
     model=SASRecConfig(dropout_rate=0.2),
     data=DataConfig(max_len=20),
@@ -40,15 +31,21 @@ DEFAULT = replace(
     eval=EvalConfig(metric="hr@20"),
 )
 
-# Ours.
-SEARCH = {
-    "train.learning-rate": Range(1e-4, 1e-2, log=True),
-    "model.width": Choice((32, 64, 128)),
-    "model.num-blocks": Range(1, 3),
-    "model.dropout-rate": Range(0.0, 0.7),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Usual settings where the data set is known, otherwise smaller ones, not tuned."""
-    return OURS.get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # smaller, not tuned
+    ours={
+        "amazon-beauty": _BEAUTY,
+        "ml-1m": replace(
+            _BEAUTY,
+            model=SASRecConfig(dropout_rate=0.2),
+            data=DataConfig(max_len=200),
+        ),
+    },
+    # Ours.
+    search={
+        "train.learning-rate": Range(1e-4, 1e-2, log=True),
+        "model.width": Choice((32, 64, 128)),
+        "model.num-blocks": Range(1, 3),
+        "model.dropout-rate": Range(0.0, 0.7),
+    },
+)

@@ -9,12 +9,12 @@ paper has no MovieLens; an independent retraining reports .1881 / .1249 on ml-1m
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
-from jaxrec_diff.search import Choice, Range
 from jaxrec_diff.training.config import TrainConfig
 
 _RELEASED = Experiment(
@@ -50,31 +50,29 @@ def _weighted(
     )
 
 
-PUBLISHED = {
-    "amazon-book-clean": _weighted(0.1, 1e-5, 10, 5e-4, 1e-3, 5e-3),
-    "yelp-clean": _weighted(0.5, 1e-5, 5, 5e-3, 1e-3, 1e-2),
-}
-# Not published: DiffRec's settings for these data sets, and the weights for Amazon-book.
-OURS = {
-    "ml-1m-clean": _weighted(0.1, 1e-3, 40, 5e-3, 5e-3, 1e-2, (200, 600)),
-    "ml-1m-noisy": _weighted(0.1, 1e-3, 5, 0.5, 1e-3, 1e-2, (200, 600)),
-}
-DEFAULT = replace(
+_DEFAULT = replace(
     _weighted(0.5, 1e-3, 5, 1e-2, 1e-3, 1e-2, (200, 600)),
     train=replace(_RELEASED.train, learning_rate=1e-3, num_epochs=60),
     seed=0,
 )
 
-# The paper's ranges, but for the bounds of the noise.
-SEARCH = {
-    "train.learning-rate": Range(1e-5, 1e-2, log=True),
-    "model.dims": Choice(((300,), (200, 600), (1000,))),
-    "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
-    "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
-    "data.time-weight-min": Choice((0.1, 0.3, 0.5)),
-}
-
-
-def config(dataset: str) -> Experiment:
-    """Published settings where the data set is known, otherwise smaller ones, not tuned."""
-    return (PUBLISHED | OURS).get(dataset, DEFAULT)
+PRESET = Preset(
+    default=_DEFAULT,  # smaller, not tuned
+    published={
+        "amazon-book-clean": _weighted(0.1, 1e-5, 10, 5e-4, 1e-3, 5e-3),
+        "yelp-clean": _weighted(0.5, 1e-5, 5, 5e-3, 1e-3, 1e-2),
+    },
+    # Not published: DiffRec's settings for these data sets, and the weights for Amazon-book.
+    ours={
+        "ml-1m-clean": _weighted(0.1, 1e-3, 40, 5e-3, 5e-3, 1e-2, (200, 600)),
+        "ml-1m-noisy": _weighted(0.1, 1e-3, 5, 0.5, 1e-3, 1e-2, (200, 600)),
+    },
+    # The paper's ranges, but for the bounds of the noise.
+    search={
+        "train.learning-rate": Range(1e-5, 1e-2, log=True),
+        "model.dims": Choice(((300,), (200, 600), (1000,))),
+        "model.process.num-steps": Choice((2, 5, 10, 40, 50, 100)),
+        "model.process.noise-scale": Range(1e-5, 1e-1, log=True),
+        "data.time-weight-min": Choice((0.1, 0.3, 0.5)),
+    },
+)

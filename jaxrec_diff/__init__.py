@@ -1,1 +1,79 @@
-"""Diffusion recommenders in JAX."""
+"""Diffusion recommenders in JAX.
+
+    import jaxrec_diff
+    jaxrec_diff.train("sasrec", "clicks.csv", "runs/shop")
+    jaxrec_diff.samplers.ddim_steps
+
+    from jaxrec_diff import losses, samplers, schedules
+
+Every mathematical module is here by its name, wherever it lies. Nothing is imported before it is
+asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from jaxrec_diff import lazy
+
+if TYPE_CHECKING:
+    from jaxrec_diff import losses as losses
+    from jaxrec_diff._version import __version__ as __version__
+    from jaxrec_diff.api import evaluate as evaluate
+    from jaxrec_diff.api import load as load
+    from jaxrec_diff.api import recommend as recommend
+    from jaxrec_diff.api import train as train
+    from jaxrec_diff.diffusion import closed_form as closed_form
+    from jaxrec_diff.diffusion import forward as forward
+    from jaxrec_diff.diffusion import guidance as guidance
+    from jaxrec_diff.diffusion import process as process
+    from jaxrec_diff.diffusion import samplers as samplers
+    from jaxrec_diff.diffusion import schedules as schedules
+    from jaxrec_diff.diffusion import sphere as sphere
+    from jaxrec_diff.diffusion import timesteps as timesteps
+    from jaxrec_diff.diffusion import weights as weights
+    from jaxrec_diff.evaluation import metrics as metrics
+    from jaxrec_diff.evaluation import ranking as ranking
+    from jaxrec_diff.ops import graph as graph
+    from jaxrec_diff.ops import kmeans as kmeans
+    from jaxrec_diff.ops import negatives as negatives
+    from jaxrec_diff.ops import normals as normals
+    from jaxrec_diff.ops import quantize as quantize
+    from jaxrec_diff.ops import ragged as ragged
+    from jaxrec_diff.ops import rng as rng
+    from jaxrec_diff.ops import sparse as sparse
+    from jaxrec_diff.ops import streams as streams
+    from jaxrec_diff.ops import vectors as vectors
+
+_MODULES = {
+    "closed_form": "jaxrec_diff.diffusion.closed_form",
+    "forward": "jaxrec_diff.diffusion.forward",
+    "graph": "jaxrec_diff.ops.graph",
+    "guidance": "jaxrec_diff.diffusion.guidance",
+    "kmeans": "jaxrec_diff.ops.kmeans",
+    "losses": "jaxrec_diff.losses",
+    "metrics": "jaxrec_diff.evaluation.metrics",
+    "negatives": "jaxrec_diff.ops.negatives",
+    "normals": "jaxrec_diff.ops.normals",
+    "process": "jaxrec_diff.diffusion.process",
+    "quantize": "jaxrec_diff.ops.quantize",
+    "ragged": "jaxrec_diff.ops.ragged",
+    "ranking": "jaxrec_diff.evaluation.ranking",
+    "rng": "jaxrec_diff.ops.rng",
+    "samplers": "jaxrec_diff.diffusion.samplers",
+    "schedules": "jaxrec_diff.diffusion.schedules",
+    "sparse": "jaxrec_diff.ops.sparse",
+    "sphere": "jaxrec_diff.diffusion.sphere",
+    "streams": "jaxrec_diff.ops.streams",
+    "timesteps": "jaxrec_diff.diffusion.timesteps",
+    "vectors": "jaxrec_diff.ops.vectors",
+    "weights": "jaxrec_diff.diffusion.weights",
+}
+_NAMES = {
+    "__version__": "jaxrec_diff._version",
+    "evaluate": "jaxrec_diff.api",
+    "load": "jaxrec_diff.api",
+    "recommend": "jaxrec_diff.api",
+    "train": "jaxrec_diff.api",
+}
+
+if not TYPE_CHECKING:  # so that a checker knows an unknown name
+    __getattr__, __dir__ = lazy.handed_on(__name__, modules=_MODULES, names=_NAMES)

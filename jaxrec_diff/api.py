@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff import config
-from jaxrec_diff.experiments import judging, prepare, reopen, run
-from jaxrec_diff.experiments import train as experiments_train
+from jaxrec_diff.experiments import judging, pipeline, restore, runs
 from jaxrec_diff.inference.recommend import recommend
 from jaxrec_diff.inference.recommender import load
+from jaxrec_diff.ops import files
 from jaxrec_diff.training.progress import Progress
 
 __all__ = ["evaluate", "load", "recommend", "train"]
@@ -35,7 +35,7 @@ def train(
     settings: Settings | None = None,
     preset: str = "",
     backbone: str = "",
-    say: run.Say = lambda _: None,
+    log: pipeline.Log = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Trains a model and returns what `results.json` holds; the same call again continues a run.
@@ -47,23 +47,24 @@ def train(
         structured array, or a mapping of names to arrays. A table is kept as WORKDIR.parquet, where
         later calls and the commands find it.
       workdir: where everything goes.
-      settings: dotted fields as in the flags, {"train.num_epochs": 5, "data.item": "sku"}.
+      settings: dotted fields with values of their types, {"train.num_epochs": 5,
+        "data.item": "sku", "eval.ks": (5, 10)}.
       preset: take the settings published for this data set, or those of a json file.
       backbone: what a model of several phases starts from.
-      say: is told what happens, in words.
+      log: is told what happens, in words.
       on_progress: is told the steps.
 
     Raises:
       ValueError: in one sentence, on data or settings that cannot be used.
-      experiments.Interrupted: after SIGINT or SIGTERM, with the state saved.
+      signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folder = Path(workdir)
     named = {"model": model, "data": _source(interactions, folder)}
     given = {name: value for name, value in (("preset", preset), ("backbone", backbone)) if value}
     chosen = config.choose(named | given)
-    experiment = config.parse(chosen.preset.experiment, _flags(settings))
-    prepared = prepare.prepare(chosen.name, experiment, chosen.source)
-    return experiments_train.train(prepared, folder, say=say, on_progress=on_progress)
+    experiment = config.configure(chosen.settings.experiment, settings or {})
+    run = runs.prepare(chosen.name, experiment, chosen.source)
+    return pipeline.train(run, folder, log=log, on_progress=on_progress)
 
 
 def evaluate(
@@ -86,17 +87,8 @@ def evaluate(
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    prepared = reopen.reopen(folder, _flags(settings), data)
-    return judging.evaluation(prepared, folder, split)[0]
-
-
-def _flags(settings: Settings | None) -> list[str]:
-    flags = []
-    for name, value in (settings or {}).items():
-        many = isinstance(value, tuple | list)
-        text = ",".join(map(str, value)) if many else str(value)
-        flags.append(f"--{name.replace('_', '-')}={text}")
-    return flags
+    run = restore.reopen(folder, data=data, settings=settings or {})
+    return judging.evaluation(run, folder, split)[0]
 
 
 def _source(interactions: Any, workdir: Path) -> str:
@@ -112,9 +104,8 @@ def _source(interactions: Any, workdir: Path) -> str:
             raise ValueError(f"{workdir} holds a run on other interactions; take another workdir")
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-    partial.replace(path)
+    with files.replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     return str(path)
 
 

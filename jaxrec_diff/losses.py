@@ -1,7 +1,10 @@
 """Losses of each example, float[B]; means are taken by `weighted_mean`."""
 
+import chex
 import jax
 import jax.numpy as jnp
+
+from jaxrec_diff.ops import vectors
 
 # Logits of a batch and a chunk of the catalogue stay under this many bytes.
 _CHUNK_BYTES = 64 * 2**20
@@ -11,22 +14,28 @@ _ABSENT = -1e30
 
 def mse(estimate: jax.Array, target: jax.Array) -> jax.Array:
     """Mean over features of (target - estimate)^2: float[B, ...] -> float[B]."""
+    _check_pair(estimate, target)
     return _over_features(jnp.square(target - estimate))
 
 
 def l1(estimate: jax.Array, target: jax.Array) -> jax.Array:
     """Mean over features of |target - estimate|."""
+    _check_pair(estimate, target)
     return _over_features(jnp.abs(target - estimate))
 
 
 def huber(estimate: jax.Array, target: jax.Array) -> jax.Array:
     """Mean over features of r^2 / 2 where |r| < 1 and |r| - 1/2 elsewhere (smooth L1)."""
+    _check_pair(estimate, target)
     size = jnp.abs(target - estimate)
     return _over_features(jnp.where(size < 1.0, 0.5 * size**2, size - 0.5))
 
 
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-log softmax(logits)[target]: float[B, C], i32[B] class indices -> float[B]."""
+    chex.assert_rank(logits, 2)
+    chex.assert_shape(target, logits.shape[:1])
+    chex.assert_type([logits, target], [float, int])
     picked = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
@@ -54,6 +63,9 @@ def full_softmax(
     Returns:
       float[B]
     """
+    chex.assert_shape(target, points.shape[:1])
+    chex.assert_type(target, int)
+    _check_rows(points, table, bias)
     picked = jnp.sum(points * table[target], axis=-1)
     if bias is not None:
         picked = picked + bias[target]
@@ -68,6 +80,7 @@ def log_normaliser(
     chunk: int | None = None,
 ) -> jax.Array:
     """log sum_j exp(points . table[j] + bias[j]), float[B], with the memory of `full_softmax`."""
+    _check_rows(points, table, bias)
     rows = table.shape[0]
     chunk = min(rows, chunk or max(1024, _CHUNK_BYTES // (4 * points.shape[0])))
     chunk = -(-rows // -(-rows // chunk))  # equal chunks
@@ -95,12 +108,22 @@ def sampled_softmax(positive: jax.Array, negatives: jax.Array) -> jax.Array:
 
     Corrections and masks (accidental hits) are added to the logits by the caller.
     """
+    chex.assert_rank([positive, negatives], [1, 2])
+    chex.assert_equal_shape_prefix([positive, negatives], 1)
+    chex.assert_type([positive, negatives], float)
     logits = jnp.concatenate([positive[:, None], negatives], axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - positive
 
 
+def bce(positive: jax.Array, negative: jax.Array) -> jax.Array:
+    """-log sigmoid(p) - log(1 - sigmoid(n)), the binary cross entropy of a pair of logits."""
+    _check_pair(positive, negative)
+    return jax.nn.softplus(-positive) + jax.nn.softplus(negative)
+
+
 def bpr(positive: jax.Array, negative: jax.Array) -> jax.Array:
     """-log sigmoid(p - n); Rendle et al. 2009 (arXiv:1205.2618)."""
+    _check_pair(positive, negative)
     return jax.nn.softplus(negative - positive)
 
 
@@ -125,8 +148,10 @@ def contrast(
       temperature: of the similarities.
       axis_name: device axis of `pmap`: the others are those of the global batch.
     """
-    length = jnp.linalg.norm(points, axis=-1, keepdims=True)
-    points = points / jnp.maximum(length, 1e-12)
+    chex.assert_rank(points, 2)
+    chex.assert_shape(weight, points.shape[:1])
+    chex.assert_type([points, weight], float)
+    points = vectors.unit(points)
     others, real = points, weight > 0
     first: int | jax.Array = 0
     if axis_name is not None:
@@ -145,10 +170,24 @@ def weighted_mean(each: jax.Array, weight: jax.Array, axis_name: str | None = No
     Under `axis_name` the denominator is the mean over devices, so that the mean over devices of
     what this returns is the mean over the global batch, however weights are spread.
     """
+    _check_pair(each, weight)
     total = jnp.sum(weight)
     if axis_name is not None:
         total = jax.lax.pmean(total, axis_name)
     return jnp.sum(weight * each) / jnp.maximum(total, 1e-12)
+
+
+def _check_pair(first: jax.Array, second: jax.Array) -> None:
+    chex.assert_equal_shape([first, second])
+    chex.assert_type([first, second], float)
+
+
+def _check_rows(points: jax.Array, table: jax.Array, bias: jax.Array | None) -> None:
+    chex.assert_rank([points, table], 2)
+    chex.assert_equal_shape_suffix([points, table], 1)
+    chex.assert_type([points, table], float)
+    if bias is not None:
+        chex.assert_shape(bias, table.shape[:1])
 
 
 def _over_features(values: jax.Array) -> jax.Array:

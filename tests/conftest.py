@@ -90,30 +90,31 @@ def _untrained(name: str):
     import numpy as np
 
     from jaxrec_diff import config
-    from jaxrec_diff.experiments import prepare, restore, run
+    from jaxrec_diff.experiments import phases, restore, runs
     from jaxrec_diff.models import registry
 
     wanted = config.preset(name, "synthetic").experiment
     known = config.flag_names(wanted)
     wanted = config.parse(wanted, [f"--{k}={v}" for k, v in _SMALL.items() if k in known])
-    prepared = prepare.prepare(name, wanted, "synthetic")
-    counts = prepared.dataset.train_counts.copy()
+    run = runs.prepare(name, wanted, "synthetic")
+    counts = run.dataset.train_counts.copy()
     counts[[2, 17]] = 0  # as if nobody had trained on them
-    prepared = prepared._replace(dataset=prepared.dataset._replace(train_counts=counts))
-    needs = [choice[0] for choice in registry.system(wanted.model).needs]
+    dataset, arrays = run.dataset._replace(train_counts=counts), {}
+    needs = [choice[0] for choice in registry.system(wanted.model).requires]
     if wanted.backbone is not None:
         needs = registry.system(wanted.backbone.model).exports
     if needs:
-        sizes = {"users": prepared.dataset.num_users, "items": prepared.dataset.num_items}
+        sizes = {"users": dataset.num_users, "items": dataset.num_items}
         rng = np.random.default_rng(3)
         arrays = {
             array: rng.normal(size=(sizes[array.split("_")[-1]], 64)).astype(np.float32)
             for array in needs
         }
-        prepared = prepared._replace(exports=arrays)
-    model, feed = run.build(prepared), run.feed_of(prepared)
+    (own,) = (phase for phase in run.phases if phase.title == name)
+    own = phases.changed(own, dataset=dataset, exports=arrays)
+    model, batcher = phases.model_of(own), own.batcher
     index = np.arange(2, dtype=np.int32)
     variables = model.init(
-        jax.random.key(1), feed.example(feed.train, index, index, jax.random.key(2))
+        jax.random.key(1), batcher.example(batcher.train, index, index, jax.random.key(2))
     )
-    return restore.Restored(prepared, model, *variables)
+    return restore.Restored(own, model, *variables)

@@ -73,3 +73,32 @@ def test_no_array_of_the_whole_catalogue_is_held():
     # Beside a few chunks of logits there is the padded table and its gradient.
     assert temporary(rows) > 4 * batch * rows
     assert temporary(chunk) < 4 * (4 * batch * chunk + 3 * rows * 8)
+
+
+def test_bce_is_the_cross_entropy_of_both_labels():
+    p, n = np.array([0.5, -2.0]), np.array([1.5, 0.0])
+    expected = [-math.log(1 / (1 + math.exp(-a))) - math.log(1 - 1 / (1 + math.exp(-b)))
+                for a, b in zip(p, n, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(losses.bce(jnp.asarray(p), jnp.asarray(n)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: losses.weighted_mean(jnp.arange(4.0), jnp.ones((4, 1))),
+        lambda: losses.weighted_mean(jnp.arange(4), jnp.ones(4)),
+        lambda: losses.bpr(jnp.ones(4), jnp.ones((4, 1))),
+        lambda: losses.bce(jnp.ones(4), jnp.ones(1)),
+        lambda: losses.mse(jnp.ones((4, 2)), jnp.ones(2)),
+        lambda: losses.cross_entropy(jnp.ones((4, 2)), jnp.zeros((4, 1), int)),
+        lambda: losses.full_softmax(jnp.ones((4, 2)), jnp.ones((5, 3)), jnp.zeros(4, int)),
+        lambda: losses.full_softmax(
+            jnp.ones((4, 2)), jnp.ones((5, 2)), jnp.zeros(4, int), jnp.ones(4)
+        ),
+        lambda: losses.sampled_softmax(jnp.ones(4), jnp.ones((3, 2))),
+        lambda: losses.contrast(jnp.ones((4, 2)), jnp.ones(3)),
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused(call):
+    with pytest.raises(AssertionError):
+        call()

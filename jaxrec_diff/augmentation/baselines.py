@@ -7,24 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.batches import types
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import streams
+from jaxrec_diff.ops.ragged import Ragged
 
 
-def uniform(profiles: Slices, num_items: int, length: int, seed: int) -> np.ndarray:
+def uniform(user_items: Ragged, num_items: int, length: int, seed: int) -> np.ndarray:
     """Control: items drawn uniformly from the catalogue, i32[U, M]."""
-    rng = np.random.default_rng([seed, 0])
-    drawn = rng.integers(1, num_items + 1, (len(profiles.start), length))
-    return np.where((profiles.end > profiles.start)[:, None], drawn, 0).astype(np.int32)
+    rng = streams.uniform_items(seed)
+    drawn = rng.integers(1, num_items + 1, (len(user_items.start), length))
+    return np.where((user_items.end > user_items.start)[:, None], drawn, 0).astype(np.int32)
 
 
-def resampled(profiles: Slices, length: int, seed: int) -> np.ndarray:
+def resampled(user_items: Ragged, length: int, seed: int) -> np.ndarray:
     """Control: items drawn from the user's own training items, with replacement, i32[U, M]."""
-    rng = np.random.default_rng([seed, 1])
-    sizes = (profiles.end - profiles.start)[:, None]
+    rng = streams.resampled_items(seed)
+    sizes = (user_items.end - user_items.start)[:, None]
     place = np.floor(rng.random((len(sizes), length)) * sizes).astype(np.int64)
-    drawn = profiles.items[np.where(sizes > 0, profiles.start[:, None] + place, 0)]
+    drawn = user_items.items[np.where(sizes > 0, user_items.start[:, None] + place, 0)]
     return np.where(sizes > 0, drawn, 0).astype(np.int32)
 
 
@@ -32,7 +33,7 @@ def recommended(
     model: Model,
     params: Any,
     state: Any,
-    profiles: Slices,
+    user_items: Ragged,
     length: int,
     *,
     max_len: int,
@@ -47,29 +48,27 @@ def recommended(
       model: trained on `data.views.backwards`.
       params: its parameters.
       state: its other arrays.
-      profiles: row u is user u's training items, oldest first.
+      user_items: row u is user u's training items, oldest first.
       length: M.
       max_len: L, items that the model sees: those nearest to the beginning.
       batch_size: users at once; changes no item.
     """
-    resident = jax.tree.map(jnp.asarray, profiles)
-    total, place = len(profiles.start), jnp.arange(max_len)
+    resident = jax.tree.map(jnp.asarray, user_items)
+    total, place = len(user_items.start), jnp.arange(max_len)
 
     @jax.jit
-    def made(params, state, profiles, index):
+    def made(params, state, user_items, index):
         safe = jnp.maximum(index, 0)
-        start, end = profiles.start[safe], profiles.end[safe]
+        start, end = user_items.start[safe], user_items.end[safe]
         count = jnp.minimum(end - start, max_len)
         source = start[:, None] + count[:, None] - 1 - place
         inside = (place < count[:, None]) & (index >= 0)[:, None]
-        seq = jnp.where(inside, profiles.items[jnp.where(inside, source, 0)], 0)
-        head = model.head(params, state)
+        seq = jnp.where(inside, user_items.items[jnp.where(inside, source, 0)], 0)
 
         def more(carry, key):
             seq, count = carry
             query = types.SequenceQuery(seq.astype(jnp.int32), index)
-            points = model.sample(params, state, key, query)
-            item = ranking.top(points, head.table, head.bias, k=1).items[:, 0]
+            item = rank.top(rank.sample(model, params, state, key, query), k=1).items[:, 0]
             full = (count == max_len)[:, None]
             seq = jnp.where(full, jnp.roll(seq, -1, axis=1), seq)
             at = jnp.minimum(count, max_len - 1)
@@ -80,9 +79,7 @@ def recommended(
         _, items = jax.lax.scan(more, (seq, count), keys)
         return jnp.where((count > 0)[:, None], items[::-1].T, 0)
 
-    size, out = min(batch_size, total), []
-    for first in range(0, total, size):
-        index = np.arange(first, first + size, dtype=np.int32)
-        index[index >= total] = -1
-        out.append(np.asarray(made(params, state, resident, index))[: total - first])
+    out = []
+    for index in rank.batches(np.arange(total), min(batch_size, total)):
+        out.append(np.asarray(made(params, state, resident, index))[index >= 0])
     return np.concatenate(out)

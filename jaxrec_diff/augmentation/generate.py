@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.batches import cut
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import streams
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rounding(NamedTuple):
@@ -30,7 +31,7 @@ def prefixes(
     model: Model,
     params: Any,
     state: Any,
-    profiles: Slices,
+    user_items: Ragged,
     *,
     seed: int,
     max_len: int,
@@ -48,47 +49,40 @@ def prefixes(
       model: whose `sample` returns f32[B, M, D].
       params: trained parameters.
       state: its other arrays.
-      profiles: row u is what user u is conditioned on: training items, nothing later.
+      user_items: row u is what user u is conditioned on: training items, nothing later.
       seed: of the run.
       max_len: L, items of a history that the model sees.
       batch_size: users at once; changes no number.
       first: user to begin with.
       rounding: which items are left out.
     """
-    key = jax.random.fold_in(jax.random.key(seed), 4)
-    resident = jax.tree.map(jnp.asarray, profiles)
-    total = len(profiles.start)
-    longest = int(np.max(profiles.end - profiles.start, initial=1))
+    key = streams.generation(seed)
+    resident = jax.tree.map(jnp.asarray, user_items)
+    total = len(user_items.start)
+    longest = int(np.max(user_items.end - user_items.start, initial=1))
 
     @jax.jit
-    def made(params, state, profiles, index):
-        query = cut.queries(profiles, index, max_len=max_len)
-        points = model.sample(params, state, key, query)
+    def made(params, state, user_items, index):
+        query = cut.queries(user_items, index, max_len=max_len)
+        drawn = rank.sample(model, params, state, key, query)
         # all of a user's items, those before the last L too
-        owned = cut.queries(profiles, index, max_len=longest).seq
-        items = ranking.nearest(
-            points,
-            model.head(params, state).table,
-            seen=owned if rounding.exclude_seen else None,
-            distinct=rounding.dedup,
-        )
+        owned = cut.queries(user_items, index, max_len=longest).seq
+        seen = owned if rounding.exclude_seen else None
+        items = rank.nearest(drawn, seen=seen, distinct=rounding.dedup)
         return jnp.where((query.seq > 0).any(axis=1)[:, None], items, 0)
 
-    state = jax.jit(model.prepare)(params, state)
+    state = rank.precompute(model, params, state)
     step = partial(made, params, state, resident)
-    size = min(batch_size, total)
 
-    def chunk(start):
-        index = np.arange(start, start + size, dtype=np.int32)
-        index[index >= total] = -1
-        return start, np.asarray(step(index))[: total - start]
+    def chunk(index):
+        return int(index[0]), np.asarray(step(index))[index >= 0]
 
     # Two at a time: one leaves cores of a CPU idle between operations, and a device while the items
     # of the batch before are written.
     with ThreadPoolExecutor(2) as pool:
         ahead = deque[Future[tuple[int, np.ndarray]]]()
-        for start in range(first, total, size):
-            ahead.append(pool.submit(chunk, start))
+        for index in rank.batches(np.arange(first, total), min(batch_size, total)):
+            ahead.append(pool.submit(chunk, index))
             if len(ahead) == 2:
                 yield ahead.popleft().result()
         while ahead:

@@ -2,17 +2,18 @@
 
 import numpy as np
 
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def quality(
-    prefix: np.ndarray, profiles: Slices, train_counts: np.ndarray, true: np.ndarray | None = None
+    prefix: np.ndarray, user_items: Ragged, train_counts: np.ndarray, true: np.ndarray | None = None
 ) -> dict[str, float]:
     """What generated items look like.
 
     Args:
       prefix: i32[U, M].
-      profiles: the users' own items.
+      user_items: the users' own items.
       train_counts: i64[I].
       true: i32[U, R] items that really came first for these users, 0 where there are fewer.
 
@@ -30,10 +31,8 @@ def quality(
     used = np.bincount(rows.reshape(-1), minlength=count + 1)[1:]
     p = (used + 1.0) / (used + 1.0).sum()
     q = (train_counts + 1.0) / (train_counts + 1.0).sum()
-    sizes = (profiles.end - profiles.start).astype(np.int64)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    own = owner * (count + 1) + profiles.items[profiles.start[owner] + place]
+    place, owner = ragged.expand(user_items.start, user_items.end - user_items.start)
+    own = owner * (count + 1) + user_items.items[place]
     given = np.arange(len(prefix))[:, None] * (count + 1) + prefix
     real = prefix > 0
     out = {

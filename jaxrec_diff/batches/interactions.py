@@ -6,32 +6,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches.feed import Feed
+from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.input import Input
 from jaxrec_diff.batches.types import InteractionQuery, Interactions, Shared
+from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.data.profiles import distinct, time_weights
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.data.user_items import distinct, time_weights
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rows(NamedTuple):
     """Users by number, over their training rows."""
 
-    profiles: Slices  # distinct items of each user
+    user_items: Ragged  # distinct items of each user
     value: Any  # f32[M], aligned with their items
     user: Any  # i32[N]
 
 
-def of_rows(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
-    train = rows(profiles, config)
-    width = row_width(train.profiles)
+def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
+    train = rows(table_of(dataset), config)
+    width = row_width(train.user_items)
 
-    def example(train, index, row, key):
+    def example(train, index, row_id, key):
         del key
-        items, value, user, weight = _profile(train, index, width)
-        return Interactions(items, value, user, weight, row)
+        items, value, user, weight = _row(train, index, width)
+        return Interactions(items, value, user, weight, row_id)
 
-    return Feed(
+    return Batcher(
         train,
         len(train.user),
         example,
@@ -41,15 +43,59 @@ def of_rows(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
     )
 
 
-def rows(profiles: Slices, config: DataConfig) -> Rows:
+def table_of(dataset: Dataset) -> Ragged:
+    """The training items of every user, for a model of the table.
+
+    Raises:
+      ValueError: if the data has no users, or generated items ahead of its sequences.
+    """
+    user_items = views.user_items_of(dataset, "this model needs")
+    if dataset.shown is not None:
+        raise ValueError(
+            f"{dataset.name} has generated items ahead of its sequences, which mean nothing to a "
+            "model of a table; train it on the interactions without them"
+        )
+    return user_items
+
+
+def training_rows(dataset: Dataset, split: str) -> Ragged:
+    """Of every row of a split, the training items of its user (`Input.reads`)."""
+    users = {"valid": dataset.valid_users, "test": dataset.test_users}[split]
+    user_items = table_of(dataset)
+    start, end = user_items.start[users], user_items.end[users]
+    return Ragged(user_items.items, start, end, end)
+
+
+def from_history(
+    history: jax.Array, row_id: jax.Array, user: jax.Array, config: DataConfig
+) -> InteractionQuery:
+    """`Input.from_history`: the items of a history as a training row.
+
+    An item stands once, at its last place, and weighs by its place among them, as in
+    `data.user_items`; the row fills its places from the left.
+    """
+    width = history.shape[1]
+    by_item = jnp.argsort(history, axis=1, stable=True)
+    ordered = jnp.take_along_axis(history, by_item, axis=1)
+    last = jnp.pad(ordered[:, 1:] != ordered[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+    place = jnp.sort(jnp.where(last & (ordered > 0), by_item, width), axis=1)
+    inside = place < width
+    items = jnp.take_along_axis(history, jnp.where(inside, place, 0), axis=1)
+    along = jnp.arange(width) / jnp.maximum(inside.sum(axis=1, keepdims=True) - 1, 1)
+    low, high = config.time_weight_min, config.time_weight_max
+    value = jnp.where(inside, low + along * (high - low), 0.0).astype(jnp.float32)
+    return InteractionQuery(jnp.where(inside, items, 0), value, user, row_id)
+
+
+def rows(user_items: Ragged, config: DataConfig) -> Rows:
     """The training rows of users who have any."""
-    sets = distinct(profiles)
+    sets = distinct(user_items)
     value = time_weights(sets, config.time_weight_min, config.time_weight_max)
     return Rows(sets, value, np.flatnonzero(sets.end > sets.start).astype(np.int32))
 
 
-def row_width(profiles: Slices) -> int:
-    return int(np.max(profiles.end - profiles.start))
+def row_width(user_items: Ragged) -> int:
+    return int(np.max(user_items.end - user_items.start))
 
 
 def split_rows(dataset: Dataset, rows: Rows) -> dict[str, Rows]:
@@ -72,19 +118,24 @@ def shared(dataset: Dataset, rows: Rows) -> Shared | None:
     return Shared(rows._replace(user=users), place)
 
 
-def _profile(rows: Rows, index: jax.Array, width: int):
+def _row(rows: Rows, index: jax.Array, width: int):
     """Items i32[B, P], values f32[B, P], users i32[B] and weights f32[B] at `index`."""
     real = index >= 0
     user = jnp.where(real, jnp.asarray(rows.user)[jnp.maximum(index, 0)], 0)
-    start, end = (jnp.asarray(part)[user] for part in rows.profiles[1:3])
+    start, end = (jnp.asarray(part)[user] for part in rows.user_items[1:3])
     place = start[:, None] + jnp.arange(width)
     inside = (place < end[:, None]) & real[:, None]
     place = jnp.where(inside, place, 0)
-    items, value = (jnp.asarray(part)[place] for part in (rows.profiles.items, rows.value))
+    items, value = (jnp.asarray(part)[place] for part in (rows.user_items.items, rows.value))
     items = jnp.where(inside, items, 0).astype(jnp.int32)
     return items, jnp.where(inside, value, 0.0), user, real.astype(jnp.float32)
 
 
 def row_query(rows: Rows, index: jax.Array, width: int) -> InteractionQuery:
-    items, value, user, _ = _profile(rows, index, width)
+    items, value, user, _ = _row(rows, index, width)
     return InteractionQuery(items, value, user, index)
+
+
+INTERACTIONS = Input(
+    "interactions", _batcher, from_history, reads=training_rows, weighs_by_time=True
+)

@@ -2,19 +2,18 @@
 
 import jax.numpy as jnp
 
-from jaxrec_diff.batches import cut, feed
-from jaxrec_diff.batches.feed import Feed
+from jaxrec_diff.batches import batcher, cut
+from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.input import Input
 from jaxrec_diff.batches.types import Prefixes
+from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Slices
 
 
-def of_prefixes(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
-    del profiles  # `view` has cut the rows
-
-    def example(train, index, row, key):
+def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
+    def example(train, index, row_id, key):
         del key
         real = index >= 0
         safe = jnp.where(real, index, 0)
@@ -23,9 +22,13 @@ def of_prefixes(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
         # a row has M answers, right behind its history
         prefix = items[end[:, None] + jnp.arange(config.prefix_len)]
         seq = ragged.window(items, start, end, config.max_len)
-        return Prefixes(prefix, seq, real.astype(jnp.float32), row)
+        return Prefixes(prefix, seq, real.astype(jnp.float32), row_id)
 
     def query(rows, index):
         return cut.queries(rows, index, max_len=config.max_len)
 
-    return Feed(dataset.train, len(dataset.train.start), example, feed.shown(dataset), query)
+    train = dataset.train
+    return Batcher(train, len(train.start), example, batcher.shown(dataset), query)
+
+
+PREFIXES = Input("prefixes", _batcher, cut.from_history, view=views.before)

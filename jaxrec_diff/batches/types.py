@@ -1,7 +1,4 @@
-"""What a model sees, cut on the fly from flat arrays of items.
-
-Sequences are stored once, one after the other; an example is three numbers that say where its
-history and its answer lie. Windows of L items exist only for the batch at hand.
+"""What a model sees, cut on the fly from ragged rows of items.
 
 Item id 0 is padding, items are 1..I; histories are right-padded, oldest item first.
 """
@@ -19,7 +16,7 @@ class Sequences(NamedTuple):
     seq: Any  # i32[B, L], or a tuple of i32[B_k, L_k] whose rows together are the B
     target: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
     first: Any = None  # i32[B], place of the first item that somebody chose; None: all are
 
 
@@ -27,7 +24,7 @@ class SequenceQuery(NamedTuple):
     """What `sample` sees: histories without answers."""
 
     seq: jax.Array  # i32[B, L]
-    row: jax.Array  # i32[B], row of the split; keys the noise
+    row_id: jax.Array  # i32[B], row of the split; keys the noise
 
 
 class Interactions(NamedTuple):
@@ -37,7 +34,7 @@ class Interactions(NamedTuple):
     value: jax.Array  # f32[B, P] their entries, 0 on padding; 1, or a weight by time
     user: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class InteractionQuery(NamedTuple):
@@ -46,17 +43,17 @@ class InteractionQuery(NamedTuple):
     items: jax.Array  # i32[B, P]
     value: jax.Array  # f32[B, P]
     user: jax.Array  # i32[B]
-    row: jax.Array  # i32[B], row of the split; keys the noise
+    row_id: jax.Array  # i32[B], row of the split; keys the noise
 
 
-class Pairs(NamedTuple):
+class Triplets(NamedTuple):
     """A training batch of pairwise preferences: a user's item, and one that is not the user's."""
 
     user: jax.Array  # i32[B]
     positive: jax.Array  # i32[B], item ids
     negative: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class Group(NamedTuple):
@@ -79,17 +76,17 @@ class Prefixes(NamedTuple):
     prefix: jax.Array  # i32[B, M], oldest first
     seq: jax.Array  # i32[B, L], what followed
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
-class Walks(NamedTuple):
+class WholeSequences(NamedTuple):
     """A training batch of whole training sequences; in several lengths, as in `Sequences`."""
 
     seq: jax.Array | tuple[jax.Array, ...]  # i32[B, L]
     first: jax.Array  # i32[B], place of the first item that is not generated
     negative: jax.Array | tuple[jax.Array, ...]  # i32[B, L], an item that is not the user's
     weight: jax.Array  # f32[B], 0 on padding rows
-    row: jax.Array  # i32[B], place in the global batch; keys the noise
+    row_id: jax.Array  # i32[B], place in the global batch; keys the noise
 
 
 class Answer(NamedTuple):
@@ -124,3 +121,21 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
         out.append(encode(part, *(r[k] if isinstance(r, tuple) else r[rows] for r in rest)))
         first = rows.stop
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
+
+
+def first_length(seq: Any) -> jax.Array:
+    """Histories i32[B_1, L_1] to shape a network by: those of the first length, where there are
+    several."""
+    return seq[0] if isinstance(seq, tuple) else seq
+
+
+def latest_last(seq: jax.Array, max_len: int) -> jax.Array:
+    """Right-padded histories i32[B, L_k] with their latest item in place L - 1: i32[B, L].
+
+    >>> import jax.numpy as jnp
+    >>> latest_last(jnp.array([[7, 8, 0], [9, 0, 0]]), 4).tolist()
+    [[0, 0, 7, 8], [0, 0, 0, 9]]
+    """
+    place = jnp.arange(max_len) - max_len + (seq > 0).sum(axis=1, keepdims=True)
+    found = jnp.take_along_axis(seq, jnp.clip(place, 0, seq.shape[1] - 1), axis=1)
+    return jnp.where(place >= 0, found, 0)

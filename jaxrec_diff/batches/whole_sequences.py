@@ -6,47 +6,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches import feed, sequences, triplets
-from jaxrec_diff.batches.feed import Feed
-from jaxrec_diff.batches.sequences import Cut
-from jaxrec_diff.batches.types import Walks
+from jaxrec_diff.batches import batcher, lengths, triplets
+from jaxrec_diff.batches.lengths import Cut
+from jaxrec_diff.batches.types import WholeSequences
+from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops import negatives, ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
-class Walked(NamedTuple):
+class Users(NamedTuple):
     """Users by number over their training rows, and every user's distinct training items."""
 
-    profiles: Slices
+    user_items: Ragged
     user: Any  # i32[N], users with at least two real items
     owned: Any  # i32[M], one user after the other, rising
     offsets: Any  # i32[U + 1]
 
 
-def of_walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Feed:
-    return sequences.fed(cut_walks(dataset, profiles, config), dataset, config)
-
-
-def cut_walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Cut:
+def _cut(dataset: Dataset, config: DataConfig) -> Cut:
+    del config
+    user_items = views.user_items_of(dataset, "this model needs")
     # A generated item may be drawn as a negative: the user's are those of the raw history.
-    raw = feed.chosen(profiles)
+    raw = batcher.chosen(user_items)
     owned, offsets = triplets.owned_items(raw, dataset.num_items)
     user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
-    train = Walked(profiles, user, owned, offsets)
+    train = Users(user_items, user, owned, offsets)
 
-    def example(train, index, row, key, length):
+    def example(train, index, row_id, key, length):
         real = index >= 0
         user = jnp.asarray(train.user)[jnp.maximum(index, 0)]
-        start, end = (jnp.asarray(part)[user] for part in train.profiles[1:3])
-        seq = ragged.window(jnp.asarray(train.profiles.items), start, end, length)
+        start, end = (jnp.asarray(part)[user] for part in train.user_items[1:3])
+        seq = ragged.window(jnp.asarray(train.user_items.items), start, end, length)
         offsets = jnp.asarray(train.offsets)
-        first = ragged.generated(train.profiles, start, end, length)
+        first = ragged.generated(train.user_items, start, end, length)
         first = jnp.zeros_like(user) if first is None else first
         negative = jax.vmap(
             lambda place: negatives.unowned(
-                jax.random.fold_in(key, place), row, train.owned, offsets[user],
+                jax.random.fold_in(key, place), row_id, train.owned, offsets[user],
                 offsets[user + 1], dataset.num_items,
             ),
             out_axes=1,
@@ -54,12 +52,15 @@ def cut_walks(dataset: Dataset, profiles: Slices, config: DataConfig) -> Cut:
         # a user who has everything prefers nothing
         weight = (real & (negative[:, 0] <= dataset.num_items)).astype(jnp.float32)
         negative = jnp.minimum(negative, dataset.num_items)
-        return Walks(seq, first, negative, weight, row)
+        return WholeSequences(seq, first, negative, weight, row_id)
 
     return Cut(
         train,
-        ragged.pick(profiles, user),
+        ragged.pick(user_items, user),
         lambda train, rows: train._replace(user=train.user[rows]),
         example,
         ("seq", "negative"),
     )
+
+
+WHOLE_SEQUENCES = lengths.of_histories("whole_sequences", _cut)

@@ -1,1 +1,14 @@
-"""The commands beside train and evaluate, a module each with its usage and `run(argv)`."""
+"""The commands, a module each: what it takes (`ACCEPTS`), and `run(argv)`, its exit code."""
+
+COMMANDS = (
+    "train",
+    "evaluate",
+    "recommend",
+    "compare",
+    "report",
+    "export",
+    "augment",
+    "convert",
+    "tune",
+    "completion",
+)

@@ -3,20 +3,23 @@
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.terminal import (
+from jaxrec_diff.commands.terminal import (
     FILE,
     PLAIN,
     Accepts,
     counter,
+    explain,
     quiet_start,
     refuse,
     split_flags,
     trained_workdir,
     whole,
 )
+from jaxrec_diff.ops import files
 
 USAGE = """\
 usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
@@ -53,8 +56,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     workdir = trained_workdir(flags)
     if "output" not in flags.bare:
         return refuse("name a file for the sequences: --output=FILE.parquet, .csv or .tsv")
@@ -67,14 +69,14 @@ def run(argv: list[str]) -> int:
     import numpy as np
 
     from jaxrec_diff import config
-    from jaxrec_diff.experiments import augmentation, generation, reopen
+    from jaxrec_diff.experiments import generation, restore
 
     dotted = list(flags.dotted)
     if "max-items" in flags.bare:
         dotted.append(f"--data.prefix-max-items={whole(flags, 'max-items', 1)}")
-    prepared = reopen.reopen(workdir, dotted, flags.bare.get("data"))
-    experiment = prepared.experiment
-    made, train = augmentation.generator_of(prepared, workdir)
+    trained = restore.reopen(workdir, dotted, flags.bare.get("data"))
+    experiment = trained.experiment
+    phase, train = generation.generator_of(trained, workdir)
     size = whole(flags, "batch-size", experiment.eval.batch_size)
 
     parts = output.with_name(output.name + ".parts")
@@ -83,18 +85,18 @@ def run(argv: list[str]) -> int:
     recipe = {
         "workdir": str(workdir.resolve()),
         "settings": settings,
-        "data": prepared.dataset.card["hash"],
+        "data": trained.dataset.card["hash"],
     }
     done = _resume(parts, recipe, force)
-    started, total = time.monotonic(), prepared.dataset.num_users
+    started, total = time.monotonic(), trained.dataset.num_users
     with counter("users", total, quiet="quiet" in flags.switches) as tell:
-        for first, items in generation.generate(made, train, batch_size=size, first=done):
-            partial = parts / "part.partial.npy"
-            np.save(partial, items)
-            partial.replace(parts / f"{first:012d}.npy")  # whole or not at all
+        for first, items in generation.chunks(phase, train, batch_size=size, first=done):
+            part = parts / f"{first:012d}.npy"
+            with files.replacing(part) as partial, partial.open("wb") as file:
+                np.save(file, items)
             tell(first + len(items))
     seconds = time.monotonic() - started
-    count, owners = _write(output, parts, prepared.dataset)
+    count, owners = _write(output, parts, trained.dataset)
     shutil.rmtree(parts)
     print(
         f"{count:,} generated items ahead of the sequences of {owners:,} of {total:,} users in "
@@ -132,25 +134,26 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
     import pyarrow.parquet as pq
     from pyarrow import csv
 
-    profiles = dataset.profiles
-    by_place = np.argsort(profiles.start, kind="stable")
-    stops = np.empty_like(profiles.start)  # where a user's whole sequence ends
-    stops[by_place] = np.append(profiles.start[by_place][1:], len(profiles.items))
-    partial, file, total, owners = output.with_name(output.name + ".partial"), None, 0, 0
-    try:
+    from jaxrec_diff.ops import ragged
+
+    user_items = dataset.user_items
+    by_place = np.argsort(user_items.start, kind="stable")
+    stops = np.empty_like(user_items.start)  # where a user's whole sequence ends
+    stops[by_place] = np.append(user_items.start[by_place][1:], len(user_items.items))
+    total, owners = 0, 0
+    with files.replacing(output) as partial, ExitStack() as opened:
+        file: Any = None
         for path in sorted(parts.glob("[0-9]*.npy")):
             first, items = int(path.stem), np.load(path)
             users = np.arange(first, first + len(items))
-            sizes = stops[users].astype(np.int64) - profiles.start[users]
+            sizes = stops[users].astype(np.int64) - user_items.start[users]
             given = (items > 0).sum(axis=1)
             # first generated items, the last of which is place -1, then places 1, 2, ...
-            owner = np.repeat(np.arange(len(users)), given + sizes)
-            begin = np.cumsum(given + sizes) - given - sizes
-            place = np.arange(len(owner)) - begin[owner] - given[owner]
+            place, owner = ragged.expand(-given, given + sizes)
             made = place < 0
             flat = np.empty(len(owner), np.int64)
             flat[made] = items[items > 0]
-            flat[~made] = profiles.items[profiles.start[users][owner[~made]] + place[~made]]
+            flat[~made] = user_items.items[user_items.start[users][owner[~made]] + place[~made]]
             table = pa.table(
                 {
                     "user_id": dataset.user_ids[users[owner]],
@@ -160,17 +163,15 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
                 }
             )
             if file is None and output.suffix.lower() == ".parquet":
-                file = pq.ParquetWriter(partial, table.schema)
+                file = opened.enter_context(pq.ParquetWriter(partial, table.schema))
             elif file is None:
                 separator = _SEPARATORS[output.suffix.lower()]
                 style = "needed" if separator == "," else "none"  # a tab file knows no quotes
                 options = csv.WriteOptions(delimiter=separator, quoting_style=style)
-                file = csv.CSVWriter(partial, table.schema, write_options=options)
+                file = opened.enter_context(
+                    csv.CSVWriter(partial, table.schema, write_options=options)
+                )
             file.write_table(table)
             total += int(made.sum())
             owners += int((given > 0).sum())
-    finally:
-        if file is not None:
-            file.close()
-    partial.replace(output)
     return total, owners

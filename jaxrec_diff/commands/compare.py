@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from jaxrec_diff.terminal import FILE, PLAIN, Accepts, refuse, split_flags, whole, wrapped
+from jaxrec_diff.commands.terminal import FILE, PLAIN, Accepts, explain, refuse, split_flags, whole
+from jaxrec_diff.reporting.text import wrapped
 
 USAGE = """\
 usage: bin/compare DIR [DIR ...] [--metric=ndcg@10]
@@ -31,8 +32,7 @@ _WRITERS = {".md": "markdown", ".csv": "csv", ".html": "html"}
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     if flags.dotted:
         return refuse(f"unknown flag {flags.dotted[0]}; see bin/compare --help")
     if not flags.words:

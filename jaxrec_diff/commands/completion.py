@@ -4,7 +4,8 @@ import importlib
 import shlex
 from pathlib import Path
 
-from jaxrec_diff.terminal import FILE, MODEL, Accepts, refuse, split_flags
+from jaxrec_diff.commands import COMMANDS
+from jaxrec_diff.commands.terminal import FILE, MODEL, Accepts, explain, refuse, split_flags
 
 USAGE = """\
 usage: bin/completion
@@ -111,22 +112,21 @@ done
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     if flags.dotted:
         return refuse(f"unknown flag {flags.dotted[0]}; see bin/completion --help")
-    print(script(Path(__file__).parents[2] / "bin"), end="")
+    folder = Path(__file__).parents[2] / "bin"
+    if not folder.is_dir():
+        return refuse("an installed package has no bin/ to complete; take that of a checkout")
+    print(script(folder), end="")
     return 0
 
 
 def commands() -> dict[str, Accepts]:
     """All commands with what they take."""
-    from jaxrec_diff import cli, terminal
-
-    found = {"train": terminal.TRAIN, "evaluate": cli.EVALUATE}
-    for name in cli.COMMANDS:
-        found[name] = importlib.import_module(f"jaxrec_diff.commands.{name}").ACCEPTS
-    return found
+    return {
+        name: importlib.import_module(f"jaxrec_diff.commands.{name}").ACCEPTS for name in COMMANDS
+    }
 
 
 def script(folder: Path) -> str:

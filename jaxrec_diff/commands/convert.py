@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from jaxrec_diff.terminal import FILE, PLAIN, Accepts, counted, refuse, split_flags, wrapped
+from jaxrec_diff.commands.terminal import FILE, PLAIN, Accepts, explain, refuse, split_flags
+from jaxrec_diff.reporting.text import counted, wrapped
 
 USAGE = """\
 usage: bin/convert --data=SOURCE --output=TARGET [--version=1.0.0]
@@ -30,8 +31,7 @@ ACCEPTS = Accepts({"data": FILE, "output": FILE, "version": PLAIN}, fields="data
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     for needed in ("data", "output"):
         if needed not in flags.bare:
             return refuse(f"--{needed} is missing; see bin/convert --help")

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from jaxrec_diff.terminal import (
+from jaxrec_diff.commands.terminal import (
     FILE,
     PLAIN,
     Accepts,
+    explain,
     quiet_start,
     refuse,
     split_flags,
@@ -41,8 +42,7 @@ ACCEPTS = Accepts(
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     workdir = trained_workdir(flags)
     if "output" not in flags.bare:
         return refuse("name a folder for the program: --output=FOLDER")
@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
     except ImportError:
         return refuse("the export needs flatbuffers: pip install 'jaxrec-diff[export]'")
     quiet_start()
-    from jaxrec_diff.experiments import reopen, restore
+    from jaxrec_diff.experiments import restore
     from jaxrec_diff.inference import export
 
     dotted = list(flags.dotted)
@@ -64,9 +64,9 @@ def run(argv: list[str]) -> int:
     ):
         if flag in flags.bare:
             dotted.append(f"--{field}={flags.bare[flag]}")
-    prepared = reopen.reopen(workdir, dotted, flags.bare.get("data"))
+    trained = restore.reopen(workdir, dotted, flags.bare.get("data"))
     sizes = export.export(
-        restore.restore(prepared, workdir),
+        restore.restore(trained, workdir),
         output,
         k=whole(flags, "k", 20),
         include_seen="include-seen" in flags.switches,

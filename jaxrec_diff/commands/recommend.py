@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.terminal import (
+from jaxrec_diff.commands.terminal import (
     FILE,
     PLAIN,
     Accepts,
     Flags,
-    counted,
     counter,
+    explain,
     quiet_start,
     refuse,
     split_flags,
     trained_workdir,
     whole,
-    wrapped,
 )
+from jaxrec_diff.reporting.text import counted, wrapped
 
 USAGE = """\
 usage: bin/recommend --workdir=DIR
@@ -78,8 +78,7 @@ ACCEPTS = Accepts(
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     bare = flags.bare
     workdir = trained_workdir(flags)
     asked = [name for name in ("users", "histories", "history") if name in bare]

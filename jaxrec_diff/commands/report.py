@@ -1,6 +1,14 @@
 """`bin/report`: the page of a finished run."""
 
-from jaxrec_diff.terminal import FILE, Accepts, quiet_start, refuse, split_flags, trained_workdir
+from jaxrec_diff.commands.terminal import (
+    FILE,
+    Accepts,
+    explain,
+    quiet_start,
+    refuse,
+    split_flags,
+    trained_workdir,
+)
 
 USAGE = """\
 usage: bin/report --workdir=DIR
@@ -19,8 +27,7 @@ ACCEPTS = Accepts({"workdir": FILE})
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        print(USAGE)
-        return 0
+        return explain(USAGE)
     if flags.dotted:
         return refuse(f"unknown flag {flags.dotted[0]}; see bin/report --help")
     workdir = trained_workdir(flags)

@@ -4,7 +4,17 @@ import json
 import sys
 from pathlib import Path
 
-from jaxrec_diff.terminal import PLAIN, TRAIN, muted, quiet_start, refuse, split_flags, whole
+from jaxrec_diff.commands import train
+from jaxrec_diff.commands.terminal import (
+    PLAIN,
+    explain,
+    muted,
+    quiet_start,
+    refuse,
+    spelled,
+    split_flags,
+    whole,
+)
 
 USAGE = """\
 usage: bin/tune --model=NAME [--trials=30] [--data=SOURCE] [--workdir=DIR]
@@ -26,28 +36,27 @@ DIR: runs/tune-MODEL-DATA).
 bin/tune --model=NAME --help shows the space of that model.
 """
 
-ACCEPTS = TRAIN._replace(values=TRAIN.values | {"trials": PLAIN})
+ACCEPTS = train.ACCEPTS._replace(values=train.ACCEPTS.values | {"trials": PLAIN})
 
 
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help and "model" not in flags.bare:
-        print(USAGE)
-        return 0
-    from jaxrec_diff import config, search
+        return explain(USAGE)
+    from jaxrec_diff import config
+    from jaxrec_diff.config.space import describe
     from jaxrec_diff.data.sources import dataset_name
 
     chosen = config.choose(flags.bare)
     if flags.help:
-        print(f"{USAGE}\n{chosen.name} is searched over\n")
-        print(search.describe(config.search_space(chosen.name)))
-        return 0
+        space = describe(config.search_space(chosen.name))
+        return explain(f"{USAGE}\n{chosen.name} is searched over\n\n{space}")
     try:
         import optuna  # noqa: F401
     except ImportError:
         return refuse("the search needs optuna: pip install 'jaxrec-diff[tune]'")
     trials = whole(flags, "trials", 30)
-    experiment = config.parse(chosen.preset.experiment, flags.dotted)
+    experiment = config.parse(chosen.settings.experiment, flags.dotted)
     quiet_start()
     from jaxrec_diff.experiments import signals, tuning
 
@@ -56,20 +65,20 @@ def run(argv: list[str]) -> int:
     planned = tuning.plan(
         chosen.name, experiment, chosen.source, workdir, fixed=config.given(flags.dotted)
     )
-    command = " ".join(["bin/tune", *argv])
-    planned = planned._replace(prepared=planned.prepared._replace(command=command))
+    command = " ".join([spelled("bin/tune"), *argv])
+    planned = planned._replace(run=planned.run._replace(command=command))
     with muted(flags.switches):
-        print(f"{chosen.name} on {planned.prepared.dataset.name}: {chosen.preset.origin}, and")
-        print(search.describe(planned.space), flush=True)
+        print(f"{chosen.name} on {planned.run.dataset.name}: {chosen.settings.origin}, and")
+        print(describe(planned.space), flush=True)
         try:
-            study = tuning.run(planned, trials, say=lambda text: print(text, flush=True))
+            study = tuning.tune(planned, trials, log=lambda text: print(text, flush=True))
         except signals.Interrupted as error:
             print(f"stopped; the same command goes on in {workdir}", file=sys.stderr)
             return 128 + error.signum
         found = tuning.summary(study, planned)
         print(f"\n{tuning.table(found)}")
         if found["preset"]:
-            print(f"\nbin/train --model={chosen.name} --preset={found['preset']}")
+            print(spelled(f"\nbin/train --model={chosen.name} --preset={found['preset']}"))
         else:
             print("no trial was finished", file=sys.stderr)
     if "json" in flags.switches:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff.data import facts as split_facts
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def digest(parts: list[np.ndarray]) -> str:
@@ -29,9 +30,9 @@ def card(
     filters: list[dict[str, Any]],
     order: str,
     split: str,
-    train: Slices,
-    valid: Slices,
-    test: Slices,
+    train: Ragged,
+    valid: Ragged,
+    test: Ragged,
     train_counts: np.ndarray,
     num_users: int,
     ids: list[np.ndarray],
@@ -68,7 +69,7 @@ def card(
             split: _never_trained(splits[split], train_counts) for split in ("valid", "test")
         },
         "answers_in_history": {split: _repeated(splits[split]) for split in ("valid", "test")},
-        "repeated_answers": {split: _again(splits[split]) for split in ("valid", "test")},
+        "answers_repeated": {split: _again(splits[split]) for split in ("valid", "test")},
         **facts,
         "hash": digest(
             [array for part in splits.values() for array in part if array is not None] + ids
@@ -98,6 +99,11 @@ def render(card: dict[str, Any]) -> str:
             f"  {card['items_never_trained']:,} items never trained, "
             f"{share:.1%} of test answers are such items"
         )
+    if card.get("answers_repeated", {}).get("test"):
+        lines.append(
+            f"  {card['answers_repeated']['test']:,} test answers repeat another one of their row "
+            "and count once"
+        )
     if card["answers_in_history"]["test"] > 0:
         lines.append(
             f"  {card['answers_in_history']['test']:.1%} of test answers are in the history: "
@@ -114,27 +120,29 @@ def left_out(missing: Mapping[str, Any], table: str = "all") -> str:
     return f"  {of}left out {missing['left_out']:,} of {missing['rows']:,} rows: {each}"
 
 
-def _answers(part: Slices) -> tuple[np.ndarray, np.ndarray]:
-    """(row, place) of every answer, flat."""
-    sizes = part.stop - part.end
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.end[row]
-    return row, place
+def _answers(part: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """(place, row) of every answer, flat."""
+    return ragged.expand(part.end, part.stop - part.end)
 
 
-def _never_trained(part: Slices, train_counts: np.ndarray) -> float:
-    _, place = _answers(part)
+def _never_trained(part: Ragged, train_counts: np.ndarray) -> float:
+    place, _ = _answers(part)
     return float(np.mean(train_counts[part.items[place] - 1] == 0)) if len(place) else 0.0
 
 
-def _repeated(part: Slices) -> float:
+def _again(part: Ragged) -> int:
+    """How many answers stand further left among the answers of their row."""
+    place, row = _answers(part)
+    pairs = np.sort(row.astype(np.int64) * (int(part.items.max(initial=0)) + 1) + part.items[place])
+    return int((pairs[1:] == pairs[:-1]).sum())
+
+
+def _repeated(part: Ragged) -> float:
     """Share of answers that occur in their row's history."""
-    row, place = _answers(part)
+    place, row = _answers(part)
     if not len(place):
         return 0.0
-    sizes = (part.end - part.start).astype(np.int64)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + part.start[owner]
+    at, owner = ragged.expand(part.start, part.end - part.start)
     span = int(part.items.max()) + 1
     # sorted by hand: `np.isin` hashes, which takes twenty times as long here
     known = np.sort(owner * span + part.items[at])
@@ -142,12 +150,3 @@ def _repeated(part: Slices) -> float:
         return 0.0
     asked = row * span + part.items[place]
     return float(np.mean(known[np.minimum(np.searchsorted(known, asked), len(known) - 1)] == asked))
-
-
-def _again(part: Slices) -> float:
-    """Share of answers that their row has already had as an answer."""
-    row, place = _answers(part)
-    if not len(place):
-        return 0.0
-    pair = row.astype(np.int64) * (int(part.items.max()) + 1) + part.items[place]
-    return 1.0 - len(np.unique(pair)) / len(pair)

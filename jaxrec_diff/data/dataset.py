@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Dataset(NamedTuple):
@@ -13,9 +13,9 @@ class Dataset(NamedTuple):
     name: str
     num_users: int
     num_items: int
-    train: Slices  # a row an example
-    valid: Slices  # a row a user, or a given row
-    test: Slices
+    train: Ragged  # a row an example
+    valid: Ragged  # a row a user, or a given row
+    test: Ragged
     item_ids: np.ndarray  # raw id of item j + 1
     user_ids: np.ndarray  # raw id of user j
     valid_users: np.ndarray  # i32, user of each row of valid
@@ -23,9 +23,9 @@ class Dataset(NamedTuple):
     train_counts: np.ndarray  # i64[I], occurrences of item j + 1 in training
     split: str  # how it was split, in words
     card: dict[str, Any]
-    law: Any  # synthetic.Law if the data was generated, else None
-    profiles: Slices | None = None  # row u is user u's training items; None without users
-    shown: dict[str, Slices] | None = None  # histories a model sees in place of valid's and test's
+    synthetic_process: Any  # synthetic.Process if the data was generated, else None
+    user_items: Ragged | None = None  # row u is user u's training items; None without users
+    shown: dict[str, Ragged] | None = None  # histories a model sees in place of valid's and test's
 
 
 class Sequences(NamedTuple):

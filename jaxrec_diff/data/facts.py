@@ -59,7 +59,4 @@ def words(card: dict[str, Any]) -> list[str]:
     if any(absent.values()):
         each = " and ".join(f"{count:,} {split}" for split, count in absent.items() if count)
         lines.append(f"left out {each} rows without a history")
-    again = card.get("repeated_answers", {}).get("test", 0)
-    if again:
-        lines.append(f"{again:.1%} of test answers repeat another answer of their row")
     return lines

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.data import splits
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Sequences
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class HeldOut(NamedTuple):
     """Rows of whole users."""
 
-    rows: dict[str, Slices]  # by split
+    rows: dict[str, Ragged]  # by split
     users: np.ndarray  # i64, the user of each row: training's, then validation's, then test's
     words: str
     facts: dict[str, Any]
@@ -47,7 +47,7 @@ def of_parts(sequences: Sequences, split: np.ndarray, words: str, config: DataCo
     for number, name in enumerate(("train", "valid", "test")):
         chosen = np.flatnonzero((split == number) & whole)
         short[name] = int(((split == number) & ~whole).sum())
-        rows[name] = splits.slices(sequences.items, start[chosen], stop[chosen] - 1, stop[chosen])
+        rows[name] = ragged.make(sequences.items, start[chosen], stop[chosen] - 1, stop[chosen])
         users.append(chosen)
     facts = {"without_history": short, "tied_times": None, "trained_later": None}
     return HeldOut(rows, np.concatenate(users), words, facts)

@@ -12,7 +12,8 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset, Sequences
 from jaxrec_diff.data.given import Histories
 from jaxrec_diff.data.sources import Source, dataset_name
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 _MOST = 2**31 - 1  # places are 32 bits wide
 
@@ -38,11 +39,11 @@ def load(source: str, config: DataConfig) -> Dataset:
       ValueError: in one sentence, if nothing can be learnt from it.
     """
     if source == "synthetic":
-        law = synthetic.make_law(config.synthetic)
-        columns = synthetic.generate(law, config.synthetic)
+        process = synthetic.make_process(config.synthetic)
+        columns = synthetic.generate(process, config.synthetic)
         dataset = _from_table(source, "generated", columns, config)
         untouched = dataset.num_items == config.synthetic.num_items and not _filtered(config)
-        return dataset._replace(law=law if untouched else None)
+        return dataset._replace(synthetic_process=process if untouched else None)
     if source.startswith(tfds.PREFIX):
         columns = tfds.read(Path(source.removeprefix(tfds.PREFIX)))
         if config.min_rating is not None and columns.ratings is None:
@@ -81,7 +82,7 @@ def _from_table(
         if not len(columns.users):
             raise ValueError(f"{source} holds generated items only; nobody chose any")
     columns, log = filters.apply(columns, config)
-    # the law knows items by number, so none may be renumbered when one never occurs
+    # the process knows items by number, so none may be renumbered when one never occurs
     numbers = every_item if source == "synthetic" else None
     users, items, sequences = _sequences(columns, numbers)
     user_ids = every_user[users]
@@ -149,7 +150,7 @@ def _ahead(dataset: Dataset, columns: Columns) -> np.ndarray:
     by_user = np.argsort(user, kind="stable")
     user, item = user[by_user], item[by_user]
     counts = np.bincount(user, minlength=dataset.num_users)
-    place = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
+    place, _ = ragged.expand(0, counts)
     prefix = np.zeros((dataset.num_users, int(counts.max(initial=0))), np.int32)
     prefix[user, place] = item + 1
     return prefix
@@ -213,7 +214,7 @@ def _from_histories(source: str, read: Source) -> Dataset:
     shift, parts = 0, {}
     for split, table in tables.items():
         start, stop = table.offsets[:-1] + shift, table.offsets[1:] + shift
-        parts[split] = splits.slices(flat, start, stop - 1, stop)
+        parts[split] = ragged.make(flat, start, stop - 1, stop)
         shift += len(table.items)
     targets = flat[parts["train"].end]
     counts = np.bincount(targets, minlength=len(item_ids) + 1)[1:]
@@ -247,7 +248,7 @@ def _from_histories(source: str, read: Source) -> Dataset:
             train_counts=counts, num_users=len(users), ids=[_bytes(item_ids)],
             missing=read.missing, reading=read.notes,
         ),
-        law=None,
+        synthetic_process=None,
     )  # fmt: skip
 
 
@@ -275,7 +276,7 @@ def _assemble(
         (valid_users, test_users), found,
     )  # fmt: skip
     return dataset._replace(
-        profiles=splits.slices(items, cuts.start, cuts.train_end, cuts.train_end)
+        user_items=ragged.make(items, cuts.start, cuts.train_end, cuts.train_end)
     )
 
 
@@ -297,7 +298,7 @@ def _of_users(
 def _dataset(
     about: About,
     words: str,
-    rows: dict[str, Slices],
+    rows: dict[str, Ragged],
     counts: np.ndarray,
     user_ids: np.ndarray,
     item_ids: np.ndarray,
@@ -328,7 +329,7 @@ def _dataset(
             reading=() if read is None else read.notes,
             facts=found,
         ),
-        law=None,
+        synthetic_process=None,
     )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Sequences
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Cuts(NamedTuple):
@@ -90,22 +91,16 @@ def diffrec(sequences: Sequences, config: DataConfig) -> Cuts:
     return Cuts(start, start + train, start + train + valid, stop)
 
 
-def examples(items: np.ndarray, cuts: Cuts, min_history: int) -> Slices:
+def examples(items: np.ndarray, cuts: Cuts, min_history: int) -> Ragged:
     """A training example for every item of a train part with enough history before it."""
     sizes = np.maximum(cuts.train_end - cuts.start - min_history, 0)
-    first = np.repeat(cuts.start + min_history - np.append(0, np.cumsum(sizes)[:-1]), sizes)
-    end = np.arange(sizes.sum()) + first
-    return slices(items, np.repeat(cuts.start, sizes), end, end + 1)
+    end, user = ragged.expand(cuts.start + min_history, sizes)
+    return ragged.make(items, cuts.start[user], end, end + 1)
 
 
 def queries(
     items: np.ndarray, start: np.ndarray, end: np.ndarray, stop: np.ndarray
-) -> tuple[Slices, np.ndarray]:
+) -> tuple[Ragged, np.ndarray]:
     """Rows with a history and something to find, and which users they are."""
     kept = np.flatnonzero((stop > end) & (end > start))
-    return slices(items, start[kept], end[kept], stop[kept]), kept.astype(np.int32)
-
-
-def slices(items: np.ndarray, start: np.ndarray, end: np.ndarray, stop: np.ndarray) -> Slices:
-    """Slices of int32."""
-    return Slices(items, *(part.astype(np.int32) for part in (start, end, stop)))
+    return ragged.make(items, start[kept], end[kept], stop[kept]), kept.astype(np.int32)

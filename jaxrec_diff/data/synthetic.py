@@ -1,4 +1,4 @@
-"""Users whose next item follows a known law, so that the best reachable figures are known exactly.
+"""Users whose next item follows a known process, so that the best reachable figures are exact.
 
 Items fall into C groups, the interests. A user has two of them, z = {z1, z2}, drawn uniformly from
 all pairs and kept for life. Given the history h with last item l, the next item is drawn from
@@ -10,7 +10,7 @@ tail over all items. The first item is drawn without T. Nobody ever takes an ite
 
 z is hidden, but it has few values, so Bayes' rule gives p(z | h) and with it p(j | h) exactly. No
 ranker can beat the one that sorts items by p(j | h): its expected HR@k is the mean over users of
-the k largest probabilities, its expected NDCG@k the same with gains, and so on (`optimum`).
+the k largest probabilities, its expected NDCG@k the same with gains, and so on (`bayes_optimal`).
 """
 
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ import numpy as np
 
 from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import SyntheticConfig
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 1024
 
 
-class Law(NamedTuple):
-    """The law's tables, float64; items count from 0 here."""
+class Process(NamedTuple):
+    """The process's tables, float64; items count from 0 here."""
 
     successors: np.ndarray  # i64[I, S]
     successor_probs: np.ndarray  # [S]
@@ -37,8 +37,8 @@ class Law(NamedTuple):
     shares: tuple[float, float, float]  # a, b, c
 
 
-def make_law(config: SyntheticConfig) -> Law:
-    """A law from a seed."""
+def make_process(config: SyntheticConfig) -> Process:
+    """A process from a seed."""
     rng = np.random.default_rng([config.seed, 0])
     items, groups = config.num_items, config.num_interests
     group = rng.permutation(items) % groups
@@ -56,90 +56,90 @@ def make_law(config: SyntheticConfig) -> Law:
     pairs = np.zeros((groups, len(first)), bool)
     pairs[first, np.arange(len(first))] = pairs[second, np.arange(len(first))] = True
     a, b = config.transition_share, config.interest_share
-    return Law(
+    return Process(
         successors, weights / weights.sum(), group, within, popularity / popularity.sum(), pairs,
         (a, b, 1.0 - a - b),
     )  # fmt: skip
 
 
-def generate(law: Law, config: SyntheticConfig) -> Columns:
+def generate(process: Process, config: SyntheticConfig) -> Columns:
     """Users' sequences, one after the other; the time is the place in the sequence."""
     rng = np.random.default_rng([config.seed, 1])
-    items = len(law.group)
     lengths = rng.integers(config.min_length, config.max_length + 1, config.num_users)
-    pair = rng.integers(0, law.pairs.shape[1], config.num_users)
+    pair = rng.integers(0, process.pairs.shape[1], config.num_users)
     drawn = np.full((config.num_users, config.max_length), -1)
     for first in range(0, config.num_users, _ROWS):
         rows = np.arange(first, min(first + _ROWS, config.num_users))
-        seen = np.zeros((len(rows), items), bool)
+        liked = np.take(process.pairs.T[pair[rows]], process.group, axis=1)
+        own = 0.5 * liked * process.within
         for place in range(config.max_length):
             last = drawn[rows, place - 1] if place else np.full(len(rows), -1)
-            probs = _general(law, last) + _interest_share(law, last)[:, None] * (
-                0.5 * law.pairs[law.group][:, pair[rows]].T * law.within
-            )
-            probs[seen] = 0.0
-            cumulative = np.cumsum(probs, axis=1)
+            probs = _interest_share(process, last)[:, None] * own
+            probs += _general(process, last)
+            np.put_along_axis(probs, drawn[rows, :place], 0.0, axis=1)  # nothing is taken twice
+            cumulative = np.cumsum(probs, axis=1, out=probs)
             at = rng.random(len(rows))[:, None] * cumulative[:, -1:]
             # the first item whose cumulative mass exceeds the draw: never one of mass zero
             drawn[rows, place] = np.argmax(cumulative > at, axis=1)
-            seen[np.arange(len(rows)), drawn[rows, place]] = True
     kept = np.arange(config.max_length) < lengths[:, None]
     users, places = np.nonzero(kept)
     return Columns(users, drawn[kept], None, places)
 
 
-def predictive(law: Law, histories: np.ndarray) -> np.ndarray:
+def predictive(process: Process, histories: np.ndarray) -> np.ndarray:
     """p(next = j | history), float64[n, I].
 
     Args:
-      law: tables.
+      process: tables.
       histories: i64[n, L] items from 0, oldest first, right-padded with -1.
     """
-    _, share, tail = law.shares
+    _, share, tail = process.shares
     rows = np.arange(len(histories))
-    log_post = np.zeros((len(histories), law.pairs.shape[1]))
+    log_post = np.zeros((len(histories), process.pairs.shape[1]))
     # Masses of what was seen, updated item by item.
     last = np.full(len(histories), -1)
-    seen_within = np.zeros((len(histories), len(law.pairs)))
-    seen = np.zeros((len(histories), len(law.group)), bool)
+    seen_within = np.zeros((len(histories), len(process.pairs)))
+    seen = np.zeros((len(histories), len(process.group)), bool)
     for place in range(histories.shape[1]):
         item = histories[:, place]
         real = item >= 0
         x = np.where(real, item, 0)
-        shared = _general(law, last)
-        interest = _interest_share(law, last)[:, None] / 2
-        member = law.pairs[law.group[x]]
-        numerator = shared[rows, x][:, None] + interest * law.within[x][:, None] * member
-        unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ law.pairs)
+        shared = _general(process, last)
+        interest = _interest_share(process, last)[:, None] / 2
+        member = process.pairs[process.group[x]]
+        numerator = shared[rows, x][:, None] + interest * process.within[x][:, None] * member
+        unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ process.pairs)
         with np.errstate(divide="ignore"):
             log_post += np.where(real[:, None], np.log(numerator) - np.log(unseen), 0.0)
         seen[rows[real], x[real]] = True
-        seen_within[rows[real], law.group[x[real]]] += law.within[x[real]]
+        seen_within[rows[real], process.group[x[real]]] += process.within[x[real]]
         last = np.where(real, item, last)
     post = np.exp(log_post - log_post.max(axis=1, keepdims=True))
     post /= post.sum(axis=1, keepdims=True)
-    shared = _general(law, last)
-    interest = _interest_share(law, last)[:, None] / 2
-    unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ law.pairs)
+    shared = _general(process, last)
+    interest = _interest_share(process, last)[:, None] / 2
+    unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ process.pairs)
     per_pair = post / unseen
-    per_group = per_pair @ law.pairs.T
-    probs = per_pair.sum(1)[:, None] * shared + interest * per_group[:, law.group] * law.within
+    per_group = per_pair @ process.pairs.T
+    probs = (
+        per_pair.sum(1)[:, None] * shared + interest * per_group[:, process.group] * process.within
+    )
     return np.where(seen, 0.0, probs)
 
 
-def optimum(law: Law, slices: Slices, ks: tuple[int, ...]) -> dict[str, float]:
+def bayes_optimal(process: Process, slices: Ragged, ks: tuple[int, ...]) -> dict[str, float]:
     """The expected figures of the best possible ranker, given the whole history of each row.
 
-    {} if a row has several answers: the law speaks of the next item only.
+    {} if a row has several answers: the process speaks of the next item only.
     """
     if len(slices.start) == 0 or (slices.stop - slices.end != 1).any():
         return {}
-    largest = min(max(ks), len(law.group))
+    largest = min(max(ks), len(process.group))
     place = 1.0 + np.arange(largest)
     gains = {"hr": np.ones(largest), "ndcg": 1.0 / np.log2(place + 1.0), "mrr": 1.0 / place}
     sums = {f"{name}@{k}": 0.0 for k in ks for name in gains}
     for histories in _histories(slices):
-        probs = predictive(law, histories)
+        probs = predictive(process, histories)
         best = -np.sort(-np.partition(probs, -largest, axis=1)[:, -largest:], axis=1)
         for k in ks:
             for name, gain in gains.items():
@@ -152,7 +152,7 @@ def optimum(law: Law, slices: Slices, ks: tuple[int, ...]) -> dict[str, float]:
     return means
 
 
-def _histories(slices: Slices) -> Iterator[np.ndarray]:
+def _histories(slices: Ragged) -> Iterator[np.ndarray]:
     """Chunks of whole histories, items from 0, right-padded with -1."""
     for first in range(0, len(slices.start), _ROWS):
         start, end = slices.start[first : first + _ROWS], slices.end[first : first + _ROWS]
@@ -161,22 +161,21 @@ def _histories(slices: Slices) -> Iterator[np.ndarray]:
         yield np.where(inside, slices.items[np.where(inside, at, 0)] - 1, -1)
 
 
-def _general(law: Law, last: np.ndarray) -> np.ndarray:
+def _general(process: Process, last: np.ndarray) -> np.ndarray:
     """What does not depend on the interests, float64[n, I]: a T(last, j) + c P(j)."""
-    a, b, c = law.shares
+    a, b, c = process.shares
     begun = last >= 0
-    out = np.where(begun, c, c / (b + c))[:, None] * law.popularity
-    np.add.at(
-        out,
-        (np.flatnonzero(begun)[:, None], law.successors[last[begun]]),
-        a * law.successor_probs,
+    out = np.where(begun, c, c / (b + c))[:, None] * process.popularity
+    # the successors of an item are distinct, so that nothing is added to one place twice
+    out[np.flatnonzero(begun)[:, None], process.successors[last[begun]]] += (
+        a * process.successor_probs
     )
     return out
 
 
-def _interest_share(law: Law, last: np.ndarray) -> np.ndarray:
+def _interest_share(process: Process, last: np.ndarray) -> np.ndarray:
     """b, or its share b / (b + c) of the first item."""
-    _, b, c = law.shares
+    _, b, c = process.shares
     return np.where(last >= 0, b, b / (b + c))
 
 

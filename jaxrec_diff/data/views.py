@@ -10,11 +10,12 @@ from jaxrec_diff.data import splits
 from jaxrec_diff.data.card import digest
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 _HELD_OUT = 0.05  # share of users, each of validation and test
 
-_AHEAD = "items can only be put ahead of"  # in words of `profiles_of`
+_AHEAD = "items can only be put ahead of"  # in words of `user_items_of`
 
 
 def before(dataset: Dataset, config: DataConfig) -> Dataset:
@@ -29,9 +30,9 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
     Raises:
       ValueError: if the data has no users, too few are long enough, or none is short enough.
     """
-    profiles = profiles_of(dataset, _AHEAD)
+    user_items = user_items_of(dataset, _AHEAD)
     length, least = config.prefix_len, config.prefix_len + config.prefix_rest
-    sizes = profiles.end - profiles.start
+    sizes = user_items.end - user_items.start
     users = np.flatnonzero(sizes >= least)
     if len(users) < 3:
         raise ValueError(
@@ -49,14 +50,13 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
     parts = {"valid": users[:held], "test": users[held : 2 * held], "train": users[2 * held :]}
     rows = {}
     for split, chosen in parts.items():
-        first = profiles.start[chosen].astype(np.int64)
-        stop = profiles.end[chosen].astype(np.int64)
+        first = user_items.start[chosen].astype(np.int64)
+        stop = user_items.end[chosen].astype(np.int64)
         if split == "train" and config.prefix_stride:
             windows = 1 + (stop - first - least) // config.prefix_stride
-            shift = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
-            first = np.repeat(first, windows) + config.prefix_stride * shift
-            stop = np.repeat(stop, windows)
-        rows[split] = _rotated(profiles.items, first, stop, length)
+            shift, row = ragged.expand(0, windows)
+            first, stop = first[row] + config.prefix_stride * shift, stop[row]
+        rows[split] = _rotated(user_items.items, first, stop, length)
     return dataset._replace(
         train=rows["train"],
         valid=rows["valid"],
@@ -64,13 +64,13 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
         valid_users=parts["valid"].astype(np.int32),
         test_users=parts["test"].astype(np.int32),
         split=f"the first {length} items of long training sequences from the rest",
-        law=None,
+        synthetic_process=None,
     )
 
 
-def known_before(rows: Slices, length: int) -> tuple[Slices, np.ndarray]:
+def known_before(rows: Ragged, length: int) -> tuple[Ragged, np.ndarray]:
     """Histories of rows of `before`, and the `length` items that came before each, i32[N, M]."""
-    histories = Slices(rows.items, rows.start, rows.end, rows.end)
+    histories = Ragged(rows.items, rows.start, rows.end, rows.end)
     return histories, rows.items[rows.end[:, None] + np.arange(length)]
 
 
@@ -85,26 +85,26 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
       dataset: with users.
       prefix: i32[U, M] item ids, 0 where a user gets fewer.
     """
-    profiles = profiles_of(dataset, _AHEAD)
+    user_items = user_items_of(dataset, _AHEAD)
     given = (prefix > 0).sum(axis=1).astype(np.int64)
     # Users' sequences lie one after the other; each moves by what came before it, itself included.
-    by_place = np.argsort(profiles.start, kind="stable")
+    by_place = np.argsort(user_items.start, kind="stable")
     shift = np.empty(len(given), np.int64)
     shift[by_place] = np.cumsum(given[by_place])
-    starts = profiles.start[by_place]
-    owner = by_place[np.searchsorted(starts, np.arange(len(profiles.items)), side="right") - 1]
-    items = np.zeros(len(profiles.items) + given.sum(), profiles.items.dtype)
-    items[np.arange(len(profiles.items)) + shift[owner]] = profiles.items
+    starts = user_items.start[by_place]
+    owner = by_place[np.searchsorted(starts, np.arange(len(user_items.items)), side="right") - 1]
+    items = np.zeros(len(user_items.items) + given.sum(), user_items.items.dtype)
+    items[np.arange(len(user_items.items)) + shift[owner]] = user_items.items
     user, place = np.nonzero(prefix > 0)
-    rank = np.arange(len(user)) - np.repeat(np.cumsum(given) - given, given)
-    ahead = profiles.start[user] + shift[user] - given[user] + rank
+    rank, _ = ragged.expand(0, given)
+    ahead = user_items.start[user] + shift[user] - given[user] + rank
     items[ahead] = prefix[user, place]
     generated = np.zeros(len(items), bool)
     generated[ahead] = True
 
-    def moved(part: Slices) -> Slices:
+    def moved(part: Ragged) -> Ragged:
         of = owner[part.start]
-        return splits.slices(
+        return ragged.make(
             items, part.start + shift[of] - given[of], part.end + shift[of], part.stop + shift[of]
         )._replace(generated=generated if len(user) else None)
 
@@ -112,7 +112,7 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
     ahead_of = {"generated_hash": digest([prefix])} if len(user) else {}
     return dataset._replace(
         train=moved(dataset.train),
-        profiles=moved(profiles),
+        user_items=moved(user_items),
         card=dataset.card | ahead_of,
         shown={"valid": moved(dataset.valid), "test": moved(dataset.test)},
     )
@@ -120,12 +120,11 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
 
 def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
     """Training sequences in reversed time, split leave-one-out: the last item to find is v_1."""
-    profiles = profiles_of(dataset, _AHEAD)
-    sizes = (profiles.end - profiles.start).astype(np.int64)
+    user_items = user_items_of(dataset, _AHEAD)
+    sizes = (user_items.end - user_items.start).astype(np.int64)
     offsets = np.append(0, np.cumsum(sizes))
-    user = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(offsets[-1]) - offsets[user]
-    items = profiles.items[profiles.end[user] - 1 - place]
+    place, user = ragged.expand(0, sizes)
+    items = user_items.items[user_items.end[user] - 1 - place]
     enough = sizes >= 3
     start, stop = offsets[:-1], offsets[1:]
     cuts = splits.Cuts(start, stop - 2 * enough, stop - enough, stop)
@@ -139,31 +138,30 @@ def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
         test=test,
         valid_users=valid_users,
         test_users=test_users,
-        profiles=splits.slices(items, start, cuts.train_end, cuts.train_end),
+        user_items=ragged.make(items, start, cuts.train_end, cuts.train_end),
         split="training sequences in reversed time, leave-one-out",
-        law=None,
+        synthetic_process=None,
     )
 
 
-def profiles_of(dataset: Dataset, need: str) -> Slices:
+def user_items_of(dataset: Dataset, need: str) -> Ragged:
     """Training items by user.
 
     Raises:
       ValueError: saying `need` .. "a table of users and items", if the data has no users.
     """
-    if dataset.profiles is None:
+    if dataset.user_items is None:
         raise ValueError(
             f"{dataset.name} holds histories without users; {need} a table of users and items"
         )
-    return dataset.profiles
+    return dataset.user_items
 
 
-def _rotated(items: np.ndarray, first: np.ndarray, stop: np.ndarray, length: int) -> Slices:
+def _rotated(items: np.ndarray, first: np.ndarray, stop: np.ndarray, length: int) -> Ragged:
     """Rows [v_{M+1} .. v_n | v_1 .. v_M], so that the answer follows the history."""
     sizes = stop - first
     offsets = np.append(0, np.cumsum(sizes))
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(offsets[-1]) - offsets[row]
+    place, row = ragged.expand(0, sizes)
     source = first[row] + (place + length) % sizes[row]
     ends = offsets[1:]
-    return splits.slices(items[source], offsets[:-1], ends - length, ends)
+    return ragged.make(items[source], offsets[:-1], ends - length, ends)

@@ -11,13 +11,14 @@ is of this kind).
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff.diffusion.samplers import Steps
+from jaxrec_diff.diffusion.process import Steps
 
 
-class Chain(NamedTuple):
+class Law(NamedTuple):
     """x_0 = u gain + offset + z factor."""
 
     gain: jax.Array  # float[D, D]
@@ -25,7 +26,7 @@ class Chain(NamedTuple):
     factor: jax.Array  # float[D, D]; factor^T factor is the covariance
 
 
-def closed_form(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Chain:
+def closed_form(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Law:
     """Composes a path with single-step rows (e = 0) and an affine denoiser, from x_T ~ N(0, I).
 
     The covariance is factored one row before the end and then multiplied with the last row's map,
@@ -38,8 +39,11 @@ def closed_form(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Chain:
       shifts: float[N, D], s_i of each row of the path.
 
     Returns:
-      float arrays of the dtype of `weight`.
+      float arrays of the dtype of `weight`, float32 or float64: an eigendecomposition needs them.
     """
+    chex.assert_shape(weight, (shifts.shape[-1],) * 2)
+    chex.assert_shape(shifts, (*steps.t.shape, None))
+    steps = Steps(steps.t, *(column.astype(weight.dtype) for column in steps[1:]))
     eye = jnp.eye(weight.shape[0], dtype=weight.dtype)
 
     def move(carry, row):
@@ -58,12 +62,13 @@ def closed_form(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Chain:
     forward = last.a * weight + last.b * eye
     values, vectors = jnp.linalg.eigh((cov + cov.T) / 2)
     factor = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))).T @ forward
-    return Chain(gain @ forward + last.a * eye, offset @ forward + last.a * shifts[-1], factor)
+    return Law(gain @ forward + last.a * eye, offset @ forward + last.a * shifts[-1], factor)
 
 
-def apply(chain: Chain, u: jax.Array, z: jax.Array) -> jax.Array:
+def apply(law: Law, u: jax.Array, z: jax.Array) -> jax.Array:
     """Draws of x_0: float[B, D] user terms and standard normals -> float[B, D].
 
     `z` = 0 gives the means.
     """
-    return u @ chain.gain + chain.offset + z @ chain.factor
+    chex.assert_equal_shape([u, z])
+    return u @ law.gain + law.offset + z @ law.factor

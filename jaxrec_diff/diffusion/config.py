@@ -1,14 +1,17 @@
 """Settings of a reverse path, and the path that they mean."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from jaxrec_diff import validation
 from jaxrec_diff.diffusion import samplers, schedules
+from jaxrec_diff.diffusion.forward import Levels
+from jaxrec_diff.diffusion.process import Steps
 
-SamplerKind = Literal["ddpm", "mean", "ddim", "dpmpp", "one_step", "closed_form"]
+if TYPE_CHECKING:
+    SamplerKind = str
+else:  # the words of `samplers.PATHS`, for flags
+    SamplerKind = Literal[tuple(samplers.PATHS)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +61,10 @@ def refuse_closed_form(sampler: SamplerConfig, nearest: str) -> None:
         )
 
 
-def plan(config: SamplerConfig, betas: np.ndarray) -> tuple[samplers.Steps, bool]:
+def plan(config: SamplerConfig, levels: Levels) -> tuple[Steps, bool]:
     """The table of a reverse path and whether its rows add noise."""
-    total, ts = len(betas), None
+    total, ts = len(levels.noise), None
     if 0 < config.steps < total:
         ts = schedules.subset(total, config.steps, config.spacing)[::-1]
-    if config.kind == "ddim":
-        return samplers.ddim_steps(betas, ts, eta=config.eta), config.eta > 0
-    if config.kind == "dpmpp":
-        return samplers.dpmpp_steps(betas, ts), False
-    if config.kind == "one_step":
-        return samplers.one_step(betas), False
-    if config.kind == "mean":
-        return samplers.ddpm_steps(betas, ts, temperature=0.0), False
-    steps = samplers.ddpm_steps(betas, ts, temperature=config.temperature, noise=config.noise)
-    return steps, config.temperature > 0
+    rows = samplers.PATHS[config.kind](levels, ts, config)
+    return samplers.cast(rows), bool(rows.c.any())

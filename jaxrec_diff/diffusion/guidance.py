@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff.diffusion.forward import Forward, rows
-from jaxrec_diff.diffusion.samplers import Denoiser
+from jaxrec_diff.diffusion.forward import Forward, extract
+from jaxrec_diff.diffusion.process import Denoiser
 
 
 def classifier_free(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:
@@ -20,7 +21,9 @@ def classifier_free(conditional: Denoiser, unconditional: Denoiser, weight: floa
         return conditional
 
     def guided(xt, t):
-        return (1.0 + weight) * conditional(xt, t) - weight * unconditional(xt, t)
+        kept, dropped = conditional(xt, t), unconditional(xt, t)
+        chex.assert_equal_shape([kept, dropped])
+        return (1.0 + weight) * kept - weight * dropped
 
     return guided
 
@@ -48,30 +51,31 @@ def classifier(
     """
 
     def guided(xt, t):
+        chex.assert_rank(xt, {2, 3})
         up = jax.grad(lambda x: jnp.sum(log_prob(x)))
         if on == "xt":
             x0_hat, gradient = denoise(xt, t), up(xt)
         else:
             x0_hat, back = jax.vjp(lambda x: denoise(x, t), xt)
             (gradient,) = back(up(x0_hat))
-        signal, noise = rows(tables.signal, t, xt), rows(tables.noise, t, xt)
-        return x0_hat + scale * noise**2 / signal * gradient
+        chex.assert_equal_shape([x0_hat, gradient, xt])
+        signal, noise = extract(tables.signal, t, xt), extract(tables.noise, t, xt)
+        return (x0_hat + scale * noise**2 / signal * gradient).astype(x0_hat.dtype)
 
     return guided
 
 
-def classifier_eps(eps: jax.Array, grad: jax.Array, noise: jax.Array, scale: float) -> jax.Array:
-    """The same in terms of noise: eps' = eps - scale sqrt(1 - abar_t) grad."""
-    return eps - scale * noise * grad
-
-
-def classifier_mean(
-    mean: jax.Array, grad: jax.Array, variance: jax.Array, scale: float
-) -> jax.Array:
-    """The same on the mean of an ancestral step: mean' = mean + scale var_t grad."""
-    return mean + scale * variance * grad
-
-
 def drop(keep: jax.Array, cond: jax.Array, null: jax.Array) -> jax.Array:
-    """Replaces the conditions of rows that are not kept: bool[B], float[B, ...], null row."""
+    """Replaces the conditions of rows that are not kept.
+
+    Args:
+      keep: bool[B].
+      cond: float[B, ...].
+      null: float[...] or float[1, ...], what nobody is told.
+
+    Returns:
+      float[B, ...]
+    """
+    chex.assert_shape(keep, cond.shape[:1])
+    chex.assert_is_broadcastable(null.shape, cond.shape)
     return jnp.where(keep.reshape(keep.shape + (1,) * (cond.ndim - keep.ndim)), cond, null)

@@ -13,6 +13,7 @@ import difflib
 import math
 from collections.abc import Callable
 
+import chex
 import numpy as np
 
 _MAX_BETA = 0.999
@@ -31,6 +32,8 @@ def linear_scaled(num_steps: int, *, start: float = 1e-4, stop: float = 2e-2) ->
 
 def quad(num_steps: int, *, start: float = 1e-4, stop: float = 2e-2) -> np.ndarray:
     """Equal steps of sqrt(beta), "scaled linear" of latent diffusion."""
+    if min(start, stop) <= 0:
+        raise ValueError(f"start and stop must be above 0 (say 1e-4), got {start:g} and {stop:g}")
     return validate(np.linspace(math.sqrt(start), math.sqrt(stop), _steps(num_steps)) ** 2)
 
 
@@ -155,6 +158,7 @@ def named(name: str, num_steps: int, **options: float) -> np.ndarray:
 
 def fix_first(betas: np.ndarray, value: float = 1e-5) -> np.ndarray:
     """Overwrites the first beta (DiffRec, DDRM: `beta_fixed`); this rescales every abar."""
+    chex.assert_rank(betas, 1)
     return np.append(value, betas[1:])
 
 
@@ -162,17 +166,17 @@ def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     """Shifts and scales sqrt(abar) so that the last level is pure noise (last beta 1).
 
     Lin et al. 2023 (arXiv:2305.08891), Algorithm 1. Only for networks that predict x_0 or v.
+
+    Raises:
+      ValueError: if there is a single step, which cannot be both the first and pure noise.
     """
+    chex.assert_rank(betas, 1)
+    if len(betas) < 2:
+        raise ValueError(f"a zero terminal snr needs at least 2 steps, got {len(betas)}")
     root = np.sqrt(np.cumprod(1.0 - betas))
     shifted = (root - root[-1]) * root[0] / (root[0] - root[-1])
     bar = shifted**2
     return validate(1.0 - bar / np.append(1.0, bar[:-1]))
-
-
-def respace(betas: np.ndarray, ts: np.ndarray) -> np.ndarray:
-    """Betas of the chain that visits only the increasing steps `ts`."""
-    log_bar = np.cumsum(np.log1p(-betas))[np.asarray(ts)]
-    return validate(-np.expm1(np.diff(log_bar, prepend=0.0)))
 
 
 def subset(num_steps: int, count: int, spacing: str = "trailing") -> np.ndarray:
@@ -213,6 +217,7 @@ def validate(betas: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: naming the first one that does not and the nearest that would.
     """
+    chex.assert_rank(betas, 1)
     bad = ~((betas > 0.0) & (betas <= 1.0))
     if bad.any():
         t = int(np.argmax(bad))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,47 +15,24 @@ _UNIFORM_SHARE = 1e-3
 class History(NamedTuple):
     """The last H losses of each step (DiffRec, DDRM): state of a model."""
 
-    losses: jax.Array  # f32[T, H], oldest first, the first `count` of a row are filled
+    losses: jax.Array  # float[T, H], oldest first, the first `count` of a row are filled
     count: jax.Array  # type: ignore[assignment]  # i32[T]
 
 
 def uniform(key: jax.Array, rows: jax.Array, num_steps: int) -> jax.Array:
     """i32[B], each row's own draw from [0, T)."""
-    return rng.randint(key, rows, 0, num_steps)
-
-
-def antithetic(key: jax.Array, batch_size: int, num_steps: int) -> jax.Array:
-    """i32[B]: half the batch drawn, the other half mirrored to T - 1 - t (DiffuASR)."""
-    drawn = jax.random.randint(key, (batch_size // 2 + 1,), 0, num_steps)
-    return mirrored(drawn, batch_size, num_steps)
+    chex.assert_rank(rows, 1)
+    return rng.randint(key, rows, 0, num_steps).astype(jnp.int32)
 
 
 def antithetic_rows(key: jax.Array, rows: jax.Array, num_steps: int) -> jax.Array:
-    """`antithetic` by row: rows 2k and 2k + 1 of the global batch get t and T - 1 - t, i32[B].
+    """Rows 2k and 2k + 1 of the global batch get t and T - 1 - t, i32[B] (DiffuASR).
 
     What a row gets does not depend on the batch or on the device that it is in.
     """
-    drawn = rng.randint(key, rows // 2, 0, num_steps)
+    chex.assert_rank(rows, 1)
+    drawn = rng.randint(key, rows // 2, 0, num_steps).astype(jnp.int32)
     return jnp.where(rows % 2 == 0, drawn, num_steps - 1 - drawn)
-
-
-def mirrored(drawn: jax.Array, batch_size: int, num_steps: int) -> jax.Array:
-    """The draws, then T - 1 - t of each, cut to the batch."""
-    return jnp.concatenate([drawn, num_steps - 1 - drawn])[:batch_size]
-
-
-def low_discrepancy(key: jax.Array, rows: jax.Array, batch_size: int, num_steps: int) -> jax.Array:
-    """i32[B]: one uniform shift of an even grid; Kingma et al. 2021 (arXiv:2107.00630), App. I.
-
-    `rows` are places in the global batch of `batch_size`, so a device's share is part of it.
-    """
-    return shifted_grid(jax.random.uniform(key), rows, batch_size, num_steps)
-
-
-def shifted_grid(shift: jax.Array, rows: jax.Array, batch_size: int, num_steps: int) -> jax.Array:
-    """floor(T ((shift + i / B) mod 1))."""
-    u = jnp.mod(shift + rows / batch_size, 1.0)
-    return jnp.minimum(jnp.floor(u * num_steps), num_steps - 1).astype(jnp.int32)
 
 
 def fixed_step_weights(num_steps: int) -> np.ndarray:
@@ -64,9 +42,10 @@ def fixed_step_weights(num_steps: int) -> np.ndarray:
 
 
 def categorical(key: jax.Array, rows: jax.Array, probs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(t, 1 / (T p_t)), i32[B] and f32[B], from probabilities f32[T]."""
+    """(t, 1 / (T p_t)), i32[B] and float[B], from probabilities float[T]."""
+    chex.assert_rank([rows, probs], 1)
     cumulative = jnp.cumsum(probs)
-    u = rng.uniform(key, rows) * cumulative[-1]
+    u = rng.uniform(key, rows).astype(probs.dtype) * cumulative[-1]
     t = jnp.clip(jnp.searchsorted(cumulative, u, side="right"), 0, len(probs) - 1)
     return t.astype(jnp.int32), 1.0 / (len(probs) * probs[t])
 
@@ -77,11 +56,12 @@ def init_history(num_steps: int, length: int = 10) -> History:
 
 
 def importance_probs(history: History) -> jax.Array:
-    """f32[T]: in proportion to the root mean square of each step's last losses.
+    """float[T]: in proportion to the root mean square of each step's last losses.
 
     DiffRec (arXiv:2304.04971), Eq. 13 and the released code: uniform until every step has a full
     history, then mixed with a thousandth of uniform.
     """
+    chex.assert_rank(history.losses, 2)
     num_steps, length = history.losses.shape
     rms = jnp.sqrt(jnp.mean(history.losses**2, axis=-1))
     p = rms / jnp.maximum(jnp.sum(rms), 1e-30)
@@ -90,7 +70,7 @@ def importance_probs(history: History) -> jax.Array:
 
 
 def importance(key: jax.Array, rows: jax.Array, history: History) -> tuple[jax.Array, jax.Array]:
-    """(t, loss weight), i32[B] and f32[B]."""
+    """(t, loss weight), i32[B] and float[B]."""
     return categorical(key, rows, importance_probs(history))
 
 
@@ -109,13 +89,15 @@ def update_history(
     Args:
       history: state.
       t: i32[B] steps.
-      losses: f32[B], before the division by T p_t; no gradient flows.
-      weight: f32[B]; rows of weight 0 are padding and are left out.
+      losses: float[B], before the division by T p_t; no gradient flows.
+      weight: float[B]; rows of weight 0 are padding and are left out.
       axis_name: device axis of `pmap`: all devices' rows are gathered, so the state stays the same
         everywhere.
     """
     weight = jnp.ones_like(losses) if weight is None else weight
-    losses = jax.lax.stop_gradient(losses)
+    chex.assert_rank(losses, 1)
+    chex.assert_equal_shape([t, losses, weight])
+    losses = jax.lax.stop_gradient(losses).astype(history.losses.dtype)
     if axis_name is not None:
         t, losses, weight = (
             jax.lax.all_gather(part, axis_name, tiled=True) for part in (t, losses, weight)
@@ -134,4 +116,5 @@ def update_history(
     old = jnp.take_along_axis(history.losses, jnp.minimum(kept, length - 1), axis=1)
     old = jnp.where(kept < history.count[:, None], old, 0.0)
     filled = old.at[jnp.minimum(t, num_steps - 1), place].set(losses, mode="drop")
-    return History(filled, jnp.minimum(history.count + new, length))
+    count = jnp.minimum(history.count + new, length)
+    return History(filled, count.astype(history.count.dtype))

@@ -8,7 +8,12 @@ from jaxrec_diff import validation
 from jaxrec_diff.evaluation import metrics
 from jaxrec_diff.models.protocols import Protocol
 
-LOSS = "loss"  # the one metric that is lower for the better
+LOSS = "loss"  # the objective of training, which no list has
+
+
+def sign(metric: str) -> float:
+    """1 for a validation metric that is better when higher, -1 for one better when lower."""
+    return -1.0 if metric == LOSS else metrics.sign(metric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ class EvalConfig:
         validation.at_least("eval.batch-size", self.batch_size, 1)
         validation.at_least("eval.seeds", self.seeds, 1)
         validation.at_least("eval.candidates", self.candidates, 0)
-        known = [f"{name}@{k}" for name in metrics.NAMES for k in self.ks]
+        known = metrics.names(self.ks)
         if self.metric not in (LOSS, *known):
             near = difflib.get_close_matches(self.metric, known, 1, 0.0)[0]
             raise ValueError(f"eval.metric={self.metric!r} is not computed; did you mean {near!r}?")

@@ -5,10 +5,9 @@ values leave the device, never its scores. Sums are taken on the host in float64
 own order, so a result does not depend on the batch size or on the number of devices.
 """
 
-import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +15,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.batches import cut as batches_cut
-from jaxrec_diff.batches.types import Group, Shared
+from jaxrec_diff.batches import cut
+from jaxrec_diff.batches.types import Answer, Group, Shared
 from jaxrec_diff.evaluation import diagnostics as evaluation_diagnostics
-from jaxrec_diff.evaluation import metrics, ranking, types
+from jaxrec_diff.evaluation import metrics, rank, types
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST, Evaluation, Split
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.models.protocols import HONEST, Rules
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import streams
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def rules_of(config: EvalConfig, official: Rules) -> Rules:
@@ -33,8 +33,8 @@ def rules_of(config: EvalConfig, official: Rules) -> Rules:
     return rules if config.mask_seen is None else rules._replace(mask_seen=config.mask_seen)
 
 
-def put(
-    slices: Slices,
+def to_device(
+    slices: Ragged,
     rows: Any,
     query: Callable[[Any, jax.Array], Any],
     mesh: Mesh,
@@ -45,11 +45,11 @@ def put(
 
     Args:
       slices: whole histories and answers.
-      rows: arrays that `query` cuts from (`Feed.splits`).
-      query: (rows, index) -> query, `Feed.query`.
+      rows: arrays that `query` cuts from (`Batcher.splits`).
+      query: (rows, index) -> query, `Batcher.query`.
       mesh: devices.
       rules: what may be recommended.
-      groups: rows that are cut alike, each with its own `query` (`Feed.groups`); by default all
+      groups: rows that are cut alike, each with its own `query` (`Batcher.groups`); by default all
         are cut by `query`.
     """
     count = len(slices.start) // rules.multiple_of * rules.multiple_of
@@ -58,7 +58,7 @@ def put(
             f"a split of {len(slices.start)} rows has no full batch of {rules.multiple_of}; "
             "use the honest protocol"
         )
-    kept = Slices(slices.items, *(part[:count] for part in slices[1:4]))
+    kept = Ragged(slices.items, *(part[:count] for part in slices[1:4]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
     kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))
@@ -83,13 +83,13 @@ def evaluator(
 
     Args:
       model: four pure functions.
-      split: from `put`.
+      split: from `to_device`.
       mesh: devices; a batch is sharded over them.
       config: settings.
       rules: what may be recommended.
       train_counts: i64[I], how often item j + 1 occurs in training.
       num_users: users in all, for rules under which those without an answer count.
-      diagnose: also look at the lists and at the probes, which costs a second ranking.
+      diagnose: also look at the lists and at the variants, which costs a second ranking.
     """
     identity = {"": np.arange(split.num_rows, dtype=np.int32)}
     run = _evaluator(
@@ -99,7 +99,7 @@ def evaluator(
     return lambda params, state, key: run(params, state, key)[""]
 
 
-def together(
+def evaluate_splits(
     model: Model,
     splits: dict[str, Split],
     shared: Shared | None,
@@ -114,22 +114,21 @@ def together(
 ) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
     """`evaluator` for several splits at a time, by name.
 
-    Where a user's query is the same in every split (`shared`) and `model.sample` reads neither its
-    key nor the rows that key the noise (`reads` looks at the program itself), a user is sampled and
-    scored once and masked and ranked for each split. Otherwise each split is sampled by itself; the
-    figures are the same.
+    Where a user's query is the same in every split (`shared`) and has one answer
+    (`model.deterministic`), a user is sampled and scored once and masked and ranked for each split.
+    Otherwise each split is sampled by itself; the figures are the same.
 
     Args:
       model: four pure functions.
-      splits: from `put`, all under the same rules.
-      shared: `Feed.shared`.
-      query: `Feed.query`.
+      splits: from `to_device`, all under the same rules.
+      shared: `Batcher.shared`.
+      query: `Batcher.query`.
       mesh: devices.
       config: settings.
       rules: what may be recommended.
       train_counts: i64[I], how often item j + 1 occurs in training.
       num_users: users in all, for rules under which those without an answer count.
-      diagnose: also look at the lists and at the probes.
+      diagnose: also look at the lists and at the variants.
     """
     rest: Any = (mesh, config, rules, train_counts)
     options: Any = {"num_users": num_users, "diagnose": diagnose}
@@ -138,61 +137,29 @@ def together(
     def separately(params, state, key):
         return {name: run(params, state, key) for name, run in apart.items()}
 
-    if shared is None:
+    if shared is None or not model.deterministic:
         return separately
     rows = jax.device_put(shared.rows, NamedSharding(mesh, P()))
-    # `put` may have dropped the last rows of a split
+    # `to_device` may have dropped the last rows of a split
     place = {
         name: np.where(shared.place[name] < split.num_rows, shared.place[name], -1)
         for name, split in splits.items()
     }
     asked = np.flatnonzero(np.any(np.stack(list(place.values())) >= 0, axis=0))
     group = Group(asked.astype(np.int32), query)
-    joint = _evaluator(model, (group,), rows, splits, place, *rest, **options)
-
-    @functools.cache
-    def is_drawn(structure, shapes) -> bool:
-        params, state = jax.tree.unflatten(structure, shapes)
-        index = jax.ShapeDtypeStruct((2,), jnp.int32)
-        cut = jax.eval_shape(query, rows, index)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        state = jax.eval_shape(model.prepare, params, state)
-        read = reads(model.sample, params, state, key, cut)
-        probes = model.probes.values() if diagnose else ()
-        probed = (reads(probe, params, state, cut)[2].row for probe in probes)
-        return read[2] or read[3].row or any(probed)
-
-    def run(params, state, key):
-        leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *x: x, params, state))
-        drawn = is_drawn(structure, tuple(leaves))
-        return separately(params, state, key) if drawn else joint(params, state, key)
-
-    return run
+    return _evaluator(model, (group,), rows, splits, place, *rest, **options)
 
 
-def reads(fn: Callable[..., Any], *args: Any) -> Any:
-    """Which of its arrays a function reads on the way to its results.
+class _Pass(NamedTuple):
+    """What is static about one pass over queries: who is judged, on what, under which rules."""
 
-    An inner program (a loop, a jitted function) counts as reading all that it is given, so a True
-    may be too many but a False is a proof.
-
-    Args:
-      fn: a function of arrays.
-      args: arrays, or their shapes.
-
-    Returns:
-      `args` with a bool for every array.
-
-    >>> import jax.numpy as jnp
-    >>> reads(lambda x, y, z: (x + 1, jnp.sin(z))[0] , 1.0, 2.0, 3.0)
-    (True, False, False)
-    """
-    program = jax.make_jaxpr(fn)(*args).jaxpr
-    needed = {id(var) for var in program.outvars}
-    for step in reversed(program.eqns):
-        if any(id(var) in needed for var in step.outvars):
-            needed.update(id(var) for var in step.invars)
-    return jax.tree.unflatten(jax.tree.structure(args), [id(v) in needed for v in program.invars])
+    model: Model
+    splits: dict[str, Split]
+    config: EvalConfig
+    rules: Rules
+    train_counts: np.ndarray
+    num_users: int
+    diagnose: bool
 
 
 def _evaluator(
@@ -209,105 +176,92 @@ def _evaluator(
     num_users: int,
     diagnose: bool,
 ) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
-    """One run of queries that are cut from `rows`, ranked for the row of each split at `place`."""
-    by_row = NamedSharding(mesh, P("data"))
-    largest = max(*config.ks, LIST)
-    trained = train_counts > 0
-    prepare = jax.jit(model.prepare)
+    """One pass over queries cut from `rows`, ranked for the row of each split at `place`."""
+    static = _Pass(model, splits, config, rules, train_counts, num_users, diagnose)
+    by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     slices = {name: split.slices for name, split in splits.items()}
-    seats = jax.device_put(place, NamedSharding(mesh, P()))
-
-    def rank(points, head, answer, allowed):
-        top = ranking.top(
-            points,
-            head.table,
-            head.bias,
-            k=largest + 1,
-            seen=answer.seen if rules.mask_seen else None,
-            allowed=allowed,
-            pool=model.pool,
-        )
-        return top, metrics.per_user(top, answer.relevant, config.ks)
-
-    def judged(points, found, head, answer):
-        # A head may have rows beyond the catalogue (a released script ranks its padding row).
-        known = jnp.asarray(np.pad(trained, (0, head.table.shape[0] - len(trained))))
-        everything = jnp.ones_like(known)
-        allowed = known if rules.trained_only else everything
-        top, values = rank(points, head, answer, allowed)
-        out = {"": values}
-        lists = {}
-        if diagnose:
-            if not trained.all():
-                other = everything if rules.trained_only else known
-                name = "all_items" if rules.trained_only else "trained_items"
-                out[name] = rank(points, head, answer, other)[1]
-            for name, probed in found.items():
-                out[name] = rank(probed, head, answer, allowed)[1]
-            untrained = jnp.concatenate([jnp.zeros(1, bool), ~known])
-            first = top.items[:, :LIST]
-            hit = (first[:, :, None] == answer.relevant[:, None, :]) & (first[:, :, None] > 0)
-            lists = {
-                "exposure": metrics.exposure(top.items, LIST, len(known), answer.weight),
-                "untrained_slots": (untrained[first] * answer.weight[:, None]).sum(),
-                "hits": (hit * answer.weight[:, None, None]).sum(),
-                "untrained_hits": (
-                    hit * untrained[first][:, :, None] * answer.weight[:, None, None]
-                ).sum(),
-            }
-        return out, lists
+    seats = jax.device_put(place, everywhere)
 
     @partial(jax.jit, static_argnums=0)
     def batch(group, params, state, key, slices, seats, rows, index):
         index = jax.lax.with_sharding_constraint(index, by_row)
         query = groups[group].query(rows, index)
-        head = model.head(params, state)
-        points = model.sample(params, state, key, query)
-        probes = model.probes if diagnose else {}
-        found = {name: probe(params, state, query) for name, probe in probes.items()}
+        drawn = rank.sample(model, params, state, key, query)
+        points_of = model.variants if diagnose else {}
+        found = {name: points(params, state, query) for name, points in points_of.items()}
+        variants = {name: drawn._replace(points=points) for name, points in found.items()}
         out = {}
         for name, split in splits.items():
             row = jnp.where(index >= 0, seats[name][jnp.maximum(index, 0)], -1)
-            answer = batches_cut.answers(
+            answer = cut.answers(
                 slices[name], row, max_seen=split.max_seen, max_relevant=split.max_relevant
             )
-            out[name] = judged(points, found, head, answer)
+            out[name] = _judged(static, drawn, variants, answer)
         return out
-
-    def gathered(split, row, values, lists, table):
-        kept = np.flatnonzero(row >= 0)
-        kept = kept[np.argsort(row[kept])]
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *values)
-        missing = types.missing_users(rules, num_users, split.num_rows)
-        diagnostics = {name: types.means(joined[name], missing) for name in joined if name}
-        if diagnose:
-            summed = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *lists)
-            diagnostics |= evaluation_diagnostics.diagnostics(
-                summed, table, train_counts, split.num_rows
-            )
-        return Evaluation(types.means(joined[""], missing), joined[""], diagnostics, missing)
 
     def run(params, state, key):
         parts, indices = [], []
-        state = prepare(params, state)
+        state = rank.precompute(model, params, state)
         for number, group in enumerate(groups):
             size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
-            for start in range(0, len(group.rows), size):
-                index = np.full(size, -1, np.int32)
-                part = group.rows[start : start + size]
-                index[: len(part)] = part
+            for index in rank.batches(group.rows, size):
                 parts.append(batch(number, params, state, key, slices, seats, rows, index))
                 indices.append(index)
         parts, index = jax.device_get(parts), np.concatenate(indices)
         table = jax.device_get(model.head(params, state)).table if diagnose else None
         out = {}
-        for name, split in splits.items():
+        for name in splits:
             row = np.where(index >= 0, place[name][np.maximum(index, 0)], -1)
-            values, lists = zip(*(part[name] for part in parts), strict=True)
-            out[name] = gathered(split, row, values, lists, table)
+            out[name] = _gathered(static, name, row, [part[name] for part in parts], table)
         return out
 
     return run
+
+
+def _judged(
+    static: _Pass, drawn: rank.Drawn, variants: dict[str, rank.Drawn], answer: Answer
+) -> tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]:
+    """Values of every row of a batch, by reading ("" is the model's own), and sums over lists."""
+    config, rules, trained = static.config, static.rules, static.train_counts > 0
+    # A head may have rows beyond the catalogue (a released script ranks its padding row).
+    known = jnp.asarray(np.pad(trained, (0, drawn.head.table.shape[0] - len(trained))))
+    everything = jnp.ones_like(known)
+    allowed = known if rules.trained_only else everything
+
+    def ranked(drawn, allowed):
+        seen = answer.seen if rules.mask_seen else None
+        top = rank.top(drawn, k=max(*config.ks, LIST) + 1, seen=seen, allowed=allowed)
+        return top, metrics.per_user(top, answer.relevant, config.ks)
+
+    top, values = ranked(drawn, allowed)
+    out = {"": values}
+    if not static.diagnose:
+        return out, {}
+    if not trained.all():
+        other = everything if rules.trained_only else known
+        name = "all_items" if rules.trained_only else "trained_items"
+        out[name] = ranked(drawn, other)[1]
+    out |= {name: ranked(variant, allowed)[1] for name, variant in variants.items()}
+    return out, evaluation_diagnostics.sums(top, answer, known)
+
+
+def _gathered(
+    static: _Pass, name: str, row: np.ndarray, parts: list[tuple], table: np.ndarray | None
+) -> Evaluation:
+    """The figures of a split from its batches; `row` i32 is each entry's row, -1 for none."""
+    split = static.splits[name]
+    values, sums = zip(*parts, strict=True)
+    kept = np.flatnonzero(row >= 0)
+    kept = kept[np.argsort(row[kept])]
+    per_user = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *values)
+    missing = types.missing_users(static.rules, static.num_users, split.num_rows)
+    diagnostics = {other: types.means(per_user[other], missing) for other in per_user if other}
+    if table is not None:
+        summed = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *sums)
+        diagnostics |= evaluation_diagnostics.diagnostics(
+            summed, table, static.train_counts, split.num_rows
+        )
+    return Evaluation(types.means(per_user[""], missing), per_user[""], diagnostics, missing)
 
 
 def over_seeds(
@@ -318,8 +272,7 @@ def over_seeds(
     seeds: int,
 ) -> list[Evaluation]:
     """Evaluations under `seeds` draws of the sampler's noise, a stream of their own."""
-    root = jax.random.fold_in(jax.random.key(seed), 3)
-    return [run(params, state, jax.random.fold_in(root, draw)) for draw in range(seeds)]
+    return [run(params, state, streams.draw(seed, number)) for number in range(seeds)]
 
 
 def mean_over_seeds(evaluations: list[Evaluation]) -> Evaluation:

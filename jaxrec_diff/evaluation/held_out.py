@@ -16,7 +16,7 @@ _LOSS_ROWS = 4096  # held-out rows are repeated up to so many: a row has one ste
 def held_out_loss(
     model: Model,
     example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
-    held: ragged.Slices,
+    held: ragged.Ragged,
     key: jax.Array,
     batch_size: int,
 ) -> Callable[[Any, Any], float]:
@@ -26,7 +26,7 @@ def held_out_loss(
 
     Args:
       model: whose `loss` it is.
-      example: of a feed, whose training rows are like `held`.
+      example: of a batcher, whose training rows are like `held`.
       held: the rows.
       key: of the draws.
       batch_size: rows at once; changes the mean's last bits.

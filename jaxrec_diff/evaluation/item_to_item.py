@@ -1,56 +1,71 @@
-"""Item-to-item controls: EASE and nearest neighbours, which many a deep model does not beat.
+"""Item-to-item baselines: EASE and nearest neighbours, which many a deep model does not beat.
 
 A row's score of item j is the sum of w[i, j] over the row's items i. EASE finds w in closed form,
 neighbours by how often two items share a user. Rows are scored a chunk at a time: no [users, items]
-array exists, and a [items, items] one only for EASE.
+array exists, and one [items, items] array at a time, only for EASE.
+
+Sums are taken in float64 and rounded once, and items that cannot be told apart are all neighbours
+or none is, so that figures do not depend on how items are numbered.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.evaluation.ranking import Top
-from jaxrec_diff.ops import graph
+from jaxrec_diff.ops import graph, ragged
 from jaxrec_diff.ops.graph import Rows
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 MOST_ITEMS = 20_000
-"""The largest catalogue whose [items, items] matrix EASE inverts (1.6 GB)."""
+"""The largest catalogue whose [items, items] matrix EASE inverts."""
 REGULARISATIONS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 NEIGHBOURS = (20, 50, 100, 200, 500)
 SHRINKS = (0.0, 30.0, 300.0)
 
-_CHUNK = 2**24  # scores, or pairs of items, held at once
+_CHUNK = 2**22  # scores, or pairs of items, held at once
+_WORKING_BYTES = 12 * 8 * _CHUNK  # of a chunk, several arrays at a time
+_MIRRORED = 256  # rows of a matrix whose triangles are made alike at once
 
 Score = Callable[[Rows], Any]
-"""Rows of items, ids less one -> f32[n, I]."""
+"""Rows of items, ids less one -> f[n, I]."""
 
 
 class Candidate(NamedTuple):
-    """Weights under one setting."""
+    """A setting of a grid; `fit` works its weights out, which nothing else holds."""
 
     setting: dict[str, float]
-    score: Score
+    fit: Callable[[], Score]
+
+
+def ease_bytes(num_items: int) -> int:
+    """The most memory that EASE takes: one float64 matrix [I, I], and chunks of work."""
+    return 8 * num_items**2 + _WORKING_BYTES
 
 
 def check(name: str, num_items: int) -> None:
     """Refuses EASE for a catalogue whose matrix would not fit.
 
     Raises:
-      ValueError: naming the size.
+      ValueError: naming the sizes.
     """
+    if name not in ("ease", "item_knn"):
+        raise ValueError(f"a weighted control is ease or item_knn, got {name!r}")
     if name == "ease" and num_items > MOST_ITEMS:
         raise ValueError(
-            f"eval.controls=ease inverts a matrix of {num_items} x {num_items} items and takes at "
-            f"most {MOST_ITEMS}; take item_knn"
+            f"eval.controls=ease inverts a matrix of {num_items} x {num_items} items in "
+            f"{ease_bytes(num_items) / 1e9:.1f} GB and takes at most {MOST_ITEMS} items in "
+            f"{ease_bytes(MOST_ITEMS) / 1e9:.1f} GB; take item_knn"
         )
 
 
 def candidates(name: str, sets: Rows, num_items: int) -> Iterator[Candidate]:
-    """A control under every setting of its grid, one at a time.
+    """A baseline under every setting of its grid.
 
     Args:
       name: "ease" or "item_knn".
@@ -58,39 +73,71 @@ def candidates(name: str, sets: Rows, num_items: int) -> Iterator[Candidate]:
       num_items: I.
     """
     if name == "ease":
-        gram = np.concatenate(list(_together(sets, num_items)))
         for regularisation in REGULARISATIONS:
-            weights = jnp.asarray(ease(gram, regularisation))
-            yield Candidate({"regularisation": regularisation}, _dense_score(weights))
+            setting = {"regularisation": regularisation}
+            yield Candidate(setting, partial(_ease_score, sets, num_items, regularisation))
         return
     for shrink in SHRINKS:
-        ids, values = neighbours(sets, num_items, max(NEIGHBOURS), shrink)
+        ids, values = _most_alike(sets, num_items, max(NEIGHBOURS) + 1, shrink)
         for count in NEIGHBOURS:
-            if count <= ids.shape[1] or count == NEIGHBOURS[0]:
-                setting = {"neighbours": count, "shrink": shrink}
-                yield Candidate(setting, _sparse_score(ids[:, :count], values[:, :count]))
+            if count <= num_items or count == NEIGHBOURS[0]:
+                kept = partial(_sparse_score, ids[:, :count], _untied(values, count))
+                yield Candidate({"neighbours": count, "shrink": shrink}, kept)
 
 
-def ease(gram: np.ndarray, regularisation: float) -> np.ndarray:
-    """f32[I, I] w with a diagonal of zeros that restores X as X w best.
+def gram(sets: Rows, num_items: int) -> np.ndarray:
+    """f64[I, I] X^T X: how many rows hold both items."""
+    out, first = np.empty((num_items, num_items)), 0
+    for block in _together(sets, num_items):
+        out[first : first + len(block)] = block
+        first += len(block)
+    return out
+
+
+def ease(gram: np.ndarray, regularisation: float, *, overwrite: bool = False) -> np.ndarray:
+    """f64[I, I] w with a diagonal of zeros that restores X as X w best.
 
         P = (X^T X + lambda 1)^-1,  w_ij = -P_ij / P_jj
 
     Steck 2019 (arXiv:1905.03375), Eq. 8.
 
     Args:
-      gram: f32[I, I] X^T X, how many rows hold both items.
-      regularisation: lambda.
+      gram: f64[I, I] X^T X, how many rows hold both items, see `gram`.
+      regularisation: lambda, above 0.
+      overwrite: the result takes the place of `gram`, and no other matrix is made.
 
-    >>> ease(np.array([[3.0, 2.0], [2.0, 3.0]], np.float32), 1.0).round(6).tolist()
+    Raises:
+      ValueError: if `regularisation` is not positive: X^T X may have no inverse.
+
+    >>> ease(np.array([[3.0, 2.0], [2.0, 3.0]]), 1.0).round(6).tolist()
     [[0.0, 0.5], [0.5, 0.0]]
     """
-    system = gram.copy()
-    system[np.diag_indices_from(system)] += np.float32(regularisation)
-    weights = np.linalg.inv(system)
+    chex.assert_shape(gram, (len(gram), len(gram)))
+    chex.assert_type(gram, float)
+    if not regularisation > 0:
+        raise ValueError(f"regularisation must be above 0 (say 1.0), got {regularisation}")
+    weights = gram if overwrite else np.array(gram, np.float64)
+    weights[np.diag_indices_from(weights)] += regularisation
+    _invert(weights)
     weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0.0)
     return weights
+
+
+def _invert(matrix: np.ndarray) -> None:
+    """A symmetric positive definite f64[I, I] becomes its inverse, by Cholesky, in place."""
+    from scipy.linalg import lapack
+
+    for part in (lapack.dpotrf, lapack.dpotri):
+        # LAPACK's order of a symmetric matrix is its transpose; its lower triangle is our upper
+        _, wrong = part(matrix.T, 1, **{f"overwrite_{'a' if part is lapack.dpotrf else 'c'}": 1})
+        if wrong:
+            raise ValueError(f"the matrix is not positive definite (LAPACK says {wrong})")
+    for first in range(0, len(matrix), _MIRRORED):
+        rows = slice(first, first + _MIRRORED)
+        block = np.triu(matrix[rows, rows])
+        matrix[rows, rows] = block + np.triu(block, 1).T
+        matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T
 
 
 def neighbours(
@@ -100,7 +147,8 @@ def neighbours(
 
         s_ij = |users of i and j| / (sqrt(|users of i| |users of j|) + shrink)
 
-    Ties go to the lowest id; where there are fewer than `count` the similarity is 0.
+    A neighbour's rank is the number of items at least as much alike, as in `metrics.ranks`, and is
+    at most `count`; the similarity of others is 0.
 
     Args:
       sets: training rows.
@@ -108,6 +156,16 @@ def neighbours(
       count: K, cut to I.
       shrink: damps pairs that few users have.
     """
+    if count < 1 or shrink < 0:
+        raise ValueError(f"count must be at least 1 and shrink at least 0, got {count}, {shrink}")
+    ids, values = _most_alike(sets, num_items, count + 1, shrink)
+    return ids[:, :count], _untied(values, count)
+
+
+def _most_alike(
+    sets: Rows, num_items: int, count: int, shrink: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids less one i32[I, K] and similarity f32[I, K], best first, ties to the lowest id."""
     size = np.sqrt(np.bincount(sets.members, minlength=num_items).astype(np.float32))
     ids, values, first = [], [], 0
     for block in _together(sets, num_items):
@@ -121,10 +179,17 @@ def neighbours(
     return np.concatenate(ids), np.concatenate(values)
 
 
+def _untied(values: np.ndarray, count: int) -> np.ndarray:
+    """The first K of similarities that fall in every row, 0 where they tie with the next one."""
+    if values.shape[1] <= count:
+        return values
+    return np.where(values[:, :count] > values[:, count, None], values[:, :count], 0.0)
+
+
 def lists(
     score: Score,
-    inputs: Slices,
-    queries: Slices,
+    inputs: Ragged,
+    queries: Ragged,
     *,
     num_items: int,
     k: int,
@@ -142,6 +207,10 @@ def lists(
       mask_seen: items of the history are no candidates.
       allowed: bool[I] candidates; all by default.
     """
+    if k < 1:
+        raise ValueError(f"lists must have at least 1 item, got k={k}")
+    if allowed is not None:
+        chex.assert_shape(allowed, (num_items,))
     step, parts = max(_CHUNK // num_items, 1), []
     for first in range(0, len(queries.start), step):
         rows = slice(first, first + step)
@@ -158,9 +227,9 @@ def lists(
     return Top(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _sets(slices: Slices, rows: slice, num_items: int) -> Rows:
+def _sets(slices: Ragged, rows: slice, num_items: int) -> Rows:
     start, end, stop = (part[rows] for part in slices[1:4])
-    return graph.item_sets(Slices(slices.items, start, end, stop), num_items)
+    return graph.item_sets(Ragged(slices.items, start, end, stop), num_items)
 
 
 def _together(sets: Rows, num_items: int) -> Iterator[np.ndarray]:
@@ -173,18 +242,23 @@ def _together(sets: Rows, num_items: int) -> Iterator[np.ndarray]:
     for first, stop in _blocks(cost):
         users = by_item.members[by_item.start[first] : by_item.start[stop]]
         owner = np.repeat(np.arange(stop - first), np.diff(by_item.start[first : stop + 1]))
-        place, entry = graph.expand(sets.start, users)
+        place, entry = ragged.expand(sets.start[users], lengths[users])
         pair = owner[entry] * num_items + sets.members[place]
         counts = np.bincount(pair, minlength=(stop - first) * num_items)
         yield counts.reshape(stop - first, num_items).astype(np.float32)
 
 
-def _dense_score(weights: jax.Array) -> Score:
-    # A product of dense arrays: a sparse one of a full row of weights a member holds them all.
-    def score(sets: Rows) -> jax.Array:
-        held = np.zeros((len(sets.start) - 1, len(weights)), np.float32)
-        held[np.repeat(np.arange(len(held)), np.diff(sets.start)), sets.members] = 1.0
-        return jnp.asarray(held) @ weights
+def _ease_score(sets: Rows, num_items: int, regularisation: float) -> Score:
+    return _dense_score(ease(gram(sets, num_items), regularisation, overwrite=True))
+
+
+def _dense_score(weights: np.ndarray) -> Score:
+    from scipy import sparse
+
+    def score(sets: Rows) -> np.ndarray:
+        held = np.ones(len(sets.members), weights.dtype)
+        shape = (len(sets.start) - 1, len(weights))
+        return sparse.csr_array((held, sets.members, sets.start), shape=shape) @ weights
 
     return score
 
@@ -197,13 +271,15 @@ def _sparse_score(ids: np.ndarray, values: np.ndarray) -> Score:
     order = np.argsort(source, kind="stable")
     of, weight = of[order], values.reshape(-1)[real][order]
     start = np.searchsorted(source[order], np.arange(num_items + 1))
+    lengths = np.diff(start)
 
     def score(sets: Rows) -> np.ndarray:
         scores = np.empty((len(sets.start) - 1, num_items), np.float32)
-        pairs = np.append(0, np.cumsum(np.diff(start)[sets.members]))[sets.start]
+        pairs = np.append(0, np.cumsum(lengths[sets.members]))[sets.start]
         for first, stop in _blocks(pairs):
             entries = slice(sets.start[first], sets.start[stop])
-            place, entry = graph.expand(start, sets.members[entries])
+            held = sets.members[entries]
+            place, entry = ragged.expand(start[held], lengths[held])
             row = np.repeat(np.arange(stop - first), np.diff(sets.start[first : stop + 1]))[entry]
             found = np.bincount(
                 row * num_items + of[place], weight[place], (stop - first) * num_items

@@ -1,28 +1,40 @@
 """Recommenders that any model must beat: popularity, repetition, first-order transitions.
 
-Each is a strict order of all items, so its lists need no [users, items] array: a short list of the
-items it prefers for a row, then popularity. Ties go to the more popular and then to the lowest id.
+Each scores few items of a row beside their popularity, so its lists need no [users, items] array: a
+short list of the items it prefers, then the popular ones. Items that a baseline cannot tell apart
+score the same, and `metrics.ranks` counts them against each other as it does for a model; in the
+list itself the lowest id stands first.
 """
 
+from typing import NamedTuple
+
+import chex
 import numpy as np
 
 from jaxrec_diff.evaluation.ranking import Top
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 2048
 
 
-def controls(
-    train: Slices,
-    queries: Slices,
+class _Preferred(NamedTuple):
+    """What a baseline puts ahead of popularity, best first; 0 where a row has fewer."""
+
+    items: np.ndarray  # i32[n, F]
+    strength: np.ndarray  # i64[n, F], at least 1; equal ones go by popularity
+
+
+def lists(
+    train: Ragged,
+    queries: Ragged,
     train_counts: np.ndarray,
     *,
     k: int,
     mask_seen: bool,
     allowed: np.ndarray | None = None,
-    inputs: Slices | None = None,
+    inputs: Ragged | None = None,
 ) -> dict[str, Top]:
-    """The lists of every control for every row of a split, as numpy.
+    """The lists of every baseline for every row of a split, as numpy.
 
     Args:
       train: training examples.
@@ -40,18 +52,22 @@ def controls(
       "repeat_last": items of the history, most recent first, then popularity (without `mask_seen`;
         with it there is nothing to repeat and it is left out);
       "transitions": by how often an item followed the last one in training, then popularity.
+      Scores say the order only: minus the number of different scores above.
     """
+    chex.assert_rank(train_counts, 1)
+    if k < 1:
+        raise ValueError(f"lists must have at least 1 item, got k={k}")
     order = np.argsort(-train_counts, kind="stable")
     if allowed is not None:
+        chex.assert_equal_shape([allowed, train_counts])
         order = order[allowed[order]]
     popular = (order + 1).astype(np.int32)
     place = np.full(len(train_counts) + 1, len(train_counts), np.int64)  # of an item, by popularity
     place[popular] = np.arange(len(popular))
     followers = _followers(train, place)
-    none = np.zeros((0, 0), np.int32)
     inputs = queries if inputs is None else inputs
 
-    preferred = {"popularity": lambda rows: none}
+    preferred = {"popularity": _nothing}
     if not mask_seen:
         preferred["repeat_last"] = lambda rows: _recent(inputs, rows)
     preferred["transitions"] = lambda rows: _after_last(inputs, rows, followers)
@@ -60,34 +76,46 @@ def controls(
         parts = []
         for first in range(0, len(queries.start), _ROWS):
             rows = np.arange(first, min(first + _ROWS, len(queries.start)))
-            wanted = prefer(rows)
-            if wanted.size == 0:
-                wanted = np.zeros((len(rows), 0), np.int32)
-            seen = _histories(queries, rows) if mask_seen else np.zeros((len(rows), 0), np.int32)
-            parts.append(_lists(wanted, popular, place, seen, k))
-        items = np.concatenate(parts)
-        scores = np.where(items > 0, -np.arange(k, dtype=np.float32), -np.inf).astype(np.float32)
-        out[name] = Top(scores, items)
+            seen = _histories(queries, rows) if mask_seen else _nothing(rows).items
+            parts.append(_top(prefer(rows), popular, place, train_counts, seen, k))
+        out[name] = Top(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     return out
 
 
-def _lists(
-    wanted: np.ndarray, popular: np.ndarray, place: np.ndarray, seen: np.ndarray, k: int
-) -> np.ndarray:
-    """First `k` distinct candidates of each row of [wanted | popular items], i32[n, k]."""
-    prefix = popular[: k + wanted.shape[1] + seen.shape[1]]
-    rows = len(wanted)
-    joined = np.concatenate([wanted, np.broadcast_to(prefix, (rows, len(prefix)))], axis=1)
+def _nothing(rows: np.ndarray) -> _Preferred:
+    return _Preferred(np.zeros((len(rows), 0), np.int32), np.zeros((len(rows), 0), np.int64))
+
+
+def _top(
+    wanted: _Preferred,
+    popular: np.ndarray,
+    place: np.ndarray,
+    train_counts: np.ndarray,
+    seen: np.ndarray,
+    k: int,
+) -> Top:
+    """First `k` distinct candidates of each row of [wanted | popular items]."""
+    prefix = popular[: k + wanted.items.shape[1] + seen.shape[1]]
+    behind = np.broadcast_to(prefix, (len(wanted.items), len(prefix)))
+    joined = np.concatenate([wanted.items, behind], axis=1)
+    strength = np.concatenate([wanted.strength, np.zeros_like(behind, np.int64)], axis=1)
     good = (joined > 0) & (place[joined] < len(popular))
     good &= ~_repeats(joined)
     if seen.shape[1]:
         good &= ~_member(joined, seen)
     # stable: candidates keep their order and move to the front
     front = np.argsort(~good, axis=1, kind="stable")[:, :k]
-    items = np.where(
-        np.take_along_axis(good, front, axis=1), np.take_along_axis(joined, front, axis=1), 0
+    good, joined, strength = (
+        np.take_along_axis(part, front, axis=1) for part in (good, joined, strength)
     )
-    return np.pad(items, ((0, 0), (0, k - items.shape[1]))).astype(np.int32)
+    count = train_counts[joined - 1]
+    falls = (strength[:, 1:] != strength[:, :-1]) | (count[:, 1:] != count[:, :-1])
+    above = np.pad(np.cumsum(falls, axis=1), ((0, 0), (1, 0)))
+    short = ((0, 0), (0, k - joined.shape[1]))
+    return Top(
+        np.pad(np.where(good, -above, -np.inf), short, constant_values=-np.inf).astype(np.float32),
+        np.pad(np.where(good, joined, 0), short).astype(np.int32),
+    )
 
 
 def _repeats(values: np.ndarray) -> np.ndarray:
@@ -108,7 +136,7 @@ def _member(values: np.ndarray, pool: np.ndarray) -> np.ndarray:
     return np.isin(values + offset, pool + offset)
 
 
-def _histories(queries: Slices, rows: np.ndarray) -> np.ndarray:
+def _histories(queries: Ragged, rows: np.ndarray) -> np.ndarray:
     """i32[n, S] whole histories, most recent first, padded with 0."""
     start, end = queries.start[rows], queries.end[rows]
     width = int((end - start).max(initial=0))
@@ -117,14 +145,23 @@ def _histories(queries: Slices, rows: np.ndarray) -> np.ndarray:
     return np.where(inside, queries.items[np.where(inside, at, 0)], 0).astype(np.int32)
 
 
-def _recent(queries: Slices, rows: np.ndarray) -> np.ndarray:
-    """Distinct items of the history, most recent first; 0 elsewhere."""
+def _recent(queries: Ragged, rows: np.ndarray) -> _Preferred:
+    """Distinct items of the history, most recent first; no two are alike."""
     history = _histories(queries, rows)
-    return np.where(_repeats(history), 0, history)
+    width = history.shape[1]
+    recency = np.broadcast_to(np.arange(width, 0, -1, dtype=np.int64), history.shape)
+    return _Preferred(np.where(_repeats(history), 0, history), recency)
 
 
-def _followers(train: Slices, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Items that followed each item in training, most frequent first, as flat array and offsets."""
+class _Followers(NamedTuple):
+    """Items that followed each item in training, most frequent first."""
+
+    items: np.ndarray  # i32[n], those of item j at offsets[j]:offsets[j + 1]
+    counts: np.ndarray  # i64[n]
+    offsets: np.ndarray  # i64[I + 2]
+
+
+def _followers(train: Ragged, place: np.ndarray) -> _Followers:
     real = train.end > train.start
     last, following = train.items[train.end[real] - 1], train.items[train.end[real]]
     span = len(place)
@@ -132,14 +169,12 @@ def _followers(train: Slices, place: np.ndarray) -> tuple[np.ndarray, np.ndarray
     last, following = pairs // span, pairs % span
     order = np.lexsort((place[following], -counts, last))
     offsets = np.searchsorted(last[order], np.arange(span + 1))
-    return following[order].astype(np.int32), offsets
+    return _Followers(following[order].astype(np.int32), counts[order], offsets)
 
 
-def _after_last(
-    queries: Slices, rows: np.ndarray, followers: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """i32[n, F] followers of each row's last item, padded with 0."""
-    items, offsets = followers
+def _after_last(queries: Ragged, rows: np.ndarray, followers: _Followers) -> _Preferred:
+    """Followers of each row's last item, by how often they did."""
+    items, counts, offsets = followers
     start, end = queries.start[rows], queries.end[rows]
     last = np.where(end > start, queries.items[np.maximum(end - 1, 0)], 0)
     first, stop = offsets[last], offsets[last + 1]
@@ -147,5 +182,6 @@ def _after_last(
     at = first[:, None] + np.arange(width)
     inside = at < stop[:, None]
     if not len(items):
-        return np.zeros((len(rows), 0), np.int32)
-    return np.where(inside, items[np.where(inside, at, 0)], 0)
+        return _nothing(rows)
+    at = np.where(inside, at, 0)
+    return _Preferred(np.where(inside, items[at], 0), counts[at])

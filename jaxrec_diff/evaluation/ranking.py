@@ -32,7 +32,7 @@ def top(
     seen: jax.Array | None = None,
     allowed: jax.Array | None = None,
     chunk: int | None = None,
-    pool: Literal["best", "mixture"] = "best",
+    score_pooling: Literal["best", "mixture"] = "best",
 ) -> Top:
     """The `k` items with the highest `point . table[j] + bias[j]`.
 
@@ -48,15 +48,22 @@ def top(
         row stands for r rows in succession.
       allowed: bool[I] candidates; all by default.
       chunk: items scored at once; by default what fits in a fixed number of bytes.
-      pool: what an item scores under P points: the best, or log sum_p exp(score_p).
+      score_pooling: what an item scores under P points: the best, or log sum_p exp(score_p).
     """
+    _check(points, table, seen)
     chex.assert_rank(points, {2, 3})
+    if k < 1:
+        raise ValueError(f"lists must have at least 1 item, got k={k}")
+    for column in (bias, allowed):
+        if column is not None:
+            chex.assert_shape(column, table.shape[:1])
     size, items = points.shape[0], table.shape[0]
     spread = points.shape[1] if points.ndim == 3 else 1
     chunk = chunk or max(k, 1024, _CHUNK_BYTES // (4 * size * spread))
     count = -(-items // chunk)
     chunk = -(-items // count)
-    penalty = jnp.zeros(items) if bias is None else bias
+    dtype = jnp.result_type(points, table)
+    penalty = jnp.zeros(items, dtype) if bias is None else bias.astype(dtype)
     if allowed is not None:
         penalty = jnp.where(allowed, penalty, -jnp.inf)
     padding = count * chunk - items
@@ -67,7 +74,7 @@ def top(
         # exact on every device: the default precision may round to bfloat16 or tf32
         raw = jnp.matmul(points, rows.T, precision=jax.lax.Precision.HIGHEST)
         if points.ndim == 3:
-            raw = raw.max(axis=1) if pool == "best" else jax.nn.logsumexp(raw, axis=1)
+            raw = raw.max(axis=1) if score_pooling == "best" else jax.nn.logsumexp(raw, axis=1)
         scores = raw + extra
         scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
         if seen is None:
@@ -103,7 +110,7 @@ def top(
             values, place = jax.lax.top_k(both[0], k)
             return (values, jnp.take_along_axis(both[1], place, axis=1)), None
 
-        start = (jnp.full((size, k), -jnp.inf), jnp.zeros((size, k), jnp.int32))
+        start = (jnp.full((size, k), -jnp.inf, dtype), jnp.zeros((size, k), jnp.int32))
         offsets = jnp.arange(count, dtype=jnp.int32) * chunk
         (values, ids), _ = jax.lax.scan(merge, start, (table, penalty, offsets))
     short = k - values.shape[1]
@@ -132,6 +139,8 @@ def nearest(
         what those before it left.
       chunk: items scored at once, as for `top`.
     """
+    _check(points, table, seen)
+    chex.assert_rank(points, 3)
     size, places, _ = points.shape
     flat = points.reshape(size * places, -1)
     # what others take is at most M - 1 of a place's M best
@@ -149,3 +158,14 @@ def nearest(
 
     none = jnp.zeros((size, places), jnp.int32)
     return jax.lax.scan(take, none, jnp.arange(places))[1].T
+
+
+def _check(points: jax.Array, table: jax.Array, seen: jax.Array | None) -> None:
+    chex.assert_rank(table, 2)
+    chex.assert_equal_shape_suffix([points, table], 1)
+    chex.assert_type([points, table], float)
+    if seen is not None:
+        chex.assert_rank(seen, 2)
+        chex.assert_type(seen, int)
+        if seen.shape[0] != points.shape[0]:
+            chex.assert_is_divisible(points.shape[0], seen.shape[0])

@@ -8,27 +8,29 @@ Rendle 2020, doi:10.1145/3394486.3403226); they are here to be compared with pub
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff.evaluation import metrics, rank
 from jaxrec_diff.evaluation.types import Split
-from jaxrec_diff.models.contract import Head, Model
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.models.contract import Model
+from jaxrec_diff.ops import streams
+from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 4096
 GROUPS = {"short": (0, 5), "medium": (6, 20), "long": (21, np.inf)}  # items of a history
 
 
-def draw(rows: Slices, num_items: int, count: int, seed: int = 0) -> np.ndarray:
+def draw(rows: Ragged, num_items: int, count: int, seed: int = 0) -> np.ndarray:
     """Distinct items outside each row's history and answers, uniformly, i32[N, count].
 
     Raises:
       ValueError: if a row leaves fewer items than that.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = streams.candidates(seed)
     size = int(np.max(rows.stop - rows.start, initial=0))
     out = np.zeros((len(rows.start), count), np.int32)
     for first in range(0, len(out), _ROWS):
@@ -49,27 +51,20 @@ def draw(rows: Slices, num_items: int, count: int, seed: int = 0) -> np.ndarray:
     return out
 
 
-def ranks(
-    points: jax.Array,
-    head: Head,
-    answer: jax.Array,
-    negatives: jax.Array,
-    pool: Literal["best", "mixture"] = "best",
-) -> jax.Array:
+def ranks(drawn: rank.Drawn, answer: jax.Array, negatives: jax.Array) -> jax.Array:
     """i32[B]: candidates that score at least as much as the answer, itself included.
 
     Args:
-      points: f32[B, D], or f32[B, P, D].
-      head: the catalogue.
+      drawn: what scores items, from `rank.sample`.
       answer: i32[B] item ids.
       negatives: i32[B, C] item ids.
-      pool: what an item scores under P points, as in `ranking.top`.
     """
+    points, head, score_pooling = drawn
     ids = jnp.concatenate([answer[:, None], negatives], axis=1) - 1
     rows = head.table[ids]
     points = points[:, None] if points.ndim == 2 else points
     scores = jnp.einsum("bpd,bcd->bpc", points, rows, precision=jax.lax.Precision.HIGHEST)
-    scores = scores.max(axis=1) if pool == "best" else jax.nn.logsumexp(scores, axis=1)
+    scores = scores.max(axis=1) if score_pooling == "best" else jax.nn.logsumexp(scores, axis=1)
     if head.bias is not None:
         scores = scores + head.bias[ids]
     # what is no number is beaten by everything
@@ -80,7 +75,7 @@ def ranks(
 def evaluator(
     model: Model, split: Split, negatives: np.ndarray, *, ks: tuple[int, ...], batch_size: int
 ) -> Callable[[Any, Any, jax.Array], dict[str, np.ndarray]]:
-    """A function (params, state, key) -> f32[N] per user of `hr@k` and `ndcg@k`, compiled once.
+    """A function (params, state, key) -> f32[N] per user of each `metrics.grouped`, compiled once.
 
     Args:
       model: four pure functions.
@@ -89,35 +84,41 @@ def evaluator(
       ks: cut-offs.
       batch_size: rows at once; changes no number.
     """
-    drawn = jnp.asarray(negatives)
+    beside = jnp.asarray(negatives)
 
     @partial(jax.jit, static_argnums=0)
     def batch(group, params, state, key, slices, rows, index):
         query = split.groups[group].query(rows, index)
-        points = model.sample(params, state, key, query)
+        drawn = rank.sample(model, params, state, key, query)
         safe = jnp.maximum(index, 0)
         answer = jnp.asarray(slices.items)[jnp.asarray(slices.end)[safe]]
-        return ranks(points, model.head(params, state), answer, drawn[safe], model.pool)
+        return ranks(drawn, answer, beside[safe])
 
     def run(params, state, key):
-        found = np.zeros(split.num_rows, np.int64)
-        state = jax.jit(model.prepare)(params, state)
+        out: dict[str, np.ndarray] = {}
+        state = rank.precompute(model, params, state)
         for number, group in enumerate(split.groups):
-            size = min(batch_size, len(group.rows))
-            for start in range(0, len(group.rows), size):
-                part = group.rows[start : start + size]
-                index = np.full(size, -1, np.int32)
-                index[: len(part)] = part
+            for index in rank.batches(group.rows, min(batch_size, len(group.rows))):
                 each = batch(number, params, state, key, split.slices, split.rows, index)
-                found[part] = np.asarray(each)[: len(part)]
-        out = {}
-        for k in ks:
-            out[f"hr@{k}"] = (found <= k).astype(np.float32)
-            gain = np.where(found <= k, 1.0 / np.log2(found + 1.0), 0.0)
-            out[f"ndcg@{k}"] = gain.astype(np.float32)
+                found = figures(np.asarray(each)[index >= 0], negatives.shape[1] + 1, ks)
+                for name, values in found.items():
+                    out.setdefault(name, np.zeros(split.num_rows, np.float32))
+                    out[name][index[index >= 0]] = values
         return out
 
     return run
+
+
+def figures(ranks: np.ndarray, among: int, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Each `metrics.grouped` of rows whose one answer has rank i32[B] among so many, f[B] each.
+
+    >>> {name: values.tolist() for name, values in figures(np.array([1, 3]), 101, (1,)).items()}
+    {'hr@1': [1.0, 0.0], 'ndcg@1': [1.0, 0.0]}
+    """
+    place = np.broadcast_to(np.arange(1, among + 1), (len(ranks), among))
+    hit = place == ranks[:, None]
+    values = metrics.at_cut_offs(hit, place, np.ones(len(ranks), np.int64), ks)
+    return {name: values[name] for name in metrics.grouped(values)}
 
 
 def by_length(per_user: dict[str, np.ndarray], lengths: np.ndarray) -> dict[str, dict[str, float]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxrec_diff.batches.types import Group
 from jaxrec_diff.models.protocols import Rules
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 LIST = 20  # length of the lists that coverage and the other diagnostics look at
 
@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
 class Split(NamedTuple):
     """A split on the device and what is static about it."""
 
-    slices: Slices
+    slices: Ragged
     rows: Any  # what queries are cut from
     groups: tuple[Group, ...]  # together all rows, each with (rows, index i32[B]) -> query
     max_seen: int

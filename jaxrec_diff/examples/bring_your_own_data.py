@@ -57,7 +57,7 @@ settings = {
     "train.batch_size": 64,
     "train.num_epochs": 8,
 }
-found = api.train("sasrec", clicks, folder, settings=settings, say=print)
+found = api.train("sasrec", clicks, folder, settings=settings, log=print)
 
 # %% [markdown]
 # The data card says what was read, what was left out and how it was split; its hash tells whether

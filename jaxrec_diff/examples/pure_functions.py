@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses
-from jaxrec_diff.diffusion import forward, guidance, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, guidance, process, samplers, schedules, timesteps
 
 UPDATES = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
 NUM_STEPS, BATCH, DROP, LEARNING_RATE = 100, 256, 0.1, 2e-3
@@ -35,11 +35,13 @@ def crescents(key, side):
 # %% [markdown]
 # ## The forward process
 #
-# A schedule is a host array of betas in float64; the tables of its coefficients are made once.
+# A schedule is a host array of betas in float64. Its last level is made pure noise, which is where
+# sampling starts. It becomes noise levels, of which the tables of the forward process and of
+# reverse paths are made once.
 
 # %%
-betas = schedules.cosine(NUM_STEPS)
-tables = forward.tables(betas)
+levels = forward.levels(schedules.zero_terminal_snr(schedules.cosine(NUM_STEPS)))
+tables = forward.tables(levels)
 
 
 # %% [markdown]
@@ -119,11 +121,12 @@ print(f"loss {first:.3f} at first, {last:.3f} after {UPDATES} updates")
 # ## Sampling
 #
 # A denoiser is any function (x_t, t) -> x_0. Guidance takes two and gives one; a sampler is a table
-# of coefficients, and one scan runs any of them. Here are 20 steps of DDIM, guided by weight 1.
+# of coefficients. Table, denoiser and start are a chain, and one scan runs any of them. Here are 20
+# steps of DDIM, guided by weight 1.
 
 
 # %%
-steps = samplers.ddim_steps(betas, schedules.subset(NUM_STEPS, 20)[::-1])
+steps = samplers.ddim_steps(levels, schedules.subset(NUM_STEPS, 20)[::-1])
 
 
 @jax.jit
@@ -133,7 +136,8 @@ def sample(params, key, side):
 
     nobody = jnp.full_like(side, NO_SIDE)
     denoise = guidance.classifier_free(shown(side), shown(nobody), weight=1.0)
-    return samplers.run(steps, denoise, jax.random.normal(key, (*side.shape, 2)))
+    start = jax.random.normal(key, (*side.shape, 2))
+    return process.run(process.Chain(steps, denoise, start))
 
 
 side = jnp.arange(1000) % 2

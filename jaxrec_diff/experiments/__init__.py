@@ -1,1 +1,14 @@
-"""A run from settings to results, and its evaluation afterwards; what the commands call."""
+"""A run from settings to results, and its evaluation afterwards; what the commands call.
+
+runs         what a user asked for, found to fit the data and the devices
+phases       its phases: a model each, with the data that it reads, built once
+pipeline     phase after phase, from the first update to the results
+selection    what picks a checkpoint
+judging      evaluation of a trained model, and of the baselines beside it
+results      what results.json and per_user.parquet hold
+generation   what a generator makes: items ahead of sequences
+workdirs     the folder of a run; exports, arrays in it that phases hand on
+restore      a workdir read back
+provenance   what a figure needs beside it; signals, how a run is stopped
+tuning       a search over many runs
+"""

@@ -1,16 +1,16 @@
 """Files that are written whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from jaxrec_diff.ops import files
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=False) + "\n")
-    os.replace(partial, path)
+    with files.replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=False) + "\n")
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:

@@ -1,36 +1,25 @@
 """Evaluation of a trained model and of the baselines beside it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxrec_diff import config
-from jaxrec_diff.batches import feed as batches_feed
-from jaxrec_diff.evaluation import baselines, evaluator, sampled, types
-from jaxrec_diff.experiments import provenance, restore
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.experiments.run import Prepared
-from jaxrec_diff.models import protocols, registry
-from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.batches import batcher as batches_batcher
+from jaxrec_diff.config.stored import SCHEMA
+from jaxrec_diff.evaluation import baselines, evaluator, metrics, sampled
+from jaxrec_diff.evaluation.types import Evaluation, Split
+from jaxrec_diff.experiments import phases, provenance, restore
+from jaxrec_diff.experiments.phases import PhaseRun
+from jaxrec_diff.experiments.runs import Run
+from jaxrec_diff.models import protocols
+from jaxrec_diff.models.protocols import Rules
+from jaxrec_diff.ops import ragged, streams
 
 
-def reevaluate(
-    prepared: Prepared, workdir: Path, split: str
-) -> tuple[list[types.Evaluation], dict[str, dict[str, float]]]:
-    """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the controls."""
-    prepared, model, params, state = restore.restore(prepared, workdir)
-    experiment = prepared.experiment
-    rules = evaluator.rules_of(experiment.eval, registry.system(experiment.model).official)
-    run = split_evaluator(prepared, model, split, rules, diagnose=True)
-    runs = evaluator.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
-    return runs, _controls(prepared, split, rules, tuned(prepared))
-
-
-def evaluation(
-    prepared: Prepared, workdir: Path, split: str
-) -> tuple[dict[str, Any], types.Evaluation]:
+def evaluation(run: Run, workdir: Path, split: str) -> tuple[dict[str, Any], Evaluation]:
     """What `bin/evaluate` writes of the best checkpoint, and the values of every user.
 
     Raises:
@@ -38,11 +27,12 @@ def evaluation(
     """
     if split not in ("valid", "test"):
         raise ValueError(f"split must be valid or test, got {split!r}")
-    dataset, experiment = prepared.dataset, prepared.experiment
-    runs, controls = reevaluate(prepared, workdir, split)
-    found = evaluator.mean_over_seeds(runs)
+    dataset, experiment = run.dataset, run.experiment
+    draws, beside = reevaluate(run, workdir, split)
+    found = evaluator.mean_over_seeds(draws)
     results = {
-        "model": prepared.name,
+        "schema": SCHEMA,
+        "model": run.name,
         "dataset": dataset.name,
         "split": split,
         "protocol": experiment.eval.protocol,
@@ -50,106 +40,118 @@ def evaluation(
         "seeds": experiment.eval.seeds,
         "num_users": len(next(iter(found.per_user.values()))),
         "metrics": found.metrics,
-        "spread": evaluator.spread(runs),
-        "controls": controls,
-        "optimum": experiments_run.optimum_of(
-            prepared, {"valid": dataset.valid, "test": dataset.test}[split]
-        ),
+        "spread": evaluator.spread(draws),
+        "controls": beside,
+        "optimum": phases.optimum_of(dataset, split, experiment.eval.ks),
         "diagnostics": found.diagnostics,
         "data_hash": dataset.card["hash"],
-    } | provenance.provenance(prepared)
+    } | provenance.provenance(run)
     return results, found
 
 
-def evaluate_split(prepared: Prepared, params: Any, state: Any, split: str) -> types.Evaluation:
-    """One draw of a model under the settings of `prepared`, which may differ from a run's."""
-    rules = evaluator.rules_of(
-        prepared.experiment.eval, registry.system(prepared.experiment.model).official
-    )
-    run = split_evaluator(prepared, experiments_run.build(prepared), split, rules)
-    return evaluator.over_seeds(run, params, state, prepared.experiment.seed, 1)[0]
+def reevaluate(
+    run: Run, workdir: Path, split: str
+) -> tuple[list[Evaluation], dict[str, dict[str, float]]]:
+    """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the baselines."""
+    phase, _, params, state = restore.restore(run, workdir)
+    found = draws(phase, params, state, split, diagnose=True)
+    tuned = tuned_baselines(phase)
+    beside = baselines_per_user(phase, split, tuned)
+    return found, baseline_means(phase, beside, tuned)
 
 
-def placed_split(prepared: Prepared, split: str, rules) -> types.Split:
-    dataset, feed = prepared.dataset, experiments_run.feed_of(prepared)
-    slices = {"valid": dataset.valid, "test": dataset.test}[split]
-    rows, groups = feed.splits[split], feed.groups.get(split, ())
-    return evaluator.put(slices, rows, feed.query, prepared.mesh, rules, groups)
+def draws(
+    phase: PhaseRun, params: Any, state: Any, split: str, *, diagnose: bool = False
+) -> list[Evaluation]:
+    """A model on a split, once for each of `eval.seeds` draws of its sampler."""
+    rank, settings = ranker(phase, split, diagnose=diagnose), phase.settings
+    return evaluator.over_seeds(rank, params, state, settings.seed, settings.eval.seeds)
 
 
-def split_evaluator(prepared: Prepared, model: Model, split: str, rules, *, diagnose: bool = False):
-    dataset = prepared.dataset
+def ranker(
+    phase: PhaseRun, split: str, *, diagnose: bool = False
+) -> Callable[[Any, Any, jax.Array], Evaluation]:
+    """(params, state, key) -> one draw of a phase's model on a split, compiled once."""
+    rules = phases.rules_of(phase)
     return evaluator.evaluator(
-        model,
-        placed_split(prepared, split, rules),
-        prepared.mesh,
-        prepared.experiment.eval,
+        phases.model_of(phase),
+        placed_split(phase, split, rules),
+        phase.mesh,
+        phase.settings.eval,
         rules,
-        dataset.train_counts,
-        num_users=dataset.num_users,
+        phase.dataset.train_counts,
+        num_users=phase.dataset.num_users,
         diagnose=diagnose,
     )
 
 
-def groups(prepared: Prepared, params: Any, state: Any, found: types.Evaluation) -> dict[str, Any]:
-    """Figures by the length of the history, among all items and among drawn ones, or {}."""
-    experiment, dataset = prepared.experiment, prepared.dataset
-    count, test = experiment.eval.candidates, dataset.test
+def placed_split(phase: PhaseRun, split: str, rules: Rules) -> Split:
+    """A split on the devices."""
+    rows, _ = phases.rows_of(phase.dataset, split)
+    batcher = phase.batcher
+    groups = batcher.groups.get(split, ())
+    return evaluator.to_device(
+        rows, batcher.splits[split], batcher.query, phase.mesh, rules, groups
+    )
+
+
+def groups(phase: PhaseRun, params: Any, state: Any, found: Evaluation) -> dict[str, Any]:
+    """Test figures by the length of the history, among all items and among drawn ones, or {}."""
+    settings, dataset = phase.settings, phase.dataset
+    count, test = settings.eval.candidates, dataset.test
     if count == 0:
         return {}
     rows = len(next(iter(found.per_user.values())))
     lengths = (test.end - test.start)[:rows]
-    kept = {k: v for k, v in found.per_user.items() if k.split("@")[0] in ("hr", "ndcg")}
-    run = sampled.evaluator(
-        experiments_run.build(prepared),
-        placed_split(prepared, "test", protocols.HONEST),
+    kept = {name: found.per_user[name] for name in metrics.grouped(found.per_user)}
+    rank = sampled.evaluator(
+        phases.model_of(phase),
+        placed_split(phase, "test", protocols.HONEST),
         sampled.draw(test, dataset.num_items, count),
-        ks=experiment.eval.ks,
-        batch_size=experiment.eval.batch_size,
+        ks=settings.eval.ks,
+        batch_size=settings.eval.batch_size,
     )
-    key = jax.random.fold_in(jax.random.key(experiment.seed), 3)
-    drawn = run(params, state, key)
+    drawn = rank(params, state, streams.evaluation(settings.seed))
     return {
         "full": sampled.by_length(kept, lengths),
         f"among_{count + 1}": sampled.by_length(drawn, test.end - test.start),
     }
 
 
-def tuned(prepared: Prepared) -> dict[str, baselines.Tuned]:
-    """The controls that have settings, tuned under the run's protocol."""
-    experiment, dataset = prepared.experiment, prepared.dataset
-    rows = None if dataset.profiles is None else batches_feed.chosen(dataset.profiles)
-    if rows is None:  # histories without users: every row teaches, its answer too
+def tuned_baselines(phase: PhaseRun) -> dict[str, baselines.Tuned]:
+    """The baselines that have settings (`eval.controls`), tuned under the phase's protocol."""
+    dataset = phase.dataset
+    if dataset.user_items is None:  # histories without users: every row teaches, its answer too
         train = dataset.train
-        rows = ragged.Slices(train.items, train.start, train.stop, train.stop)
-    return baselines.tune_controls(
+        rows = ragged.Ragged(train.items, train.start, train.stop, train.stop)
+    else:
+        rows = batches_batcher.chosen(dataset.user_items)
+    return baselines.tune(
         rows,
-        experiments_run.scored_by(prepared, "valid"),
+        phases.scored_by(phase, "valid"),
         dataset.valid,
         dataset.train_counts,
-        experiment.eval,
-        evaluator.rules_of(experiment.eval, registry.system(experiment.model).official),
+        phase.settings.eval,
+        phases.rules_of(phase),
     )
 
 
-def _controls(prepared: Prepared, split: str, rules, tuned: dict[str, baselines.Tuned]):
-    return baselines.control_means(
-        controls_per_user(prepared, split, rules, tuned),
-        prepared.experiment.eval,
-        rules,
-        prepared.dataset.num_users,
-        tuned,
-    )
-
-
-def controls_per_user(prepared: Prepared, split: str, rules, tuned: dict[str, baselines.Tuned]):
-    dataset = prepared.dataset
-    return baselines.controls_per_user(
+def baselines_per_user(phase: PhaseRun, split: str, tuned: dict[str, baselines.Tuned]):
+    """Every metric of every row, of every baseline, by the baselines' names."""
+    dataset = phase.dataset
+    return baselines.per_user(
         dataset.train,
-        {"valid": dataset.valid, "test": dataset.test}[split],
+        phases.rows_of(dataset, split)[0],
         dataset.train_counts,
-        prepared.experiment.eval,
-        rules,
+        phase.settings.eval,
+        phases.rules_of(phase),
         tuned,
-        experiments_run.scored_by(prepared, split),
+        phases.scored_by(phase, split),
+    )
+
+
+def baseline_means(phase: PhaseRun, per_user, tuned: dict[str, baselines.Tuned]):
+    """The figures of the baselines, and the settings of those that have some."""
+    return baselines.means(
+        per_user, phase.settings.eval, phases.rules_of(phase), phase.dataset.num_users, tuned
     )

@@ -1,97 +1,178 @@
-"""What runs of several phases hand from one to the next."""
+"""The phases of a run: a model each, with the data that it reads, everything built once.
 
-import shlex
+recommender                          most runs have this phase alone
+backbone -> recommender              the second starts from arrays of the first (DDRM)
+backbone -> generator -> recommender the third is the first again, on longer sequences (DiffuASR)
+"""
+
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
+from jaxrec_diff.batches.batcher import Batcher
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.data import views
-from jaxrec_diff.experiments import arrays as experiments_arrays
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.experiments.run import Prepared
-from jaxrec_diff.training import checkpoint, loop, stages
+from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.data.synthetic import bayes_optimal
+from jaxrec_diff.evaluation import evaluator
+from jaxrec_diff.models import registry
+from jaxrec_diff.models.contract import DataSpec, Model
+from jaxrec_diff.models.protocols import Protocol, Rules
+from jaxrec_diff.ops import ragged
+
+BACKBONE = "backbone"  # the first of several phases, and its folder
+GENERATOR = "generator"  # the phase that makes items ahead of sequences
+
+NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
-def backbone_path(workdir: Path) -> Path:
-    """Where a run keeps the arrays that it starts from."""
-    return stages.export_path(workdir, BACKBONE)
+class PhaseRun(NamedTuple):
+    """A model and the data that it reads; `make` builds all of it."""
+
+    name: str  # BACKBONE or GENERATOR; "" is the last, whose figures are the run's
+    title: str  # what is trained, for a reader: a preset's name
+    settings: Experiment  # `settings.backbone` is what it starts from
+    dataset: Dataset  # as its model reads it
+    mesh: jax.sharding.Mesh
+    spec: DataSpec  # what its model knows of data; `spec.exports` is what it starts from
+    batcher: Batcher
+    build: Callable[[str | None, Protocol], Model]  # axis name, protocol; builds each once
 
 
-BACKBONE = "backbone"  # the earlier phase's name, and its folder's
-
-
-GENERATOR = "generator"  # of the phase that puts items ahead of sequences
-
-
-def metric_of(experiment: Experiment, phase: str = "") -> str:
-    """The validation metric that picks the checkpoint of a phase, by default of the last one.
-
-    A generator's run ends in its backbone again.
-    """
-    backbone = experiment.backbone
-    ends_in_it = phase == "" and experiments_run.generates(experiment)
-    own = backbone is None or not (phase == BACKBONE or ends_in_it)
-    return experiment.eval.metric if own else backbone.eval.metric
-
-
-def earlier_phase(prepared: Prepared) -> Prepared:
-    """The backbone of a run as a run of its own."""
-    phase = prepared.experiment.backbone
-    experiment = replace(
-        prepared.experiment,
-        model=phase.model,
-        train=phase.train,
-        eval=phase.eval,
-        backbone=None,
-        embeddings="",
-    )
-    return prepared._replace(name=phase.preset, experiment=experiment)
-
-
-def later_phase(prepared: Prepared, prefix: np.ndarray) -> Prepared:
-    """The backbone of a run as it is trained at the end, on longer sequences."""
-    earlier = earlier_phase(prepared)
-    longer = views.longer(prepared.dataset, prefix)
-    return earlier._replace(name=f"{earlier.name}+{prepared.name}", dataset=longer)
-
-
-def with_exports(prepared: Prepared, workdir: Path) -> Prepared:
-    """The run with what its earlier phases left in the workdir.
-
-    Raises:
-      ValueError: if one of them is not finished.
-    """
-    if prepared.experiment.backbone is None:
-        return prepared
-    check_phases(prepared, workdir)
-    if experiments_run.generates(prepared.experiment):
-        arrays = experiments_arrays.read_arrays(stages.export_path(workdir, GENERATOR))
-        return later_phase(prepared, arrays["prefix"])
-    return prepared._replace(
-        exports=experiments_arrays.read_arrays(stages.export_path(workdir, BACKBONE))
+def make(
+    name: str,
+    title: str,
+    settings: Experiment,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+    exports: Mapping[str, np.ndarray] = NOTHING,
+) -> PhaseRun:
+    """A phase on a data set as its model reads it (`view`)."""
+    spec = _spec(settings, dataset, exports)
+    batcher = _batcher(settings, dataset, mesh)
+    return PhaseRun(
+        name, title, settings, dataset, mesh, spec, batcher, _builder(settings.model, spec)
     )
 
 
-def check_phases(prepared: Prepared, workdir: Path) -> None:
-    """Refuses a run whose earlier phases are not finished: what follows has nothing to start from.
+def changed(
+    phase: PhaseRun,
+    *,
+    settings: Experiment | None = None,
+    dataset: Dataset | None = None,
+    exports: Mapping[str, np.ndarray] | None = None,
+) -> PhaseRun:
+    """The phase under other settings, on other data or from other arrays, built anew."""
+    return make(
+        phase.name,
+        phase.title,
+        phase.settings if settings is None else settings,
+        phase.dataset if dataset is None else dataset,
+        phase.mesh,
+        phase.spec.exports if exports is None else exports,
+    )
 
-    Raises:
-      ValueError: naming the phase, how far it got and the command that goes on.
+
+def under(phase: PhaseRun, protocol: Protocol) -> PhaseRun:
+    """The phase as another protocol judges it; nothing of its data is built again."""
+    rules = replace(phase.settings.eval, protocol=protocol)
+    return phase._replace(settings=replace(phase.settings, eval=rules))
+
+
+def starting_from(phase: PhaseRun, exports: Mapping[str, np.ndarray]) -> PhaseRun:
+    """The phase with the arrays that its model starts from."""
+    spec = _spec(phase.settings, phase.dataset, exports)
+    return phase._replace(spec=spec, build=_builder(phase.settings.model, spec))
+
+
+def bind(before: PhaseRun, phase: PhaseRun, exports: Mapping[str, np.ndarray]) -> PhaseRun:
+    """A phase completed by what the one before it exports."""
+    if before.name == GENERATOR:
+        return changed(phase, dataset=views.longer(phase.dataset, exports["prefix"]))
+    return starting_from(phase, exports)
+
+
+def model_of(phase: PhaseRun, axis_name: str | None = None) -> Model:
+    """The model under the phase's protocol."""
+    return phase.build(axis_name, phase.settings.eval.protocol)
+
+
+def rules_of(phase: PhaseRun) -> Rules:
+    """What may be recommended when the phase is judged."""
+    settings = phase.settings
+    return evaluator.rules_of(settings.eval, registry.system(settings.model).official)
+
+
+def rows_of(dataset: Dataset, split: str) -> tuple[ragged.Ragged, np.ndarray]:
+    """Histories and answers of "valid" or "test", and whose they are."""
+    if split == "valid":
+        return dataset.valid, dataset.valid_users
+    return dataset.test, dataset.test_users
+
+
+def scored_by(phase: PhaseRun, split: str) -> ragged.Ragged:
+    """What a row of a split may be scored by: what the model itself sees of it."""
+    return registry.input_of(phase.settings.model).reads(phase.dataset, split)
+
+
+def generates(settings: Experiment) -> bool:
+    """Whether a model makes items for a recommender that is trained after it."""
+    return registry.system(settings.model).generates
+
+
+def view(settings: Experiment, dataset: Dataset) -> Dataset:
+    """The data set as the model of some settings reads it."""
+    return registry.input_of(settings.model).view(dataset, settings.data)
+
+
+def optimum_of(dataset: Dataset, split: str, ks: tuple[int, ...]) -> dict[str, float]:
+    """The best reachable figures, where the process behind the data is known; else {}.
+
+    They hold for the honest rules, under which items of the history are no candidates; the process
+    repeats no item.
     """
-    phases = [(BACKBONE, earlier_phase(prepared))]
-    if experiments_run.generates(prepared.experiment):
-        phases.append((GENERATOR, experiments_run.viewed(prepared)))
-    for phase, run in phases:
-        path = stages.export_path(workdir, phase)
-        if path.exists():
-            continue
-        at = checkpoint.newest(path.parent / "checkpoints")
-        total = loop.num_updates(run.experiment.train, experiments_run.feed_of(run).num_examples)
-        got = f"stands at update {at:,} of at most {total:,}" if at else "has saved no update yet"
-        settings = f"--preset={workdir / 'config.json'}"
-        more = shlex.join([f"--model={prepared.name}", settings, f"--workdir={workdir}"])
-        raise ValueError(
-            f"{workdir} is not finished: its {phase}, {run.name}, {got}; bin/train {more} goes on"
-        )
+    if dataset.synthetic_process is None:
+        return {}
+    return bayes_optimal(dataset.synthetic_process, rows_of(dataset, split)[0], ks)
+
+
+def _builder(config, spec: DataSpec) -> Callable[[str | None, Protocol], Model]:
+    build = registry.system(config).build
+    return functools.cache(
+        lambda axis_name, protocol: build(config, spec, axis_name=axis_name, protocol=protocol)
+    )
+
+
+def _spec(settings: Experiment, dataset: Dataset, exports: Mapping[str, np.ndarray]) -> DataSpec:
+    spec = DataSpec(
+        dataset.num_users,
+        dataset.num_items,
+        settings.data.max_len,
+        dataset.train_counts,
+        dataset.user_items,
+        exports,
+        settings.data.prefix_len,
+    )
+    backbone = settings.backbone
+    if backbone is None or not exports:
+        return spec
+    reader = registry.system(backbone.model).reader
+    return spec if reader is None else spec._replace(reader=reader(backbone.model, spec, exports))
+
+
+def _batcher(settings: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh) -> Batcher:
+    """How the examples and queries of a phase are cut."""
+    system, kind = registry.system(settings.model), registry.input_of(settings.model)
+    fed = kind.batcher(dataset, settings.data)
+    batch_size = settings.train.batch_size
+    # batches drawn by themselves hold any number of histories of a length; one that is larger than
+    # the data is about to be refused
+    in_strata = settings.train.epoch_sampler == "perm" and batch_size <= fed.num_examples
+    if kind.by_length is None or not in_strata or not system.accepts_buckets(settings.model):
+        return fed
+    return kind.by_length(dataset, settings.data, batch_size, mesh.size)

@@ -1,113 +1,196 @@
-"""The phases of a run, one after the other."""
+"""A run from its first update to its results: phase after phase, each logged and stoppable."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from jaxrec_diff.evaluation import config
-from jaxrec_diff.experiments import fitting, generation, phases, run
-from jaxrec_diff.experiments import workdir as experiments_workdir
-from jaxrec_diff.experiments.fitting import Fitting
-from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR
-from jaxrec_diff.experiments.run import Prepared, Say
+import numpy as np
+
+from jaxrec_diff.config.stored import check_schema, read_json
+from jaxrec_diff.experiments import (
+    exports,
+    files,
+    generation,
+    phases,
+    results,
+    selection,
+    signals,
+    workdirs,
+)
+from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
+from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import registry
-from jaxrec_diff.training import loop, stages
-from jaxrec_diff.training import progress as training_progress
+from jaxrec_diff.training import loop, tracking
+from jaxrec_diff.training.progress import Progress, Stopped
 from jaxrec_diff.training.state import averaged
+
+Log = Callable[[str], None]
+OnProgress = Callable[[Progress], None]
+
+# Share of the initial spread of item rows below which a run warns of their collapse.
+_LEAST_SPREAD = 0.5
+
+
+def _nobody(progress: Progress) -> None:
+    del progress
+
+
+def train(
+    run: Run, workdir: Path, *, log: Log = print, on_progress: OnProgress = _nobody
+) -> dict[str, Any]:
+    """Trains to early stopping in `workdir` and returns what `results.json` holds.
+
+    A workdir of the same settings is continued; a finished one is only reported, unless more epochs
+    are asked for than it was trained for.
+
+    Args:
+      run: from `runs.prepare`.
+      workdir: where everything goes.
+      log: is told what happens, in words.
+      on_progress: is told the steps, those of earlier phases with their name in `phase`. What it
+        raises ends the training.
+
+    Raises:
+      ValueError: if the workdir belongs to other settings or other data.
+      signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
+      NonFiniteLoss: if the loss stops being a number.
+    """
+    workdirs.check(run, workdir)
+    finished = workdirs.results_path(workdir)
+    if finished.exists():
+        stored = read_json(finished)
+        check_schema(stored, finished)
+        asked = run.experiment.train.num_epochs
+        enough = phases.generates(run.experiment) or asked <= stored.get("num_epochs", asked)
+        if enough and results.UNFINISHED not in stored:
+            log(f"{workdir} is finished; its results:")
+            return stored
+    started = time.time()
+    workdirs.create(run, workdir)
+    phase = _start_of_last(run, workdir, log, on_progress)
+    fitted = _fit(run, phase, workdir, log, on_progress)
+    return results.write(run, phase, fitted, time.time() - started, workdir)
 
 
 def fit(
-    prepared: Prepared,
-    workdir: Path,
-    *,
-    say: Say = print,
-    on_progress: Callable[[training_progress.Progress], None] = lambda _: None,
+    run: Run, workdir: Path, *, log: Log = print, on_progress: OnProgress = _nobody
 ) -> loop.Fit:
     """Trains as `train` does, but ends before the test split is looked at.
 
-    Unless `eval.track_test` asks for it. What `on_progress` raises ends the training; it hears of
-    earlier phases with their name in `phase`.
+    Unless `eval.track_test` asks for it.
     """
-    experiments_workdir.check_workdir(prepared, workdir)
-    experiments_workdir.open_workdir(prepared, workdir)
-    return stages.run(_stages(prepared, say, on_progress), prepared.dataset, fitting.fit, workdir)
+    workdirs.check(run, workdir)
+    workdirs.create(run, workdir)
+    phase = _start_of_last(run, workdir, log, on_progress)
+    return _fit(run, phase, workdir, log, on_progress)
 
 
-def fit_backbone(prepared: Prepared, workdir: Path, *, say: Say = print) -> Path | None:
-    """Trains what a run starts from, if `workdir` has it not yet; returns the file of its arrays,
+def fit_backbone(run: Run, workdir: Path, *, log: Log = print) -> Path:
+    """Trains the first phase of a run, if `workdir` has it not yet; returns the file of its arrays,
     which may be copied to the same place under another workdir of that backbone."""
-    if prepared.experiment.backbone is None:
-        return None
-    first = _stages(prepared, say, lambda _: None)[:1]
-    stages.exports(first, prepared.dataset, fitting.fit, workdir)
-    return phases.backbone_path(workdir)
+    _exports(run, run.phases[0], workdir, log, _nobody)
+    return exports.path(workdir, run.phases[0].name)
 
 
-def _stages(prepared: Prepared, say: Say, on_progress) -> tuple[stages.Stage, ...]:
-    """The phases of a run, the last of which is the run itself."""
-
-    def main(dataset, exports):
-        del dataset
-        return Fitting(
-            prepared._replace(exports=exports.get(BACKBONE, prepared.exports)), say, on_progress
-        )
-
-    last = stages.Stage(prepared.name, build=main, export=lambda built, fitted: {})
-    if prepared.experiment.backbone is None:
-        return (last,)
-    earlier = phases.earlier_phase(prepared)
-
-    def first(dataset, exports):
-        del dataset, exports
-        say(f"first {earlier.name}, whose arrays {prepared.name} starts from")
-        return Fitting(earlier, say, named_phase(BACKBONE, on_progress))
-
-    def export(built, fitted):
-        say(f"{earlier.name}: best {_describe(fitted, earlier)}; now {prepared.name}")
-        system = registry.system(earlier.experiment.model)
-        assert system.export is not None  # `prepare` looked at what it exports
-        return system.export(
-            earlier.experiment.model,
-            run.spec_of(earlier),
-            averaged(fitted.train),
-            fitted.train.state,
-        )
-
-    raw = stages.Stage(BACKBONE, build=first, export=export)
-    if not run.generates(prepared.experiment):
-        return raw, last
-
-    def generator(dataset, exports):
-        del dataset
-        viewed = run.viewed(prepared._replace(exports=exports[BACKBONE]))
-        return Fitting(viewed, say, named_phase(GENERATOR, on_progress))
-
-    def items_before(built, fitted):
-        say(f"{prepared.name}: best {_describe(fitted, built.prepared)}; now its items")
-        chosen = built.prepared._replace(dataset=prepared.dataset)
-        return {"prefix": generation.joined(generation.generate(chosen, fitted.train))}
-
-    def final(dataset, exports):
-        del dataset
-        say(f"last {earlier.name} again, from scratch on the longer sequences")
-        return Fitting(phases.later_phase(prepared, exports[GENERATOR]["prefix"]), say, on_progress)
-
-    return (
-        raw,
-        stages.Stage(GENERATOR, build=generator, export=items_before),
-        last._replace(build=final),
-    )
+def _start_of_last(run: Run, workdir: Path, log: Log, on_progress: OnProgress) -> PhaseRun:
+    """Trains all phases but the last, and returns that as it starts from what they export."""
+    phase = run.phases[0]
+    for before, after in pairwise(run.phases):
+        phase = phases.bind(before, after, _exports(run, phase, workdir, log, on_progress))
+    if phases.generates(run.experiment):
+        log(f"last {run.phases[0].title} again, from scratch on the longer sequences")
+    return phase
 
 
-def named_phase(name: str, on_progress: Callable[[training_progress.Progress], None]):
-    return lambda progress: on_progress(progress._replace(phase=name))
+def _exports(
+    run: Run, phase: PhaseRun, workdir: Path, log: Log, on_progress: OnProgress
+) -> Mapping[str, np.ndarray]:
+    """What a phase exports.
+
+    One whose export is on disk is not trained again, so a run that was killed goes on in the phase
+    that it was in.
+    """
+    file = exports.path(workdir, phase.name)
+    if not file.exists():
+        if phase.name == BACKBONE:
+            log(f"first {phase.title}, whose arrays {run.name} starts from")
+
+        def named(progress: Progress) -> None:
+            on_progress(progress._replace(phase=phase.name))
+
+        fitted = _fit(run, phase, file.parent, log, named)
+        following = "its items" if phase.name == GENERATOR else run.name
+        log(f"{phase.title}: best {selection.describe(phase, fitted)}; now {following}")
+        exports.write(file, _made(phase, fitted))
+    return exports.read(file)
 
 
-def _describe(fitted: loop.Fit, prepared: Prepared) -> str:
-    metric = prepared.experiment.eval.metric
-    return f"valid {metric} {best_valid(fitted, prepared):.4f} at step {fitted.best_step}"
+def _made(phase: PhaseRun, fitted: loop.Fit) -> Mapping[str, np.ndarray]:
+    if phase.name == GENERATOR:
+        return {"prefix": generation.all_items(phase, fitted.train)}
+    model = phase.settings.model
+    export = registry.system(model).export
+    assert export is not None  # `runs.prepare` looked at what it exports
+    return export(model, phase.spec, averaged(fitted.train), fitted.train.state)
 
 
-def best_valid(fitted: loop.Fit, prepared: Prepared) -> float:
-    """The best validation metric; a loss is minus its score."""
-    sign = -1.0 if prepared.experiment.eval.metric == config.LOSS else 1.0
-    return sign * fitted.best_score
+def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgress) -> loop.Fit:
+    """Trains one phase to early stopping, from the newest checkpoint of its folder."""
+    settings, batcher = phase.settings, phase.batcher
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = folder / "metrics.jsonl"
+    judge = selection.judge(phase)
+    told = workdirs.stored(phase.title, run.source, settings)
+    with tracking.tracker(settings.log, lines, told) as emit, signals.signals() as caught:
+        try:
+            return loop.fit(
+                lambda axis_name: phases.model_of(phase, axis_name),
+                batcher.train,
+                batcher.example,
+                batcher.num_examples,
+                settings.train,
+                judge,
+                seed=settings.seed,
+                folder=folder / "checkpoints",
+                mesh=phase.mesh,
+                mode=settings.parallel,
+                on_progress=_recorder(lines, log, emit, on_progress),
+                stop_asked=lambda: bool(caught),
+                order_of=batcher.order,
+            )
+        except Stopped:
+            raise signals.Interrupted(caught[0], folder) from None
+
+
+def _recorder(
+    lines: Path, log: Log, emit: Callable[[tracking.Line], None], on_progress: OnProgress
+) -> OnProgress:
+    """Writes an epoch's figures to a file and to `emit`, and says what a user should know."""
+    shrunk = False
+
+    def note(progress: Progress) -> None:
+        nonlocal shrunk
+        if progress.kind == "resume":
+            files.truncate_after(lines, progress.step)
+            log(f"resumed {lines.parent} at step {progress.step}")
+        if progress.kind == "damaged":
+            log(
+                f"the checkpoint of step {progress.step} is damaged; falling back to the one before"
+            )
+        if progress.kind == "epoch":
+            line = {"step": progress.step, "epoch": progress.epoch, "time": time.time()}
+            line |= {"examples_per_second": progress.examples_per_second} | progress.metrics
+            files.append_line(lines, line)
+            emit(line)
+            left = progress.metrics.get("spread_left", 1.0)
+            if left < _LEAST_SPREAD and not shrunk:
+                shrunk = True
+                log(
+                    f"warning: trained item rows have shrunk to {left:.0%} of their initial "
+                    "spread, which lowers the loss without learning; freeze them"
+                )
+        on_progress(progress)
+
+    return note

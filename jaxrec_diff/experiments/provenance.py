@@ -7,26 +7,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.experiments.run import Prepared
+from jaxrec_diff.experiments.runs import Run
 
 
-def provenance(prepared: Prepared) -> dict[str, Any]:
+def provenance(run: Run) -> dict[str, Any]:
     """What a figure needs beside it to be believed."""
     return {
-        "command": prepared.command,
-        "seed": prepared.experiment.seed,
-        "device": str(prepared.mesh.devices.flat[0].device_kind),
-        "devices": [str(device.device_kind) for device in prepared.mesh.devices.flat],
+        "command": run.command,
+        "seed": run.experiment.seed,
+        "device": str(run.mesh.devices.flat[0].device_kind),
+        "devices": [str(device.device_kind) for device in run.mesh.devices.flat],
         "platform": f"{platform.machine()} {os.cpu_count()} cores",
         "versions": {
             name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")
         }
         | {"python": platform.python_version()},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of the checkout that this is, `-dirty` after it where files differ; "unknown"."""
     root = Path(__file__).parents[2]
     try:
         found = subprocess.run(

@@ -1,38 +1,88 @@
-"""The trained model of a workdir."""
+"""A workdir read back: its run, and its trained model."""
 
-from dataclasses import replace
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxrec_diff.experiments import phases, run
-from jaxrec_diff.experiments.run import Prepared
+from jaxrec_diff import config
+from jaxrec_diff.config.stored import check_schema
+from jaxrec_diff.data import ids
+from jaxrec_diff.experiments import exports, phases, runs, workdirs
+from jaxrec_diff.experiments.phases import PhaseRun
+from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.training import checkpoint, loop
 from jaxrec_diff.training.optim import make
-from jaxrec_diff.training.state import averaged, create
+from jaxrec_diff.training.state import TrainState, averaged, create
 
 
 class Restored(NamedTuple):
     """A trained model with its arrays."""
 
-    prepared: Prepared
+    phase: PhaseRun
     model: Model
     params: Any
     state: Any
 
 
-def restore(prepared: Prepared, workdir: Path) -> Restored:
-    """The best checkpoint of a workdir.
+def reopen(
+    workdir: Path,
+    flags: Sequence[str] = (),
+    data: str | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Run:
+    """The run of a workdir, ready for its checkpoints.
+
+    Args:
+      workdir: what training left.
+      flags: dotted flags over its settings.
+      data: where the interactions are now, if they were moved.
+      settings: dotted fields with typed values, over the flags.
+
+    Raises:
+      ValueError: if there is no run, on settings that do not fit it, or on other data.
+    """
+    if not (workdir / "config.json").exists():
+        raise ValueError(f"{workdir} holds no config.json; name a workdir that bin/train made")
+    name, source, experiment = workdirs.read_config(workdir)
+    experiment = config.configure(config.parse(experiment, flags), settings)
+    run = runs.prepare(name, experiment, data or source)
+    _check_vocabulary(run, workdir)
+    return run
+
+
+def restore(run: Run, workdir: Path) -> Restored:
+    """The model of a run, by its best checkpoint.
+
+    Raises:
+      ValueError: if the workdir holds none, or an earlier phase is not finished.
+    """
+    return trained(last_phase(run, workdir), workdir)
+
+
+def trained(phase: PhaseRun, folder: Path) -> Restored:
+    """The model of a phase, by the best checkpoint of its folder.
 
     Raises:
       ValueError: if it holds none.
     """
-    prepared = phases.with_exports(prepared, workdir)
-    model = run.build(prepared)
-    best = loop.load(workdir / "checkpoints", abstract_state(prepared, model))
-    return Restored(prepared, model, averaged(best), best.state)
+    best = best_of(phase, folder)
+    return Restored(phase, phases.model_of(phase), averaged(best), best.state)
+
+
+def best_of(phase: PhaseRun, folder: Path) -> TrainState:
+    """The best checkpoint of a phase's folder.
+
+    Raises:
+      ValueError: if it holds none.
+    """
+    return loop.load(folder / "checkpoints", abstract_state(phase))
 
 
 def honest(restored: Restored) -> Restored:
@@ -41,20 +91,66 @@ def honest(restored: Restored) -> Restored:
     A system's released script may draw where a user should not have to (dropout at evaluation) and
     let rows compete that are no items (padding).
     """
-    prepared = restored.prepared
-    rules = replace(prepared.experiment.eval, protocol="honest")
-    prepared = prepared._replace(experiment=replace(prepared.experiment, eval=rules))
-    return restored._replace(prepared=prepared, model=run.build(prepared))
+    phase = phases.under(restored.phase, "honest")
+    return restored._replace(phase=phase, model=phases.model_of(phase))
 
 
-def abstract_state(prepared: Prepared, model: Model):
-    experiment, feed = prepared.experiment, run.feed_of(prepared)
-    optimizer = make(experiment.train, 1)
+def last_phase(run: Run, workdir: Path) -> PhaseRun:
+    """The last phase of a run, completed by what those before it left in the workdir.
+
+    Raises:
+      ValueError: if one of them is not finished.
+    """
+    check_phases(run, workdir)
+    phase = run.phases[0]
+    for before, after in pairwise(run.phases):
+        phase = phases.bind(before, after, exports.read(exports.path(workdir, before.name)))
+    return phase
+
+
+def check_phases(run: Run, workdir: Path) -> None:
+    """Refuses a run whose earlier phases are not finished: what follows has nothing to start from.
+
+    Raises:
+      ValueError: naming the phase, how far it got and the command that goes on.
+    """
+    for phase in run.phases[:-1]:
+        file = exports.path(workdir, phase.name)
+        if file.exists():
+            continue
+        at = checkpoint.newest(file.parent / "checkpoints")
+        total = loop.num_updates(phase.settings.train, phase.batcher.num_examples)
+        got = f"stands at update {at:,} of at most {total:,}" if at else "has saved no update yet"
+        settings = f"--preset={workdir / 'config.json'}"
+        more = shlex.join([f"--model={run.name}", settings, f"--workdir={workdir}"])
+        raise ValueError(
+            f"{workdir} is not finished: its {phase.name}, {phase.title}, {got}; bin/train {more} "
+            "goes on"
+        )
+
+
+def abstract_state(phase: PhaseRun) -> TrainState:
+    """Shapes, dtypes and shardings of what a phase trains."""
+    train, batcher, model = phase.settings.train, phase.batcher, phases.model_of(phase)
+    optimizer = make(train, 1)
 
     def initial():
         index, key = jax.numpy.zeros(2, jax.numpy.int32), jax.random.key(0)
-        variables = model.init(key, feed.example(feed.train, index, index, key))
-        return create(variables, optimizer, ema_decay=experiment.train.ema_decay)
+        variables = model.init(key, batcher.example(batcher.train, index, index, key))
+        return create(variables, optimizer, ema_decay=train.ema_decay)
 
-    replicated = jax.sharding.NamedSharding(prepared.mesh, jax.sharding.PartitionSpec())
+    replicated = jax.sharding.NamedSharding(phase.mesh, jax.sharding.PartitionSpec())
     return checkpoint.abstract(jax.eval_shape(initial), replicated)
+
+
+def _check_vocabulary(run: Run, workdir: Path) -> None:
+    """Refuses data whose items are not those that the workdir was trained on."""
+    path = workdir / "vocab.npz"
+    with np.load(path) as stored:
+        check_schema(stored, path)
+        known = ids.unpack("item_ids", stored)
+    if not np.array_equal(known, run.dataset.item_ids):
+        raise ValueError(
+            f"{run.source} has {run.dataset.num_items} items that are not the "
+            f"{len(known)} items {workdir} was trained on"
+        )

@@ -1,114 +1,178 @@
-"""What `results.json` and `per_user.parquet` hold."""
+"""What `results.json` and `per_user.parquet` hold: every figure of a report comes from here."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from jaxrec_diff.evaluation import baselines, evaluator, types
-from jaxrec_diff.experiments import judging, pipeline, provenance
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.experiments import workdir as experiments_workdir
-from jaxrec_diff.experiments.run import Prepared
-from jaxrec_diff.models import registry
+from jaxrec_diff.config.stored import SCHEMA
+from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.evaluation import evaluator
+from jaxrec_diff.evaluation.baselines import Tuned
+from jaxrec_diff.evaluation.types import Evaluation
+from jaxrec_diff.experiments import (
+    files,
+    generation,
+    judging,
+    phases,
+    provenance,
+    selection,
+    workdirs,
+)
+from jaxrec_diff.experiments.phases import PhaseRun
+from jaxrec_diff.experiments.runs import Run
+from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.ops import files as ops_files
 from jaxrec_diff.ops import ragged
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.state import averaged
 
+UNFINISHED = "controls_left"
+"""Names what is still missing from results that were written before the slow baselines."""
 
-def results(
-    prepared: Prepared, fitted: loop.Fit, wall_seconds: float, workdir: Path
+
+class Judged(NamedTuple):
+    """A trained model on the test split under one protocol."""
+
+    phase: PhaseRun
+    found: Evaluation  # the mean over draws
+    spread: dict[str, float]  # over draws
+
+
+def write(
+    run: Run, phase: PhaseRun, fitted: loop.Fit, wall_seconds: float, workdir: Path
 ) -> dict[str, Any]:
-    experiment, dataset = prepared.experiment, prepared.dataset
+    """Evaluates what a run has trained and writes `results.json` and `per_user.parquet`.
+
+    Baselines that are tuned take more memory and time than all else, so the figures of the model
+    are on disk before these begin.
+    """
     params, state = averaged(fitted.train), fitted.train.state
-    protocols: dict[str, dict[str, Any]] = {}
-    groups: dict[str, Any] = {}
-    tuned = judging.tuned(prepared)
-    for protocol in ("honest", "official"):
-        chosen = replace(experiment, eval=replace(experiment.eval, protocol=protocol))
-        rules = evaluator.rules_of(chosen.eval, registry.system(chosen.model).official)
-        if len(dataset.test.start) < rules.multiple_of:
-            continue
-        run_as = prepared._replace(experiment=chosen)
-        run = judging.split_evaluator(
-            run_as, experiments_run.build(run_as), "test", rules, diagnose=True
-        )
-        runs = evaluator.over_seeds(run, params, state, experiment.seed, experiment.eval.seeds)
-        found = evaluator.mean_over_seeds(runs)
-        beside = judging.controls_per_user(run_as, "test", rules, tuned)
-        if protocol == experiment.eval.protocol:
-            groups = judging.groups(run_as, params, state, found)
-            path = experiments_workdir.per_user_path(workdir)
-            write_per_user(prepared, dataset.test, "test", found, path, beside)
-        protocols[protocol] = {
-            "metrics": found.metrics,
-            "spread": evaluator.spread(runs) if len(runs) > 1 else {},
-            "controls": baselines.control_means(
-                beside, chosen.eval, rules, dataset.num_users, tuned
-            ),
-            "diagnostics": found.diagnostics,
-            "num_users": len(dataset.test.start) // rules.multiple_of * rules.multiple_of,
+    judged = _judged(phase, params, state)
+    main = judged[phase.settings.eval.protocol]
+    training = _of_training(phase, fitted) | {"wall_seconds": wall_seconds}
+    groups = judging.groups(main.phase, params, state, main.found)
+
+    def assemble(tuned: dict[str, Tuned]) -> dict[str, Any]:
+        beside = {
+            name: judging.baselines_per_user(each.phase, "test", tuned)
+            for name, each in judged.items()
         }
-    main = protocols[experiment.eval.protocol]
-    best = experiments_run.optimum_of(prepared, dataset.test)
+        protocols = {
+            name: _protocol(each, judging.baseline_means(each.phase, beside[name], tuned))
+            for name, each in judged.items()
+        }
+        path = workdirs.per_user_path(workdir)
+        write_per_user(
+            phase.dataset, "test", main.found, path, beside[phase.settings.eval.protocol]
+        )
+        return _results(run, phase, training, protocols, groups)
+
+    slow = phase.settings.eval.controls
+    if slow:
+        files.write_json(workdirs.results_path(workdir), assemble({}) | {UNFINISHED: list(slow)})
+    results = assemble(judging.tuned_baselines(phase))
+    if phases.generates(run.experiment):
+        results |= generation.results(run, workdir)
+    files.write_json(workdirs.results_path(workdir), results)
+    return results
+
+
+def _judged(phase: PhaseRun, params: Any, state: Any) -> dict[Protocol, Judged]:
+    judged: dict[Protocol, Judged] = {}
+    for protocol in get_args(Protocol):
+        chosen = phases.under(phase, protocol)
+        if len(phase.dataset.test.start) < phases.rules_of(chosen).multiple_of:
+            continue
+        draws = judging.draws(chosen, params, state, "test", diagnose=True)
+        spread = evaluator.spread(draws) if len(draws) > 1 else {}
+        judged[protocol] = Judged(chosen, evaluator.mean_over_seeds(draws), spread)
+    return judged
+
+
+def _of_training(phase: PhaseRun, fitted: loop.Fit) -> dict[str, Any]:
+    settings = phase.settings
     return {
-        "model": prepared.name,
-        "dataset": dataset.name,
-        "split": "test",
-        "split_rule": dataset.split,
-        "protocol": experiment.eval.protocol,
-        "num_users": main["num_users"],
-        "metrics": main["metrics"],
-        "controls": main["controls"],
-        "optimum": best,
-        "share_of_optimum": {n: main["metrics"][n] / v for n, v in best.items() if v > 0},
-        "diagnostics": main["diagnostics"],
-        "selected_by": f"valid {experiment.eval.metric}",
-        "best_valid": pipeline.best_valid(fitted, prepared),
+        "selected_by": f"valid {settings.eval.metric}",
+        "best_valid": selection.best_valid(phase, fitted),
         "best_step": fitted.best_step,
         "steps": fitted.steps,
-        "num_epochs": experiment.train.num_epochs,
+        "num_epochs": settings.train.num_epochs,
         "examples_per_second": fitted.examples_per_second,
         "train_seconds": fitted.train_seconds,
-        "wall_seconds": wall_seconds,
-        "protocols": protocols,
-        "groups": groups,
-        "data_hash": dataset.card["hash"],
-    } | provenance.provenance(prepared)
+    }
+
+
+def _protocol(judged: Judged, controls: dict[str, dict[str, float]]) -> dict[str, Any]:
+    multiple, rows = phases.rules_of(judged.phase).multiple_of, len(judged.phase.dataset.test.start)
+    return {
+        "metrics": judged.found.metrics,
+        "spread": judged.spread,
+        "controls": controls,
+        "diagnostics": judged.found.diagnostics,
+        "num_users": rows // multiple * multiple,
+    }
+
+
+def _results(
+    run: Run,
+    phase: PhaseRun,
+    training: dict[str, Any],
+    protocols: dict[Protocol, dict[str, Any]],
+    groups: dict[str, Any],
+) -> dict[str, Any]:
+    settings, dataset = phase.settings, phase.dataset
+    main = protocols[settings.eval.protocol]
+    best = phases.optimum_of(dataset, "test", settings.eval.ks)
+    return (
+        {
+            "schema": SCHEMA,
+            "model": phase.title,
+            "dataset": dataset.name,
+            "split": "test",
+            "split_rule": dataset.split,
+            "protocol": settings.eval.protocol,
+            "num_users": main["num_users"],
+            "metrics": main["metrics"],
+            "controls": main["controls"],
+            "optimum": best,
+            "share_of_optimum": {n: main["metrics"][n] / v for n, v in best.items() if v > 0},
+            "diagnostics": main["diagnostics"],
+        }
+        | training
+        | {"protocols": protocols, "groups": groups, "data_hash": dataset.card["hash"]}
+        | provenance.provenance(run)
+    )
 
 
 def write_per_user(
-    prepared: Prepared,
-    slices: ragged.Slices,
+    dataset: Dataset,
     split: str,
-    found: types.Evaluation,
+    found: Evaluation,
     path: Path,
     beside: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> None:
     """One row a user: raw id, history length, answers and how often these occur in training on
-    average, every metric, and every metric of the controls as `control:metric`."""
+    average, every metric, and every metric of the baselines as `baseline:metric`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    users = {"valid": prepared.dataset.valid_users, "test": prepared.dataset.test_users}[split]
+    slices, users = phases.rows_of(dataset, split)
     rows = len(next(iter(found.per_user.values())))
     sizes = (slices.stop - slices.end)[:rows].astype(np.int64)
-    row = np.repeat(np.arange(rows), sizes)
-    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + slices.end[row]
-    counts = prepared.dataset.train_counts[slices.items[place] - 1]
+    place, row = ragged.expand(slices.end[:rows], sizes)
+    counts = dataset.train_counts[slices.items[place] - 1]
     columns = {
-        "user_id": prepared.dataset.user_ids[users[:rows]],
+        "user_id": dataset.user_ids[users[:rows]],
         "history_length": (slices.end - slices.start)[:rows],
         "answers": sizes,
         "answer_popularity": np.bincount(row, counts, rows) / np.maximum(sizes, 1),
     }
     columns |= {name: values.astype(np.float32) for name, values in found.per_user.items()}
-    for control, metrics in beside.items():
-        columns |= {f"{control}:{name}": values for name, values in metrics.items()}
+    for baseline, metrics in beside.items():
+        columns |= {f"{baseline}:{name}": values for name, values in metrics.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table(columns), partial, compression="zstd")
-    partial.replace(path)
+    with ops_files.replacing(path) as partial:
+        pq.write_table(pa.table(columns), partial, compression="zstd")

@@ -23,15 +23,24 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxrec_diff import config, search
-from jaxrec_diff.experiments import files, phases, pipeline, prepare
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.experiments import workdir as experiments_workdir
-from jaxrec_diff.search import Choice, Range, Space
+from jaxrec_diff import config
+from jaxrec_diff.config.space import Choice, Range, Space, bounds, text
+from jaxrec_diff.config.stored import check_schema, read_json
+from jaxrec_diff.experiments import (
+    exports,
+    files,
+    phases,
+    pipeline,
+    runs,
+    selection,
+    workdirs,
+)
+from jaxrec_diff.experiments.runs import Run
+from jaxrec_diff.ops import files as ops_files
 from jaxrec_diff.training import progress as training_progress
 from jaxrec_diff.training import tracking
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 # What may differ between two calls that work on one search.
 _FREE = tuple(set(config.RUN_CONTROL) - {"train.num_epochs", "train.patience"})
@@ -41,7 +50,7 @@ _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 class Plan(NamedTuple):
     """A search that was found to fit its data; nothing is written yet."""
 
-    prepared: experiments_run.Prepared  # with the settings that no trial varies
+    run: Run  # with the settings that no trial varies
     space: Space
     workdir: Path
 
@@ -73,23 +82,21 @@ def plan(
     # no trial may see the test split
     experiment = replace(experiment, eval=replace(experiment.eval, track_test=False))
     tracking.check(experiment.log)
-    chosen = Plan(prepare.prepare(name, experiment, source), space, workdir)
+    chosen = Plan(runs.prepare(name, experiment, source), space, workdir)
     path = workdir / "search.json"
     if not path.exists():
         if workdir.is_file() or (workdir.is_dir() and any(workdir.iterdir())):
             raise ValueError(f"{workdir} is not empty and holds no search; name a new folder")
         return chosen
-    try:
-        there = json.loads(path.read_text())
-    except ValueError:
-        raise ValueError(f"{path} cannot be read as json; take another workdir") from None
+    there = read_json(path)
+    check_schema(there, path)
     differs = config.difference(there, _stored(chosen), _FREE)
     if differs:
         raise ValueError(f"{workdir} holds a search with {differs}; take another workdir")
     return chosen
 
 
-def run(chosen: Plan, trials: int, *, say: Say = print) -> optuna.Study:
+def tune(chosen: Plan, trials: int, *, log: Log = print) -> optuna.Study:
     """Trains until `trials` of the search are finished, pruned ones included.
 
     Several processes may do so at once: each takes the next trial, until there are enough. A trial
@@ -98,13 +105,13 @@ def run(chosen: Plan, trials: int, *, say: Say = print) -> optuna.Study:
     trials, so that a search which was stopped ends like one that was not.
 
     Raises:
-      experiments.Interrupted: after SIGINT or SIGTERM, with the trial's state saved.
+      signals.Interrupted: after SIGINT or SIGTERM, with the trial's state saved.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = _open(chosen)
     with ExitStack() as mine:
         while (trial := _next(chosen, study, trials, mine)) is not None:
-            _try(chosen, study, trial, say)
+            _try(chosen, study, trial, log)
             mine.close()
             jax.clear_caches()  # the next trial has other shapes
     return study
@@ -120,12 +127,12 @@ def summary(study: optuna.Study, chosen: Plan) -> dict[str, Any]:
     trials = [_row(trial) for trial in study.get_trials() if trial.state != TrialState.FAIL]
     rank = {"complete": 0, "pruned": 1, "running": 2, "waiting": 3}
     trials.sort(key=lambda row: (rank[row["state"]], -(row["score"] or 0.0), row["trial"]))
-    prepared = chosen.prepared
+    run = chosen.run
     return {
-        "model": prepared.name,
-        "dataset": prepared.dataset.name,
-        "metric": _metric(prepared),
-        "seed": prepared.experiment.seed,
+        "model": run.name,
+        "dataset": run.dataset.name,
+        "metric": _metric(run),
+        "seed": run.experiment.seed,
         "trials": trials,
         "preset": str(best_path(chosen.workdir)) if trials[:1] and _complete(trials[0]) else None,
     }
@@ -148,9 +155,9 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _metric(prepared: experiments_run.Prepared) -> str:
+def _metric(run: Run) -> str:
     """What trials are judged by: of a generator, the recommender that is trained at the end."""
-    return f"valid/{phases.metric_of(prepared.experiment)}"
+    return f"valid/{selection.metric_of(run.experiment)}"
 
 
 def _complete(row: dict[str, Any]) -> bool:
@@ -178,12 +185,12 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
 
 def _stored(chosen: Plan) -> dict[str, Any]:
     """What makes two searches the same."""
-    prepared = chosen.prepared
-    space = {name: search.bounds(where) for name, where in chosen.space.items()}
+    run = chosen.run
+    space = {name: bounds(where) for name, where in chosen.space.items()}
     return {
-        "data_hash": prepared.dataset.card["hash"],
+        "data_hash": run.dataset.card["hash"],
         "space": space,
-    } | experiments_workdir.stored(prepared)
+    } | workdirs.stored(run.name, run.source, run.experiment)
 
 
 def _open(chosen: Plan) -> optuna.Study:
@@ -201,7 +208,7 @@ def _open(chosen: Plan) -> optuna.Study:
             load_if_exists=True,
             # a first evaluation says little, and so does a median of few
             pruner=optuna.pruners.MedianPruner(
-                n_startup_trials=4, n_warmup_steps=2 * chosen.prepared.experiment.train.eval_every
+                n_startup_trials=4, n_warmup_steps=2 * chosen.run.experiment.train.eval_every
             ),
         )
 
@@ -214,7 +221,7 @@ def _next(chosen: Plan, study: optuna.Study, wanted: int, mine: ExitStack) -> op
         taken = len(study.get_trials(states=(*_DONE, TrialState.RUNNING)))
         if taken >= wanted:
             return None
-        seed = np.random.SeedSequence([chosen.prepared.experiment.seed, taken])
+        seed = np.random.SeedSequence([chosen.run.experiment.seed, taken])
         study.sampler = optuna.samplers.TPESampler(seed=int(seed.generate_state(1)[0]))
         trial = study.ask({name: _distribution(where) for name, where in chosen.space.items()})
         mine.enter_context(_locked(_lock_of(chosen, trial.number)))
@@ -233,7 +240,7 @@ def _queue_again(chosen: Plan, study: optuna.Study, trial: FrozenTrial) -> None:
 
 def _distribution(where: Range | Choice) -> optuna.distributions.BaseDistribution:
     if isinstance(where, Choice):  # Optuna stores no tuples
-        values = [search.text(v) if isinstance(v, tuple) else v for v in where.values]
+        values = [text(v) if isinstance(v, tuple) else v for v in where.values]
         return optuna.distributions.CategoricalDistribution(values)
     if where.whole:
         return optuna.distributions.IntDistribution(int(where.low), int(where.high), where.log)
@@ -241,17 +248,24 @@ def _distribution(where: Range | Choice) -> optuna.distributions.BaseDistributio
 
 
 def _settings(chosen: Plan, params: Mapping[str, Any]) -> config.Experiment:
-    flags = [f"--{name}={search.text(value)}" for name, value in params.items()]
-    return config.parse(chosen.prepared.experiment, flags)
+    settings = {name: _value(chosen.space[name], drawn) for name, drawn in params.items()}
+    return config.configure(chosen.run.experiment, settings)
 
 
-def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, say: Say) -> None:
+def _value(where: Range | Choice, drawn: Any) -> Any:
+    """What Optuna drew, a tuple in place of its text."""
+    if isinstance(where, Choice) and isinstance(drawn, str):
+        return next(value for value in where.values if drawn in (value, text(value)))
+    return drawn
+
+
+def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, log: Log) -> None:
     """Trains a trial and tells the study how it went."""
-    number, base = trial.number, chosen.prepared
+    number, base = trial.number, chosen.run
     folder = chosen.workdir / "trials" / _folder(trial)
     metric = _metric(base)
     values = "  ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-    say(f"trial {number}: {values}")
+    log(f"trial {number}: {values}")
 
     def watch(progress: training_progress.Progress) -> None:
         if progress.phase:
@@ -268,7 +282,7 @@ def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, say: Say) -> No
                 progress.metrics,
                 metric,
             )
-            say(f"trial {number}: {line}")
+            log(f"trial {number}: {line}")
             with warnings.catch_warnings():  # of an epoch that was reported before a kill
                 warnings.simplefilter("ignore")
                 trial.report(progress.metrics[metric], round(progress.epoch))
@@ -276,25 +290,27 @@ def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, say: Say) -> No
                 raise optuna.TrialPruned
 
     try:
-        prepared = prepare.prepare(base.name, _settings(chosen, trial.params), base.source)
+        settings = _settings(chosen, trial.params)
+        same = settings.data == base.experiment.data
+        run = runs.prepare(base.name, settings, base.source, base.dataset if same else None)
     except ValueError as error:  # values that do not go together
         _end(chosen, study, trial, None, str(error))
-        say(f"trial {number}: pruned, {error}")
+        log(f"trial {number}: pruned, {error}")
         return
-    prepared = prepared._replace(command=base.command)
-    experiments_workdir.open_workdir(prepared, folder)
-    _share_backbone(chosen, prepared, folder, say)
+    run = run._replace(command=base.command)
+    workdirs.create(run, folder)
+    _share_backbone(chosen, run, folder, log)
     try:
-        fitted = pipeline.fit(prepared, folder, say=say, on_progress=watch)
+        fitted = pipeline.fit(run, folder, log=log, on_progress=watch)
     except optuna.TrialPruned:
         _end(chosen, study, trial, None, "behind the median")
-        say(f"trial {number}: pruned")
+        log(f"trial {number}: pruned")
     except training_progress.NonFiniteLoss as error:
         _end(chosen, study, trial, None, str(error))
-        say(f"trial {number}: pruned, {error}")
+        log(f"trial {number}: pruned, {error}")
     else:
         _end(chosen, study, trial, fitted.best_score, None)
-        say(f"trial {number}: {metric} {fitted.best_score:.4f}, best {study.best_value:.4f}")
+        log(f"trial {number}: {metric} {fitted.best_score:.4f}, best {study.best_value:.4f}")
     for part in ("checkpoints", "stages"):  # figures stay, arrays go
         shutil.rmtree(folder / part, ignore_errors=True)
 
@@ -309,29 +325,25 @@ def _end(
             study.tell(trial, state=TrialState.PRUNED)
             return
         study.tell(trial, score)
-        best = chosen.prepared._replace(experiment=_settings(chosen, study.best_params))
-        files.write_json(best_path(chosen.workdir), experiments_workdir.stored(best))
+        run, settings = chosen.run, _settings(chosen, study.best_params)
+        files.write_json(best_path(chosen.workdir), workdirs.stored(run.name, run.source, settings))
 
 
-def _share_backbone(
-    chosen: Plan, prepared: experiments_run.Prepared, folder: Path, say: Say
-) -> None:
+def _share_backbone(chosen: Plan, run: Run, folder: Path, log: Log) -> None:
     """Gives a trial the backbone that an earlier one with the same settings has trained."""
-    target = phases.backbone_path(folder)
-    if prepared.experiment.backbone is None or target.exists():
+    target = exports.path(folder, phases.BACKBONE)
+    if run.experiment.backbone is None or target.exists():
         return
-    stored = experiments_workdir.stored(prepared)
+    stored = workdirs.stored(run.name, run.source, run.experiment)
     depends = {part: stored[part] for part in ("backbone", "data", "seed")}
     name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
     shared = chosen.workdir / "backbones" / name
     shared.mkdir(parents=True, exist_ok=True)
     with _locked(shared / "lock"):
-        arrays = pipeline.fit_backbone(prepared, shared, say=say)
-    assert arrays is not None
+        arrays = pipeline.fit_backbone(run, shared, log=log)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial.npz")
-    shutil.copy(arrays, partial)
-    partial.replace(target)
+    with ops_files.replacing(target) as partial:
+        shutil.copy(arrays, partial)
 
 
 def _folder(trial: FrozenTrial | optuna.Trial) -> str:

@@ -18,13 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches import cut
-from jaxrec_diff.batches.types import InteractionQuery
 from jaxrec_diff.data import ids
-from jaxrec_diff.evaluation import ranking
-from jaxrec_diff.experiments import restore, run
+from jaxrec_diff.evaluation import rank
+from jaxrec_diff.experiments import restore
+from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import streams
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CHUNK = 8192  # items scored at once; a literal, because the number of rows is not known
@@ -87,7 +86,7 @@ def export(
         raise ValueError(f"{output} is not empty; name a new folder")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    prepared = restored.prepared
+    phase = restored.phase
     serve, weights, by_user = program(restored, k=k, include_seen=include_seen)
     b, s = jax_export.symbolic_shape("b, s")
     number = jax.ShapeDtypeStruct((b,), jnp.int32)
@@ -104,12 +103,12 @@ def export(
         folder.mkdir()
         (folder / "model.stablehlo").write_bytes(artifact.serialize())
         np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
-        dataset = prepared.dataset
+        dataset = phase.dataset
         vocabulary = ids.pack("item_ids", dataset.item_ids)
         if by_user:
             vocabulary |= ids.pack("user_ids", dataset.user_ids)
         np.savez(folder / "vocabulary.npz", **vocabulary)  # type: ignore[arg-type]
-        (folder / "README.md").write_text(_readme(prepared, k, include_seen, by_user))
+        (folder / "README.md").write_text(_readme(phase, k, include_seen, by_user))
         if output.exists():
             output.rmdir()
         folder.rename(output)
@@ -130,60 +129,41 @@ def program(
     Raises:
       ValueError: on a model whose input depends on more than a history (weights by time).
     """
-    prepared, model, params, state = restore.honest(restored)
-    kind = registry.feed(prepared.experiment.model)
-    by_user = kind in ("pairs", "user_pairs")
-    settings = prepared.experiment.data
-    if kind == "interactions" and settings.time_weight_min != settings.time_weight_max:
+    phase, model, params, state = restore.honest(restored)
+    kind = registry.input_of(phase.settings.model)
+    by_user, settings = kind.knows_users, phase.settings.data
+    if kind.weighs_by_time and settings.time_weight_min != settings.time_weight_max:
         raise ValueError(
-            f"{prepared.name} weighs a history by time, which the program is not told; export a "
+            f"{phase.title} weighs a history by time, which the program is not told; export a "
             "model without data.time-weight-min"
         )
-    state = jax.jit(model.prepare)(params, state)
+    state = rank.precompute(model, params, state)
     leaves, tree = jax.tree.flatten((params, state))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path((params, state))]
     names = [f"{number:03d}{path}" for number, path in enumerate(paths)]
     weights = {name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    weights["candidates"] = prepared.dataset.train_counts > 0
-
-    def query_of(history, row, user):
-        if kind == "interactions" or by_user:
-            before = jnp.tril(jnp.ones((history.shape[1],) * 2, bool), -1)
-            again = ((history[:, :, None] == history[:, None, :]) & before).any(axis=2)
-            items = jnp.where(again, 0, history)  # a row of the matrix has an item once
-            value = (items > 0) * jnp.float32(settings.time_weight_min)
-            return InteractionQuery(items, value, user, row)
-        start = jnp.arange(history.shape[0], dtype=jnp.int32) * history.shape[1]
-        end = start + (history > 0).sum(axis=1, dtype=jnp.int32)
-        rows = Slices(history.reshape(-1), start, end, end)
-        index = jnp.arange(history.shape[0], dtype=jnp.int32)
-        return cut.queries(rows, index, max_len=settings.max_len)._replace(row=row)
+    weights["candidates"] = phase.dataset.train_counts > 0
 
     def serve(weights, history, *rest):
-        user, row, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
+        user, row_id, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)
         params, state = jax.tree.unflatten(tree, [weights[name] for name in names])
-        root = jax.random.fold_in(jax.random.key(seed), 3)
-        query = query_of(history, row, user)
-        points = model.sample(params, state, jax.random.fold_in(root, 0), query)
-        head = model.head(params, state)
-        top = ranking.top(
-            points,
-            head.table,
-            head.bias,
+        query = kind.from_history(history, row_id, user, settings)
+        drawn = rank.sample(model, params, state, streams.draw(seed, 0), query)
+        top = rank.top(
+            drawn,
             k=k,
-            pool=model.pool,
             seen=None if include_seen else history,
             allowed=weights["candidates"],
-            chunk=max(k, min(_CHUNK, head.table.shape[0])),
+            chunk=max(k, min(_CHUNK, drawn.head.table.shape[0])),
         )
         return top.items, top.scores
 
     return serve, weights, by_user
 
 
-def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -> str:
-    example = prepared.dataset.item_ids[:2].tolist()
-    plain = "item_ids" in ids.pack("item_ids", prepared.dataset.item_ids)
+def _readme(phase: PhaseRun, k: int, include_seen: bool, by_user: bool) -> str:
+    example = phase.dataset.item_ids[:2].tolist()
+    plain = "item_ids" in ids.pack("item_ids", phase.dataset.item_ids)
     note = (
         "\nThis model knows users by number: pass `user`, the place of the user's id in\n"
         "`user_ids` of the vocabulary, before `row`.\n"
@@ -191,16 +171,16 @@ def _readme(prepared: run.Prepared, k: int, include_seen: bool, by_user: bool) -
         else ""
     )
     return _README.format(
-        title=f"{prepared.name} on {prepared.dataset.name}",
+        title=f"{phase.title} on {phase.dataset.name}",
         k=k,
-        model=prepared.name,
+        model=phase.title,
         seen="" if include_seen else ", without those of the history",
         version=".".join(jax.__version__.split(".")[:2]),
         code=_CODE.format(
             example=json.dumps(example),
             ids=_IDS if plain else _IDS_OF_BYTES,
             user="np.zeros(1, np.int32), " if by_user else "",
-            seed=prepared.experiment.seed,
+            seed=phase.settings.seed,
         ),
         note=note,
     )

@@ -13,7 +13,6 @@ as .parquet and .jsonl, a row a user, or .csv, a row an item.
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from jaxrec_diff.data import decode, given, ids, sources, tables
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.formats import delimited, json_objects, layout
 from jaxrec_diff.data.missing import lacks
+from jaxrec_diff.ops import files
 
 _ROWS = 8192
 _BETWEEN = re.compile(r"[ \t,]+")
@@ -127,11 +127,9 @@ def writer(path: Path, item_ids: Any) -> Iterator[Callable[[Any], None]]:
     if suffix not in OUTPUTS:
         raise ValueError(f"{path} ends in {suffix!r}; --output can be {', '.join(OUTPUTS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     opened = {".parquet": _parquet_writer, ".csv": _csv_writer, ".jsonl": _json_writer}[suffix]
-    with opened(partial, item_ids) as write:
+    with files.replacing(path) as partial, opened(partial, item_ids) as write:
         yield write
-    os.replace(partial, path)
 
 
 @contextmanager

@@ -9,32 +9,32 @@ from jaxrec_diff.data import ids
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.inference.types import Histories, Recommender, Vocabulary
 from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 _EXAMPLES = 5  # unknown ids that a report names
 
 
-def known_users(dataset: Dataset) -> Slices:
+def known_users(dataset: Dataset) -> Ragged:
     """Row u is the whole history of user u: training, validation and test.
 
     Of a source of given histories, a user is a row of it.
     """
-    if dataset.profiles is None:
+    if dataset.user_items is None:
         parts = [dataset.train, dataset.valid, dataset.test]
         start, stop = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("start", "stop")
         )
-        return Slices(dataset.train.items, start, stop, stop)
-    start, stop = dataset.profiles.start.copy(), dataset.profiles.end.copy()
-    if dataset.profiles.generated is not None:  # what nobody chose stands ahead, and is left out
-        made = np.append(0, np.cumsum(dataset.profiles.generated)).astype(start.dtype)
+        return Ragged(dataset.train.items, start, stop, stop)
+    start, stop = dataset.user_items.start.copy(), dataset.user_items.end.copy()
+    if dataset.user_items.generated is not None:  # what nobody chose stands ahead, and is left out
+        made = np.append(0, np.cumsum(dataset.user_items.generated)).astype(start.dtype)
         start += made[stop] - made[start]
     for part, users in (
         (dataset.valid, dataset.valid_users),
         (dataset.test, dataset.test_users),
     ):
         stop[users] = np.maximum(stop[users], part.stop)
-    return Slices(dataset.profiles.items, start, stop, stop)
+    return Ragged(dataset.user_items.items, start, stop, stop)
 
 
 def of_users(recommender: Recommender, users: np.ndarray, size: int = 8192) -> Iterator[Histories]:
@@ -45,12 +45,12 @@ def of_users(recommender: Recommender, users: np.ndarray, size: int = 8192) -> I
         yield of_rows(recommender, ragged.pick(whole, part), part)
 
 
-def of_rows(recommender: Recommender, rows: Slices, users: np.ndarray) -> Histories:
+def of_rows(recommender: Recommender, rows: Ragged, users: np.ndarray) -> Histories:
     """The histories of some rows, asked by known users: what each had done by then."""
 
     lengths = (rows.end - rows.start).astype(np.int64)
     offsets = np.append(0, np.cumsum(lengths))
-    at = np.arange(offsets[-1]) + np.repeat(rows.start - offsets[:-1], lengths)
+    at, _ = ragged.expand(rows.start, lengths)
     return Histories(
         ids.to_arrow(recommender.dataset.user_ids[users]),
         rows.items[at].astype(np.int32),

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.inference.types import Histories, Owners
+from jaxrec_diff.ops import ragged
 
 _DENSE_ROWS = 64  # histories compared with all users at once
 
@@ -23,8 +24,8 @@ def stand_ins(dataset: Dataset, owners: Owners, histories: Histories) -> np.ndar
         pairs = np.unique(row[mine] * (dataset.num_items + 1) + histories.items[mine])
         asker, item = np.divmod(pairs, dataset.num_items + 1)
         first, count = owners.bounds[item], owners.bounds[item + 1] - owners.bounds[item]
-        at = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
-        cell = np.repeat(np.searchsorted(rows, asker), count) * dataset.num_users + owners.user[at]
+        at, pair = ragged.expand(first, count)
+        cell = np.searchsorted(rows, asker)[pair] * dataset.num_users + owners.user[at]
         shared = np.bincount(cell, minlength=len(rows) * dataset.num_users)
         alike = shared.reshape(len(rows), -1) / owners.norm
         user[rows] = np.argmax(alike, axis=1)
@@ -32,13 +33,12 @@ def stand_ins(dataset: Dataset, owners: Owners, histories: Histories) -> np.ndar
 
 
 def owners(dataset: Dataset) -> Owners:
-    profiles = dataset.profiles
-    assert profiles is not None  # a feed that knows users has them
-    sizes = (profiles.end - profiles.start).astype(np.int64)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    at = np.arange(sizes.sum()) + np.repeat(profiles.start - (np.cumsum(sizes) - sizes), sizes)
-    pairs = np.unique(profiles.items[at].astype(np.int64) * len(sizes) + owner)
-    item, user = np.divmod(pairs, len(sizes))
-    norm = np.sqrt(np.maximum(np.bincount(user, minlength=len(sizes)), 1))
+    user_items = dataset.user_items
+    assert user_items is not None  # an input that knows users has them
+    users = len(user_items.start)
+    at, owner = ragged.expand(user_items.start, user_items.end - user_items.start)
+    pairs = np.unique(user_items.items[at].astype(np.int64) * users + owner)
+    item, user = np.divmod(pairs, users)
+    norm = np.sqrt(np.maximum(np.bincount(user, minlength=users), 1))
     bounds = np.searchsorted(item, np.arange(dataset.num_items + 2))
     return Owners(user.astype(np.int32), bounds, norm)

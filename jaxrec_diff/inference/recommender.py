@@ -6,13 +6,14 @@
 
 Histories hold raw ids, oldest first. Ids that training never met are counted and skipped; where
 nothing is left of a history, the most popular items stand in. A model that knows users by number
-(feeds of pairs) serves a new history through the known user whose training items are most alike,
+(triplets) serves a new history through the known user whose training items are most alike,
 by cosine.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -21,15 +22,13 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.batches import kinds
 from jaxrec_diff.data import ids
-from jaxrec_diff.data.dataset import Dataset
-from jaxrec_diff.evaluation import ranking
-from jaxrec_diff.experiments import reopen, restore
+from jaxrec_diff.evaluation import rank
+from jaxrec_diff.experiments import restore
 from jaxrec_diff.inference import neighbours, rebatch
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged, streams
 
 
 def load(
@@ -44,6 +43,7 @@ def load(
     batch_size: int | None = None,
     data: str | None = None,
     flags: Sequence[str] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recommender:
     """Reads the best checkpoint of a workdir.
 
@@ -58,19 +58,17 @@ def load(
       batch_size: histories at once; changes no list.
       data: where the interactions are now, if they were moved.
       flags: further dotted flags, `--model.sampler.eta=0.5`.
+      settings: further dotted fields with typed values, {"model.sampler.eta": 0.5}.
 
     Raises:
       ValueError: if there is no run, or on settings that do not fit it.
     """
     folder = Path(workdir)
-    dotted = list(flags)
-    if sampler is not None:
-        dotted.append(f"--model.sampler.kind={sampler}")
-    if sampler_steps is not None:
-        dotted.append(f"--model.sampler.steps={sampler_steps}")
-    prepared = reopen.reopen(folder, dotted, data)
+    path = {"model.sampler.kind": sampler, "model.sampler.steps": sampler_steps}
+    chosen = {name: value for name, value in path.items() if value is not None}
+    run = restore.reopen(folder, flags, data, {**settings, **chosen})
     return of(
-        restore.restore(prepared, folder),
+        restore.restore(run, folder),
         k=k,
         seeds=seeds,
         seed=seed,
@@ -90,55 +88,36 @@ def of(
 ) -> Recommender:
     """The same from a model that is in memory, whatever protocol it was evaluated under."""
 
-    prepared, model, params, state = restore.honest(restored)
+    phase, model, params, state = restore.honest(restored)
     for flag, value in (("k", k), ("seeds", seeds)):
         if value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
-    dataset, experiment, mesh = prepared.dataset, prepared.experiment, prepared.mesh
-    kind = registry.feed(experiment.model)
+    dataset, experiment, mesh = phase.dataset, phase.settings, phase.mesh
+    kind = registry.input_of(experiment.model)
     size = -(-(batch_size or experiment.eval.batch_size) // mesh.size) * mesh.size
-    root = jax.random.fold_in(jax.random.key(experiment.seed if seed is None else seed), 3)
-    keys = [jax.random.fold_in(root, draw) for draw in range(seeds)]
+    seed = experiment.seed if seed is None else seed
+    keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)
-    state = jax.jit(model.prepare)(params, state)
-    by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    compiled: dict[int, Callable] = {}
+    state = rank.precompute(model, params, state)
+    by_row = NamedSharding(mesh, P("data"))
 
-    def step(cut, params, state, rows, index, first, user, seen):
-        query = cut(rows, index)
-        query = query._replace(row=first + jnp.arange(size, dtype=jnp.int32))
-        if "user" in query._fields:
-            query = query._replace(user=user)
-        head = model.head(params, state)
-        each = [model.sample(params, state, key, query) for key in keys]
-        each = [points[:, None] if points.ndim == 2 else points for points in each]
-        top = partial(
-            ranking.top,
-            table=head.table,
-            bias=head.bias,
-            k=k,
-            pool=model.pool,
-            seen=None if include_seen else seen,
-            allowed=allowed,
-        )
-        found = top(jnp.concatenate(each, axis=1))
-        if len(each) == 1:
+    @jax.jit
+    def step(params, state, first, user, history):
+        row_id = first + jnp.arange(size, dtype=jnp.int32)
+        query = kind.from_history(history, row_id, user, experiment.data)
+        draws = [rank.sample(model, params, state, key, query) for key in keys]
+        top = partial(rank.top, k=k, seen=None if include_seen else history, allowed=allowed)
+        found = top(rank.joined(draws))
+        if len(draws) == 1:
             return found.items, found.scores, jnp.zeros(size)
-        return found.items, found.scores, _spread(jnp.stack([top(p).items for p in each]))
+        return found.items, found.scores, _spread(jnp.stack([top(each).items for each in draws]))
 
-    def rank(histories: Histories, first: int):
+    def ranked(histories: Histories, first: int):
         width = bucket(int(np.diff(histories.offsets).max(initial=1)))
-        feed = kinds.feed(kind, _asked(dataset, histories, size, width), experiment.data)
-        if width not in compiled:
-            compiled[width] = jax.jit(partial(step, feed.query))
-        index = np.full(size, -1, np.int32)
-        index[: len(histories.user)] = np.arange(len(histories.user))
         user = np.zeros(size, np.int32)
         user[: len(histories.user)] = np.maximum(histories.user, 0)
-        seen = _padded(histories, size, width)
-        rows = jax.device_put(jax.tree.map(_round_up, feed.splits["test"]), everywhere)
-        index, user, seen = jax.device_put((index, user, seen), by_row)
-        return compiled[width](params, state, rows, index, np.int32(first), user, seen)
+        user, history = jax.device_put((user, _padded(histories, size, width)), by_row)
+        return step(params, state, np.int32(first), user, history)
 
     order = np.argsort(-dataset.train_counts, kind="stable")
     order = order[dataset.train_counts[order] > 0][:k]
@@ -148,8 +127,8 @@ def of(
         Vocabulary(ids.to_arrow(dataset.item_ids)),
         size,
         seeds,
-        neighbours.owners(dataset) if kind in ("pairs", "user_pairs") else None,
-        rank,
+        neighbours.owners(dataset) if kind.knows_users else None,
+        ranked,
         (order + 1).astype(np.int32),
         dataset.train_counts[order].astype(np.float32),
     )
@@ -177,47 +156,12 @@ def bucket(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def _round_up(array: Any) -> np.ndarray:
-    array = np.asarray(array)
-    spare = bucket(len(array)) - len(array)
-    return np.pad(array, [(0, spare)] + [(0, 0)] * (array.ndim - 1))
-
-
 def _padded(histories: Histories, size: int, width: int) -> np.ndarray:
     """i32[size, width] histories, right-padded with 0."""
     out = np.zeros((size, width), np.int32)
-    lengths = np.diff(histories.offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], lengths)
+    place, row = ragged.expand(0, np.diff(histories.offsets))
     out[row, place] = histories.items
     return out
-
-
-def _asked(dataset: Dataset, histories: Histories, size: int, width: int) -> Dataset:
-    """The data set with the histories in the place of its users and of its test rows.
-
-    A last row, which nobody asks for, has `width` items: feeds that pad to the longest history then
-    make one of few shapes.
-    """
-    longest = np.arange(width, dtype=np.int32) % dataset.num_items + 1
-    items = np.concatenate([histories.items, longest])
-    bounds = np.full(size + 2, len(histories.items), np.int64)
-    bounds[: len(histories.offsets)] = histories.offsets
-    bounds[-1] = len(items)
-    start, end = bounds[:-1].astype(np.int32), bounds[1:].astype(np.int32)
-    rows = Slices(items, start, end, end)
-    one = Slices(items, start[-1:], end[-1:] - 1, end[-1:])
-    everyone = np.arange(size + 1, dtype=np.int32)
-    return dataset._replace(
-        num_users=size + 1,
-        train=one,
-        valid=rows,
-        test=rows,
-        valid_users=everyone,
-        test_users=everyone,
-        profiles=None if dataset.profiles is None else rows,
-        shown=None,
-    )
 
 
 def _spread(items: jax.Array) -> jax.Array:

@@ -9,7 +9,8 @@ also does not mask attention to padding (`pad_key_mask=False`).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,10 +19,13 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
-from jaxrec_diff.batches.types import Walks
+from jaxrec_diff.batches.types import SequenceQuery, WholeSequences
+from jaxrec_diff.batches.whole_sequences import WHOLE_SEQUENCES
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Transformer, places
 from jaxrec_diff.ops import rng
@@ -111,6 +115,98 @@ class Bert4RecNet(nn.Module):
         return self.encoder(x, where, read=read, deterministic=deterministic)
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: Bert4RecConfig
+    net: Bert4RecNet
+    mask_id: int  # row of the mask
+    axis_name: str | None
+
+
+class Asked(NamedTuple):
+    """Every place of a batch as a question with an answer, N = B L of them."""
+
+    point: jax.Array  # f32[N, D] what the network says of it
+    label: jax.Array  # i32[N] the item that stands there
+    negative: jax.Array  # i32[N] an item that is not the user's
+    weight: jax.Array  # f32[N], 0 where nothing is masked
+
+
+def parts(config: Bert4RecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network of BERT4Rec; arguments as of `build`."""
+    net = Bert4RecNet(spec.num_items, spec.max_len, config)
+    return Parts(config, net, spec.num_items + 1, axis_name)
+
+
+def init(parts: Parts, key: jax.Array, example: WholeSequences) -> Variables:
+    """Parameters, and no state."""
+    seq = types.first_length(example.seq)
+    return Variables(parts.net.init(key, seq, method="encode")["params"], state=())
+
+
+def loss(
+    parts: Parts, params: Any, state: Any, key: jax.Array, example: WholeSequences
+) -> tuple[jax.Array, Aux]:
+    """The Cloze task of the paper: items behind masks, each against one drawn item (`binary`).
+
+        L = -log sigmoid(f . e_j) - log(1 - sigmoid(f . e_n)), a mean over masked places
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: (), and stays so.
+      key: of the masks and of dropout, each row's own.
+      example: B whole sequences with a negative a place, of one or of several lengths.
+
+    Returns:
+      f32[] the mean over places that are masked, and `Aux` with the metric "loss".
+
+    >>> config = Bert4RecConfig(width=4, last_share=1.0)
+    >>> made = parts(config, DataSpec(0, num_items=5, max_len=2))
+    >>> seq, negative = jnp.array([[1, 2], [3, 0]]), jnp.array([[4, 5], [4, 0]])
+    >>> rows = {"weight": jnp.ones(2), "row_id": jnp.arange(2)}
+    >>> example = WholeSequences(seq, jnp.zeros(2, int), negative, **rows)
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['loss'])
+    """
+    keys = jax.random.split(key)
+    asked = types.over_lengths(partial(_ask_masked, parts, params, *keys), *example)
+    value = binary(
+        asked.point, params["items"], asked.label, asked.negative, asked.weight, parts.axis_name
+    )
+    return value, Aux(state, {"loss": value})
+
+
+def _ask_masked(parts: Parts, params: Any, k_mask: jax.Array, k_encoder: jax.Array, *rows) -> Asked:
+    example: Any = WholeSequences(*rows)
+    shown, labelled = masked(parts.config, k_mask, example, parts.mask_id)
+    keys = rng.row_keys(k_encoder, example.row_id)
+    point = by_row(partial(call, parts, params, "encode"), keys, shown)
+    asked = Asked(point, example.seq, example.negative, labelled * example.weight[:, None])
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), asked)
+
+
+def sample(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """What stands behind a mask at the end of each history, f32[B, D]; nothing is drawn."""
+    del state, key
+    seq = query.seq
+    if seq.shape[1] < parts.net.max_len:  # histories of a shorter length keep their oldest item
+        seq = jnp.pad(seq, ((0, 0), (0, 1)))
+    asked, place = with_mask(seq, parts.mask_id)
+    return call(parts, params, "encode", asked, place)
+
+
+def head(parts: Parts, params: Any, state: Any) -> Head:
+    """The items' rows, without the mask."""
+    del state
+    return Head(params["items"][1 : parts.mask_id])
+
+
 def build(
     config: Bert4RecConfig,
     spec: DataSpec,
@@ -118,59 +214,30 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """BERT4Rec as four pure functions, on `Walks`.
+    """BERT4Rec as pure functions, on `WholeSequences`; `sample` draws nothing.
 
     Sequences may come in several lengths where attention passes over padding, and only there: other
     places then see nothing of it.
+
+    Args:
+      config: settings.
+      spec: sizes of the data.
+      axis_name: name of the device axis inside `pmap`; None under `jit`.
+      protocol: both rank alike.
     """
     del protocol
-    net = Bert4RecNet(spec.num_items, spec.max_len, config)
-    mask_id = spec.num_items + 1
-
-    def call(params, method, *args, **kwargs):
-        return net.apply({"params": params}, *args, method=method, **kwargs)
-
-    def init(key, example):
-        seq = example.seq[0] if isinstance(example.seq, tuple) else example.seq
-        return Variables(net.init(key, seq, method="encode")["params"], state=())
-
-    def encode_with_dropout(params, key, seq, row):
-        def one(seq, key):
-            return call(params, "encode", seq[None], deterministic=False, rngs={"dropout": key})[0]
-
-        return jax.vmap(one)(seq, rng.row_keys(key, row))
-
-    def loss(params, state, key, example):
-        k_mask, k_encoder = jax.random.split(key)
-
-        def encode(*walk):
-            walk = Walks(*walk)
-            shown, labelled = masked(config, k_mask, walk, mask_id)
-            features = encode_with_dropout(params, k_encoder, shown, walk.row)
-            out = features, walk.seq, walk.negative, labelled * walk.weight[:, None]
-            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
-
-        features, label, negative, weight = types.over_lengths(encode, *example)
-        value = binary(features, params["items"], label, negative, weight, axis_name)
-        return value, Aux(state, {"loss": value})
-
-    def sample(params, state, key, query):
-        del state, key
-        seq = query.seq
-        if seq.shape[1] < spec.max_len:  # histories of a shorter length keep their oldest item
-            seq = jnp.pad(seq, ((0, 0), (0, 1)))
-        asked, place = with_mask(seq, mask_id)
-        return call(params, "encode", asked, place)
-
-    def head(params, state):
-        del state
-        return Head(params["items"][1:mask_id])
-
-    return Model(init, loss, sample, head)
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        deterministic=True,
+    )
 
 
 def masked(config: Bert4RecConfig, key: jax.Array, example, mask_id: int):
-    """(ids as shown, i32[B, L]; whether a place is to be found, bool[B, L]) of `Walks`."""
+    """(ids as shown, i32[B, L]; whether a place is to be found, bool[B, L]) of `WholeSequences`."""
     seq, size = example.seq, example.seq.shape[1:]
     k_kind, k_chosen, k_how, k_other = jax.random.split(key, 4)
     place = jnp.arange(size[0])
@@ -178,10 +245,10 @@ def masked(config: Bert4RecConfig, key: jax.Array, example, mask_id: int):
     if not config.mask_generated:
         real &= place >= example.first[:, None]
     last = place == (seq > 0).sum(axis=-1, keepdims=True) - 1
-    alone = rng.bernoulli(k_kind, example.row, config.last_share)[:, None]
-    chosen = rng.bernoulli(k_chosen, example.row, config.mask_prob, size)
-    how = rng.uniform(k_how, example.row, size)
-    other = rng.randint(k_other, example.row, 1, mask_id, size)
+    alone = rng.bernoulli(k_kind, example.row_id, config.last_share)[:, None]
+    chosen = rng.bernoulli(k_chosen, example.row_id, config.mask_prob, size)
+    how = rng.uniform(k_how, example.row_id, size)
+    other = rng.randint(k_other, example.row_id, 1, mask_id, size)
     replaced = jnp.where(how < 0.8, mask_id, jnp.where(how < 0.9, other, seq))
     labelled = real & jnp.where(alone, last, chosen)
     shown = jnp.where(labelled, jnp.where(alone, mask_id, replaced), seq)
@@ -223,7 +290,7 @@ def binary(
     """
     positive = jnp.sum(features * items[label], axis=-1)
     other = jnp.sum(features * items[negative], axis=-1)
-    each = jax.nn.softplus(-positive) + jax.nn.softplus(other)
+    each = losses.bce(positive, other)
     return losses.weighted_mean(each.reshape(-1), weight.reshape(-1), axis_name)
 
 
@@ -250,3 +317,15 @@ def reader(config: Bert4RecConfig, spec: DataSpec, exports: Any) -> Reader:
         return out
 
     return Reader(unpacked(exports), read)
+
+
+SYSTEM = System(
+    config=Bert4RecConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=WHOLE_SEQUENCES,
+    export=export,
+    exports=("items",),
+    accepts_buckets=lambda config: config.pad_key_mask,
+    reader=reader,
+)

@@ -10,11 +10,14 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import validation
+from jaxrec_diff.diffusion.process import Chain
+from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.models.readers import Reader
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class DataSpec(NamedTuple):
@@ -24,7 +27,7 @@ class DataSpec(NamedTuple):
     num_items: int
     max_len: int  # L, places in a history
     item_counts: np.ndarray | None = None  # i64[I], how often item j + 1 occurs in training
-    profiles: Slices | None = None  # row u is user u's training items, on the host
+    user_items: Ragged | None = None  # row u is user u's training items, on the host
     exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
     prefix_len: int = 0  # M, items generated ahead of a history
     reader: "Reader | None" = None  # how the backbone reads items it is given as points
@@ -54,34 +57,64 @@ class Head(NamedTuple):
 class Model(NamedTuple):
     """A recommender as four pure functions; no mode flag: `loss` is training, the rest is not.
 
-    Every draw that belongs to a row is keyed by `example.row` or `query.row`, so that the numbers
-    do not depend on how a batch is split or on the number of devices.
+    Every draw that belongs to a row is keyed by `example.row_id` or `query.row_id`, so that the
+    numbers do not depend on how a batch is split or on the number of devices.
     """
 
     init: Callable[[jax.Array, Any], Variables]  # key, example
     loss: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Aux]]  # params, state, key, example
     sample: Callable[[Any, Any, jax.Array, Any], jax.Array]  # params, state, key, query -> [B, D]
     head: Callable[[Any, Any], Head]  # params, state
-    probes: dict[str, Callable[[Any, Any, Any], jax.Array]] = {}
+    chain: Callable[[Any, Any, jax.Array, Any], Chain] | None = None
+    """params, state, key, query -> the reverse process whose end `sample` makes its points of, or
+    whose law of the end it draws from; None where points are no such end."""
+    deterministic: bool = False
+    """Whether `sample` and the variants ignore their key and the numbers of rows, so that a query
+    has one answer."""
+    variants: dict[str, Callable[[Any, Any, Any], jax.Array]] = {}
     """Further points of the same model, (params, state, query) -> [B, ..., D], ranked beside it as
     controls: what it would recommend without its diffusion, say. Several points of a row each
     nominate: an item scores the best of them."""
-    prepare: Callable[[Any, Any], Any] = lambda params, state: state
+    precompute: Callable[[Any, Any], Any] = lambda params, state: state
     """params, state -> the state with what all rows of an evaluation share worked out (embeddings
-    moved along a graph, say). It saves time only: `sample`, `head` and the probes say the same from
-    a state that was not prepared."""
-    pool: Literal["best", "mixture"] = "best"
+    moved along a graph, say). It saves time only: `sample`, `head` and the variants say the same
+    from a state without it."""
+    score_pooling: Literal["best", "mixture"] = "best"
     """What an item scores where a row has several points: the best of its scores, or the log of
     their summed exponentials, which ranks by a mean of probabilities where points are normalised
     log probabilities."""
 
 
-def check_heads(width: int, num_heads: int) -> None:
-    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`."""
+def padding_last(rows: jax.Array) -> jax.Array:
+    """The rows of all items with that of padding behind them, f32[I + 1, D] -> f32[I + 1, D].
+
+    Released codes let padding compete: it is then an item I + 1 that nobody wants.
+
+    >>> import jax.numpy as jnp
+    >>> padding_last(jnp.array([[0.0], [1.0], [2.0]])).tolist()
+    [[1.0], [2.0], [0.0]]
+    """
+    return jnp.roll(rows, -1, axis=0)
+
+
+def head_of(rows: jax.Array, protocol: Protocol) -> Head:
+    """The rows of items as a head, from f32[I + 1, D] with padding first.
+
+    Under the official protocol padding competes (`padding_last`).
+    """
+    return Head(padding_last(rows) if protocol == "official" else rows[1:])
+
+
+def check_heads(width: int, num_heads: int, *, halves: bool = False) -> None:
+    """Raises ValueError, naming the nearest width, unless `num_heads` divide `width`.
+
+    `halves` also asks for two halves, of sines and of cosines.
+    """
     validation.at_least("model.num-heads", num_heads, 1)
-    if width < 1 or width % num_heads:
-        near = max(round(width / num_heads), 1) * num_heads
+    unit = 2 * num_heads if halves and num_heads % 2 else num_heads
+    if width < unit or width % unit:
+        near = max(round(width / unit), 1) * unit
+        what = f"{unit} (two halves, {num_heads} heads)" if halves else f"model.num-heads={unit}"
         raise ValueError(
-            f"model.width must be a multiple of model.num-heads={num_heads}, got {width}; the "
-            f"nearest is {near}"
+            f"model.width must be a multiple of {what}, got {width}; the nearest is {near}"
         )

@@ -10,6 +10,7 @@ steps: there are T, not 1.25 T.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,10 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.batches.triplets import TRIPLETS, TRIPLETS_BY_USER
+from jaxrec_diff.batches.types import InteractionQuery, Triplets
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
+from jaxrec_diff.diffusion.forward import Forward, Levels
+from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
 from jaxrec_diff.ops import graph, rng
 from jaxrec_diff.ops.graph import Nodes
@@ -102,6 +108,157 @@ class State(NamedTuple):
     means: Any  # f32[U, D] of each user's training items
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: DDRMConfig
+    net: GuidedMLP  # of either side
+    given: State  # numpy
+    tables: Forward  # of the forward process
+    steps: Steps  # of the reverse path
+    noisy: bool  # whether its rows add noise
+    axis_name: str | None
+
+
+def parts(config: DDRMConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network, the tables and the backbone's vectors; arguments as of `build`.
+
+    Raises:
+      ValueError: if the backbone's arrays do not fit the data.
+    """
+    given = vectors(config, spec)
+    net = GuidedMLP(given.items.shape[1], config.dims, config.activation)
+    levels = forward.levels(betas_of(config))
+    steps, noisy = reverse_steps(config, levels)
+    return Parts(config, net, given, forward.tables(levels), steps, noisy, axis_name)
+
+
+def init(parts: Parts, key: jax.Array, example: Triplets) -> Variables:
+    """Parameters of both networks, "user" and "item", and the backbone's vectors as state."""
+    del example
+    t, row = jnp.zeros(1, jnp.int32), jnp.zeros((1, parts.net.width))
+    sides = zip(("user", "item"), jax.random.split(key), strict=True)
+    params = {side: parts.net.init(k, row, t, row)["params"] for side, k in sides}
+    return Variables(params, State(*(jnp.asarray(part) for part in parts.given)))
+
+
+def loss(
+    parts: Parts, params: Any, state: State, key: jax.Array, example: Triplets
+) -> tuple[jax.Array, Aux]:
+    """BPR of the restored pair and its error; DDRM (arXiv:2401.06982), Algorithm 1.
+
+        L = w [(1 - lambda) bpr(u_hat . i_hat, u_hat . j)
+               + (lambda / 2) (mean (u - u_hat)^2 + mean (i - i_hat)^2)]
+
+    u, i and j are the backbone's vectors of the user, the positive and the negative item, and w is
+    `pair_weights` of u_hat . i_hat.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: the backbone's vectors; they stay as they are.
+      key: of the steps, and of either side's noise and dropout, each row's own.
+      example: B triplets.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the metrics "loss", "bpr" and "reconstruction".
+
+    >>> import numpy as np
+    >>> from jaxrec_diff.ops.ragged import Ragged
+    >>> owned = Ragged(np.array([1, 3]), np.array([0, 1]), np.array([1, 2]), np.array([1, 2]))
+    >>> backbone = {"users": np.ones((2, 4)), "items": np.eye(5, 4)}
+    >>> spec = DataSpec(2, num_items=5, max_len=2, user_items=owned, exports=backbone)
+    >>> made = parts(DDRMConfig(dims=(4,), num_steps=3), spec)
+    >>> rows = (jnp.array(row) for row in ([0, 1], [1, 3], [4, 5]))
+    >>> example = Triplets(*rows, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['bpr', 'loss', 'reconstruction'])
+    """
+    config, axis_name = parts.config, parts.axis_name
+    user = state.users[example.user]
+    item, other = state.items[example.positive - 1], state.items[example.negative - 1]
+    user_hat, item_hat = estimate(parts, params, key, user, item, example.row_id)
+    score = jnp.sum(user_hat * item_hat, axis=-1)
+    ranked = losses.bpr(score, jnp.sum(user_hat * other, axis=-1))
+    restored = 0.5 * (losses.mse(user_hat, user) + losses.mse(item_hat, item))
+    each = (1.0 - config.reconstruction) * ranked + config.reconstruction * restored
+    each = each * pair_weights(config, score, example.weight, axis_name)
+    terms = {"loss": each, "bpr": ranked, "reconstruction": restored}
+    means = {
+        name: losses.weighted_mean(term, example.weight, axis_name) for name, term in terms.items()
+    }
+    return means["loss"], Aux(state, means)
+
+
+def estimate(
+    parts: Parts, params: Any, key: jax.Array, user: jax.Array, item: jax.Array, row_id: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Pairs of vectors, noised to one step and restored under training's dropout.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      key: of the steps, and of either side's noise and dropout.
+      user: f32[B, D] clean vectors of users, which guide the items.
+      item: f32[B, D] clean vectors of items, which guide the users.
+      row_id: i32[B], which keys a row's draws.
+
+    Returns:
+      f32[B, D] and f32[B, D].
+    """
+    k_t, k_user, k_item = jax.random.split(key, 3)
+    t = timesteps.uniform(k_t, row_id, parts.config.num_steps)
+    user_hat = _restore(parts, params["user"], k_user, user, t, item, row_id)
+    return user_hat, _restore(parts, params["item"], k_item, item, t, user, row_id)
+
+
+def chain(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
+) -> Chain:
+    """The reverse process of the item network from the mean of a user's items, f32[B, D]."""
+    k_start, k_steps = jax.random.split(key)
+    size = (parts.net.width,)
+    x = state.means[query.user]
+    if parts.config.start_noise:
+        eps = rng.normal(k_start, query.row_id, size)
+        x = samplers.warm_start(parts.tables, x, parts.config.num_steps, eps)
+    # the user's vector guides every step alike, so its part of the first layer is hoisted
+    guide = call(parts, params["item"], "guide", state.users[query.user])
+
+    def denoise(xt, t):
+        return call(parts, params["item"], "guided", xt, t, guide)
+
+    draw = samplers.draw_rows(k_steps, query.row_id, size) if parts.noisy else None
+    return Chain(parts.steps, denoise, x, draw)
+
+
+def sample(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
+) -> jax.Array:
+    """Vectors of what a user wants next, f32[B, D]: ends of `chain`."""
+    return process.run(chain(parts, params, state, key, query))
+
+
+def head(parts: Parts, params: Any, state: State) -> Head:
+    """The backbone's items."""
+    del parts, params
+    return Head(state.items)
+
+
+def backbone(parts: Parts, params: Any, state: State, query: InteractionQuery) -> jax.Array:
+    """The user's own vector, f32[B, D]: what the backbone recommends."""
+    del parts, params
+    return state.users[query.user]
+
+
+def mean_item(parts: Parts, params: Any, state: State, query: InteractionQuery) -> jax.Array:
+    """The mean of the user's items, f32[B, D]: the start of the reverse steps without noise."""
+    del parts, params
+    return state.means[query.user]
+
+
 def build(
     config: DDRMConfig,
     spec: DataSpec,
@@ -111,8 +268,8 @@ def build(
 ) -> Model:
     """DDRM as pure functions.
 
-    Its probes are the two controls without which its figures say little: "backbone", the user's own
-    vector, and "mean_item", the start of the reverse steps without noise.
+    Its variants are the two controls without which its figures say little: "backbone", the user's
+    own vector, and "mean_item", the start of the reverse steps without noise.
 
     Args:
       config: settings.
@@ -125,71 +282,34 @@ def build(
       ValueError: if the backbone's arrays do not fit the data.
     """
     del protocol
-    given = vectors(config, spec)
-    width = given.items.shape[1]
-    net = GuidedMLP(width, config.dims, config.activation)
-    betas = betas_of(config)
-    tables = forward.tables(betas)
-    steps, noisy = reverse_steps(config, betas)
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
+        deterministic=not (made.noisy or config.start_noise),
+        variants={"backbone": partial(backbone, made), "mean_item": partial(mean_item, made)},
+    )
 
-    def call(params, side, method, *args):
-        return net.apply({"params": params[side]}, *args, method=method)
 
-    def init(key, example):
-        del example
-        t, row = jnp.zeros(1, jnp.int32), jnp.zeros((1, width))
-        sides = zip(("user", "item"), jax.random.split(key), strict=True)
-        params = {side: net.init(k, row, t, row)["params"] for side, k in sides}
-        return Variables(params, State(*(jnp.asarray(part) for part in given)))
+def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
+    """A method of the network under one side's parameters."""
+    return parts.net.apply({"params": params}, *args, method=method)
 
-    def restore(params, side, key, clean, t, cond, row):
-        k_eps, k_drop = jax.random.split(key)
-        xt = forward.q_sample(tables, clean, t, rng.normal(k_eps, row, (width,)))
-        if config.dropout_rate > 0:
-            kept = rng.bernoulli(k_drop, row, 1.0 - config.dropout_rate, (width,))
-            xt = jnp.where(kept, xt / (1.0 - config.dropout_rate), 0.0)
-        return call(params, side, "__call__", xt, t, cond)
 
-    def loss(params, state, key, example):
-        k_t, k_user, k_item = jax.random.split(key, 3)
-        row = example.row
-        user = state.users[example.user]
-        item, other = state.items[example.positive - 1], state.items[example.negative - 1]
-        t = timesteps.uniform(k_t, row, config.num_steps)
-        user_hat = restore(params, "user", k_user, user, t, item, row)
-        item_hat = restore(params, "item", k_item, item, t, user, row)
-        score = jnp.sum(user_hat * item_hat, axis=-1)
-        ranked = losses.bpr(score, jnp.sum(user_hat * other, axis=-1))
-        restored = 0.5 * (losses.mse(user_hat, user) + losses.mse(item_hat, item))
-        each = (1.0 - config.reconstruction) * ranked + config.reconstruction * restored
-        each = each * pair_weights(config, score, example.weight, axis_name)
-        value = losses.weighted_mean(each, example.weight, axis_name)
-        parts = {"bpr": ranked, "reconstruction": restored}
-        metrics = {k: losses.weighted_mean(v, example.weight, axis_name) for k, v in parts.items()}
-        return value, Aux(state, metrics | {"loss": value})
-
-    def sample(params, state, key, query):
-        k_start, k_steps = jax.random.split(key)
-        x = state.means[query.user]
-        if config.start_noise:
-            eps = rng.normal(k_start, query.row, (width,))
-            x = samplers.warm_start(tables, x, config.num_steps, eps)
-        # the user's vector guides every step alike, so its part of the first layer is hoisted
-        guide = call(params, "item", "guide", state.users[query.user])
-        draw = samplers.draw_rows(k_steps, query.row, (width,)) if noisy else None
-        return samplers.run(
-            steps, lambda xt, t: call(params, "item", "guided", xt, t, guide), x, draw
-        )
-
-    def head(params, state):
-        del params
-        return Head(state.items)
-
-    probes = {
-        "backbone": lambda params, state, query: state.users[query.user],
-        "mean_item": lambda params, state, query: state.means[query.user],
-    }
-    return Model(init, loss, sample, head, probes=probes)
+def _restore(
+    parts: Parts, params: Any, key: jax.Array, clean: jax.Array, t: jax.Array, cond: jax.Array,
+    row_id: jax.Array,
+) -> jax.Array:  # fmt: skip
+    k_eps, k_drop = jax.random.split(key)
+    size, rate = clean.shape[1:], parts.config.dropout_rate
+    xt = forward.q_sample(parts.tables, clean, t, rng.normal(k_eps, row_id, size))
+    if rate > 0:
+        kept = rng.bernoulli(k_drop, row_id, 1.0 - rate, size)
+        xt = jnp.where(kept, xt / (1.0 - rate), 0.0)
+    return call(parts, params, "__call__", xt, t, cond)
 
 
 def pair_weights(
@@ -231,9 +351,9 @@ def betas_of(config: DDRMConfig) -> np.ndarray:
     )
 
 
-def reverse_steps(config: DDRMConfig, betas: np.ndarray) -> tuple[samplers.Steps, bool]:
+def reverse_steps(config: DDRMConfig, levels: Levels) -> tuple[Steps, bool]:
     """The reverse path and whether its rows add noise."""
-    steps, noisy = plan(config.sampler, betas)
+    steps, noisy = plan(config.sampler, levels)
     if config.extra_steps:
         steps = samplers.repeat_first(steps, config.extra_steps)
     return steps, noisy
@@ -260,8 +380,8 @@ def vectors(config: DDRMConfig, spec: DataSpec) -> State:
             "they must agree"
         )
     users, items = (np.asarray(part, np.float32) for part in (users, items))
-    assert spec.profiles is not None  # the feed of pairs looked
-    sets = graph.item_sets(spec.profiles, spec.num_items)
+    assert spec.user_items is not None  # the batcher of triplets looked
+    sets = graph.item_sets(spec.user_items, spec.num_items)
     if config.layers:
         with jax.ensure_compile_time_eval():  # the loop builds models inside jit
             made, tables = jax.tree.map(
@@ -279,3 +399,12 @@ def vectors(config: DDRMConfig, spec: DataSpec) -> State:
     if config.embedding == "unit_variance":
         users, items = users / items.std(), items / items.std()
     return State(users, items, graph.means(sets, items))
+
+
+SYSTEM = System(
+    config=DDRMConfig,
+    build=build,
+    official=MATRIX_SCRIPT,
+    input=lambda config: TRIPLETS_BY_USER if config.triples == "user" else TRIPLETS,
+    requires=(("users",), ("items",)),
+)

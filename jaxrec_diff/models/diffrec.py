@@ -9,20 +9,25 @@ hold rows of the width of the catalogue: see `Folded`.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
+from jaxrec_diff.batches.interactions import INTERACTIONS
+from jaxrec_diff.batches.types import InteractionQuery, Interactions
+from jaxrec_diff.diffusion import process, row_process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.diffusion.process import Chain, Steps
+from jaxrec_diff.diffusion.row_process import Noised, Process, ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
-from jaxrec_diff.nets.dropout import keep_mask
+from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
+from jaxrec_diff.nets import dropout
 from jaxrec_diff.nets.mlp import StepMLP
-from jaxrec_diff.ops import rng, sparse
+from jaxrec_diff.ops import rng, sparse, vectors
 
 # With eps a point is as wide as the catalogue and so is each of its rows.
 _MOST_ITEMS_EPS = 20_000
@@ -52,7 +57,7 @@ class DiffRecConfig:
     normalize=true take the plain one."""
 
     def __post_init__(self) -> None:
-        _check_dims("model.dims", self.dims)
+        check_dims("model.dims", self.dims)
         validation.at_least("model.step-width", self.step_width, 2)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         row_process.check_sampler(self.sampler, self.process, self.noise_steps)
@@ -85,6 +90,181 @@ class State(NamedTuple):
     folded: Folded | None  # once an evaluation has prepared it
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: DiffRecConfig
+    net: StepMLP
+    process: Process
+    path: Steps  # rows that a chain walks: all, or all but the last, which returns x0_hat as it is
+    last: jax.Array  # i32[], step of the last row
+    axis_name: str | None
+
+
+def parts(config: DiffRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network and the process of DiffRec; arguments as of `build`.
+
+    Raises:
+      ValueError: if the network predicts noise for a catalogue too large for rows of scores.
+    """
+    rows = row_process.make(config.process, config.sampler, config.noise_steps)
+    if config.process.predict == "eps" and spec.num_items > _MOST_ITEMS_EPS:
+        raise ValueError(
+            f"model.process.predict=eps holds a square of the catalogue, and {spec.num_items} "
+            f"items are more than {_MOST_ITEMS_EPS}; x0 does without"
+        )
+    net = StepMLP(spec.num_items, config.dims, config.step_width, bias_std=1e-3)
+    but_last, last = _split_last(rows.steps)
+    path = rows.steps if config.process.predict == "eps" else but_last
+    return Parts(config, net, rows, path, last, axis_name)
+
+
+def init(parts: Parts, key: jax.Array, example: Interactions) -> Variables:
+    """Parameters, an empty history of losses, and nothing folded."""
+    del example
+    row, t = jnp.zeros((1, parts.net.width)), jnp.zeros(1, jnp.int32)
+    params = parts.net.init(key, row, t)["params"]
+    return Variables(params, State(timesteps.init_history(parts.config.process.num_steps), None))
+
+
+def loss(
+    parts: Parts, params: Any, state: State, key: jax.Array, example: Interactions
+) -> tuple[jax.Array, Aux]:
+    """The error of restored rows at drawn steps; DiffRec, Algorithm 1 and Eq. 9-13.
+
+        L = w_t mean (x_0 - f(x_t, t))^2 / (T p_t)
+
+    where p_t grows with the recent losses of step t (`timesteps.importance`), and
+    `row_process.step_losses` has the weights and the other mode. T-DiffRec is this loss on values
+    that are not 1.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: the history of losses, to which this batch's are added.
+      key: of the steps, the noise and dropout, each row's own.
+      example: B rows of the interaction matrix.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the metrics "loss" and "error", which is the loss
+      without the division by T p_t.
+
+    >>> made = parts(DiffRecConfig(dims=(4,)), DataSpec(2, num_items=5, max_len=2))
+    >>> items, user = jnp.array([[1, 2], [3, 0]]), jnp.arange(2)
+    >>> example = Interactions(items, 1.0 * (items > 0), user, weight=jnp.ones(2), row_id=user)
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics), int(aux.state.history.count.sum())
+    ((), True, ['error', 'loss'], 2)
+    """
+    out, x0, at = estimate(parts, params, state, key, example)
+    each = row_process.step_losses(parts.process, out, x0, at)
+    value = losses.weighted_mean(each * at.inverse, example.weight, parts.axis_name)
+    history = timesteps.update_history(state.history, at.t, each, example.weight, parts.axis_name)
+    error = losses.weighted_mean(each, example.weight, parts.axis_name)
+    return value, Aux(state._replace(history=history), {"loss": value, "error": error})
+
+
+def estimate(
+    parts: Parts, params: Any, state: State, key: jax.Array, example: Interactions
+) -> tuple[jax.Array, jax.Array, Noised]:
+    """What the network says of noised rows under training's dropout, the rows f32[B, I] and how
+    they were noised."""
+    k_t, k_eps, k_drop = jax.random.split(key, 3)
+    x0 = sparse.dense(example.items, example.value, parts.net.width)
+    at = row_process.noised(parts.process, k_t, k_eps, x0, example.row_id, state.history)
+    keys = rng.row_keys(k_drop, example.row_id)
+    dropped = dropout.drop_rows(keys, _entered(parts.config, at.xt), parts.config.dropout_rate)
+    return call(parts, params, "__call__", dropped, at.t), x0, at
+
+
+def chain(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
+) -> Chain:
+    """The reverse process from every user's row; of rows f32[B, I] or in the first hidden layer.
+
+    Where the network predicts rows it stops before the last move, which only hands on x0_hat:
+    `finish` makes the point of it.
+    """
+    k_start, k_steps = jax.random.split(key)
+    if parts.config.hidden_path:
+        folded = fold(params, parts.process.draws) if state.folded is None else state.folded
+        return through_hidden(parts, params, folded, k_start, k_steps, query)
+    return through_rows(parts, params, k_start, k_steps, query)
+
+
+def through_rows(
+    parts: Parts, params: Any, k_start: jax.Array, k_steps: jax.Array, query: InteractionQuery
+) -> Chain:
+    """The plain path, f32[B, I]: a call of the whole network a step."""
+
+    def network(xt, t):
+        return call(parts, params, "__call__", _entered(parts.config, xt), t)
+
+    x0 = sparse.dense(query.items, query.value, parts.net.width)
+    whole = row_process.reverse(parts.process, network, k_start, k_steps, x0, query.row_id)
+    return whole._replace(steps=parts.path)
+
+
+def through_hidden(
+    parts: Parts,
+    params: Any,
+    folded: Folded,
+    k_start: jax.Array,
+    k_steps: jax.Array,
+    query: InteractionQuery,
+) -> Chain:
+    """The same path in the first hidden layer, f32[B, h]; see `Folded`."""
+
+    def denoise(p, t):
+        return call(parts, params, "inner", p, t) @ folded.kernel + folded.bias
+
+    p = sparse.project(query.items, query.value, params["table_in"])
+    root = folded.root
+    if root is None:
+        return Chain(parts.path, denoise, p)
+    size, noise_steps = root.shape[:1], parts.process.noise_steps
+    if noise_steps:
+        drawn = rng.normal(k_start, query.row_id, size) @ root
+        p = samplers.warm_start(parts.process.tables, p, noise_steps, drawn)
+    if not parts.process.noisy:
+        return Chain(parts.path, denoise, p)
+    plain = samplers.draw_rows(k_steps, query.row_id, size)
+    return Chain(parts.path, denoise, p, lambda i: plain(i) @ root)
+
+
+def finish(parts: Parts, params: Any, end: jax.Array) -> jax.Array:
+    """Points f32[B, D] from the end of `chain`: its last move returns x0_hat = z V + b, whose z is
+    the point; where the network predicts noise, the end itself."""
+    if parts.config.process.predict == "eps":
+        return end
+    if parts.config.hidden_path:
+        return call(parts, params, "inner", end, parts.last)
+    return call(parts, params, "hidden", _entered(parts.config, end), parts.last)
+
+
+def sample(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
+) -> jax.Array:
+    """The last hidden layer of restored rows, f32[B, h], or rows of scores f32[B, I] under eps."""
+    return finish(parts, params, process.run(chain(parts, params, state, key, query)))
+
+
+def head(parts: Parts, params: Any, state: State) -> Head:
+    """The output layer; of rows of scores the identity."""
+    del state
+    if parts.config.process.predict == "eps":
+        return Head(jnp.eye(parts.net.width))
+    return Head(params["table_out"], params["bias_out"])
+
+
+def precompute(parts: Parts, params: Any, state: State) -> State:
+    """The state with `fold`'s products, where the path runs through the hidden layer."""
+    if not parts.config.hidden_path:
+        return state
+    return state._replace(folded=fold(params, parts.process.draws))
+
+
 def build(
     config: DiffRecConfig,
     spec: DataSpec,
@@ -104,116 +284,46 @@ def build(
       ValueError: if the network predicts noise for a catalogue too large for rows of scores.
     """
     del protocol
-    num_items, process = spec.num_items, row_process.make(config.process, config.sampler)
-    if config.process.predict == "eps" and num_items > _MOST_ITEMS_EPS:
-        raise ValueError(
-            f"model.process.predict=eps holds a square of the catalogue, and {num_items} items are "
-            f"more than {_MOST_ITEMS_EPS}; x0 does without"
-        )
-    net = StepMLP(num_items, config.dims, config.step_width, bias_std=1e-3)
-    noisy = process.noisy or config.noise_steps > 0
-
-    def call(params, method, *args):
-        return net.apply({"params": params}, *args, method=method)
-
-    def init(key, example):
-        x = jnp.zeros((1, num_items))
-        params = net.init(key, x, jnp.zeros(1, jnp.int32))["params"]
-        return Variables(params, State(timesteps.init_history(config.process.num_steps), None))
-
-    def entered(x):
-        return _unit(x) if config.normalize else x
-
-    def loss(params, state, key, example):
-        k_t, k_eps, k_drop = jax.random.split(key, 3)
-        x0 = sparse.dense(example.items, example.value, num_items)
-        t, inverse = row_process.draw_steps(config.process, k_t, example.row, state.history)
-        eps = rng.normal(k_eps, example.row, (num_items,))
-        xt = forward.q_sample(process.tables, x0, t, eps)
-        out = call(
-            params, "__call__", drop(config.dropout_rate, k_drop, example.row, entered(xt)), t
-        )
-        each = row_process.step_losses(config.process, process, out, x0, xt, eps, t)
-        value = losses.weighted_mean(each * inverse, example.weight, axis_name)
-        history = timesteps.update_history(state.history, t, each, example.weight, axis_name)
-        metrics = {"loss": value, "error": losses.weighted_mean(each, example.weight, axis_name)}
-        return value, Aux(state._replace(history=history), metrics)
-
-    def prepare(params, state):
-        return state._replace(folded=fold(params, noisy)) if config.hidden_path else state
-
-    def sample(params, state, key, query):
-        k_start, k_steps = jax.random.split(key)
-        path, last = _split_last(process.steps)
-        if config.hidden_path:
-            folded = fold(params, noisy) if state.folded is None else state.folded
-            return through_hidden(params, folded, k_start, k_steps, query, path, last)
-        x0 = sparse.dense(query.items, query.value, num_items)
-        drawn = rng.normal(k_start, query.row, (num_items,)) if config.noise_steps else None
-        x = row_process.start(process, x0, config.noise_steps, drawn)
-        draw = samplers.draw_rows(k_steps, query.row, (num_items,)) if process.noisy else None
-
-        def denoise(xt, t):
-            out = call(params, "__call__", entered(xt), t)
-            return row_process.clean(config.process, process, out, xt, t)
-
-        if config.process.predict == "eps":
-            return samplers.run(process.steps, denoise, x, draw)
-        x = samplers.run(path, denoise, x, draw)
-        return call(params, "hidden", entered(x), last)
-
-    def through_hidden(params, folded, k_start, k_steps, query, path, last):
-        p = sparse.project(query.items, query.value, params["table_in"])
-        size = () if folded.root is None else folded.root.shape[:1]
-        if config.noise_steps:
-            drawn = rng.normal(k_start, query.row, size) @ folded.root
-            p = row_process.start(process, p, config.noise_steps, drawn)
-        plain = samplers.draw_rows(k_steps, query.row, size)
-
-        def denoise(p, t):
-            return call(params, "inner", p, t) @ folded.kernel + folded.bias
-
-        p = samplers.run(
-            path, denoise, p, (lambda i: plain(i) @ folded.root) if process.noisy else None
-        )
-        return call(params, "inner", p, last)
-
-    def head(params, state):
-        del state
-        if config.process.predict == "eps":
-            return Head(jnp.eye(num_items))
-        return Head(params["table_out"], params["bias_out"])
-
-    return Model(init, loss, sample, head, prepare=prepare)
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
+        deterministic=not made.process.draws,
+        precompute=partial(precompute, made),
+    )
 
 
-def fold(params, noisy: bool) -> Folded:
-    """The products of the first and last layer that the hidden path needs."""
+def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
+    """A method of the network under its parameters."""
+    return parts.net.apply({"params": params}, *args, method=method)
+
+
+def fold(params: Any, draws: bool) -> Folded:
+    """The products of the first and last layer that the hidden path needs; R where it `draws`."""
     table_in, exact = params["table_in"], jax.lax.Precision.HIGHEST
     return Folded(
         jnp.matmul(params["table_out"].T, table_in, precision=exact),
         jnp.matmul(params["bias_out"], table_in, precision=exact),
-        jnp.linalg.qr(table_in, mode="r") if noisy else None,
+        jnp.linalg.qr(table_in, mode="r") if draws else None,
     )
 
 
-def drop(rate: float, key: jax.Array, row: jax.Array, x: jax.Array) -> jax.Array:
-    """Dropout of f32[B, ...] with a key a row."""
-    if rate == 0:
-        return x
-    keep = jax.vmap(lambda key: keep_mask(key, x.shape[1:], rate))(rng.row_keys(key, row))
-    return jnp.where(keep, x / (1.0 - rate), 0.0)
-
-
-def _check_dims(name: str, dims: tuple[int, ...]) -> None:
+def check_dims(name: str, dims: tuple[int, ...]) -> None:
+    """Raises ValueError unless `dims` are positive widths, one at least."""
     if not dims or min(dims) < 1:
         raise ValueError(f"{name} must be positive widths such as 200,600, got {dims}")
 
 
-def _split_last(steps: samplers.Steps) -> tuple[samplers.Steps, jax.Array]:
+def _split_last(steps: Steps) -> tuple[Steps, jax.Array]:
     """All rows but the last, and the step of the last: it returns x0_hat as it is."""
-    return samplers.Steps(*(column[:-1] for column in steps)), steps.t[-1]
+    return Steps(*(column[:-1] for column in steps)), steps.t[-1]
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+def _entered(config: DiffRecConfig, x: jax.Array) -> jax.Array:
+    return vectors.unit(x) if config.normalize else x
+
+
+SYSTEM = System(config=DiffRecConfig, build=build, official=DIFFREC_SCRIPT, input=INTERACTIONS)

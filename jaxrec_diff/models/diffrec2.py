@@ -9,7 +9,7 @@ and its last row is the estimate of the clean embedding:
 The second term does not see the Transformer; it keeps the embeddings apart. Recommending starts
 from a noised [unk] token and either walks all steps back ("full") or calls the network once, at the
 noisiest step, for several draws of noise ("efficient"). Whether one call is as good as the chain is
-the open question about this model, so each way is a probe of the other: whatever is evaluated
+the open question about this model, so each way is a variant of the other: whatever is evaluated
 reports both.
 
 The paper calls its model DiffRec; no code was released. What it leaves open is a setting, and its
@@ -18,21 +18,25 @@ default is named as ours.
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.batches.sequences import SEQUENCES
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
+from jaxrec_diff.diffusion.forward import Forward
+from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
-from jaxrec_diff.nets.dropout import Dropout
-from jaxrec_diff.nets.embeddings import sinusoidal
-from jaxrec_diff.nets.transformer import MaskMode, Memory, Places, Projection, Transformer, places
+from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.registry import System
+from jaxrec_diff.nets.last_place import LastPlace
+from jaxrec_diff.nets.transformer import MaskMode
 from jaxrec_diff.ops import rng
 
 
@@ -124,120 +128,216 @@ class DiffRec2Config:
         refuse_closed_form(self.sampler, "ddpm")
 
 
-class DiffRec2Net(nn.Module):
-    """All parameters of DiffRec2; row 0 of `items` is padding and row I + 1 is [unk]."""
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
 
-    num_items: int
-    max_len: int
     config: DiffRec2Config
+    net: LastPlace
+    tables: Forward  # of the forward process
+    steps: Steps  # of the reverse path
+    noisy: bool  # whether its rows add noise
+    axis_name: str | None
 
-    def setup(self) -> None:
-        config, width = self.config, self.config.width
-        scale = 1.0 if config.out_norm else 0.02
-        normal = nn.initializers.normal
-        self.items = self.param("items", normal(scale), (self.num_items + 2, width))
-        self.positions = self.param(
-            "positions", normal(config.position_scale), (self.max_len + 1, width)
-        )
-        self.transformer = Transformer(
-            width=width,
-            num_blocks=config.num_blocks,
-            num_heads=config.num_heads,
-            hidden=4 * width,
-            dropout_rate=config.dropout_rate,
-            kernels="xavier",
-            last_norm=config.out_norm,
-        )
-        self.out = None if config.out_norm else Projection(width, "xavier", "zero")
-        xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
-        table = None if config.tie_head else self.param("head", xavier, (self.num_items, width))
-        self.table = table
-        self.bias = self.param("bias", nn.initializers.zeros, (self.num_items,))
-        self.dropout = Dropout(config.embedding_dropout_rate)
 
-    def __call__(self, seq: jax.Array) -> jax.Array:
-        """Touches every parameter, for `init` only."""
-        history = self.embed(seq)
-        return self.denoise(history, seq > 0, history[:, 0], jnp.int32(0))
+def parts(config: DiffRec2Config, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network and the tables of DiffRec2; arguments as of `build`."""
+    net = network(config, spec.num_items, spec.max_len)
+    levels = forward.levels(make_betas(config))
+    steps, noisy = plan(config.sampler, levels)
+    return Parts(config, net, forward.tables(levels), steps, noisy, axis_name)
 
-    def head(self) -> tuple[jax.Array, jax.Array]:
-        """W f32[I, D] and b f32[I]."""
-        return self.items[1:-1] if self.table is None else self.table, self.bias
 
-    def embed(self, seq: jax.Array, deterministic: bool = True) -> jax.Array:
-        """i32[B, L] -> f32[B, L, D]"""
-        return self.dropout(self.items[seq], deterministic=deterministic)
+def network(config: DiffRec2Config, num_items: int, max_len: int) -> LastPlace:
+    """f(h^n, n), of I items and histories of L."""
+    return LastPlace(
+        num_items=num_items,
+        max_len=max_len,
+        width=config.width,
+        num_blocks=config.num_blocks,
+        num_heads=config.num_heads,
+        dropout_rate=config.dropout_rate,
+        embedding_dropout_rate=config.embedding_dropout_rate,
+        position_scale=config.position_scale,
+        mask_mode=config.mask_mode,
+        step_scale=1000 / config.num_steps if config.rescale_steps else 1,
+        out_norm=config.out_norm,
+        tie_head=config.tie_head,
+        history_blind=config.history_blind,
+    )
 
-    def denoise(
-        self,
-        history: jax.Array,
-        mask: jax.Array,
-        xt: jax.Array,
-        t: jax.Array,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """The estimate of h0, f32[B, D], read in the noised place.
 
-        Args:
-          history: f32[B, L, D] embeddings, right-padded.
-          mask: bool[B, L], real places.
-          xt: f32[B, D] the noised embedding.
-          t: i32[] or i32[B] steps, n - 1.
-        """
-        if self.config.history_blind:
-            memory = self.remember(history, mask, deterministic)
-            return self.follow(memory, mask, xt[:, None], t, deterministic)[:, 0]
-        step = self.step(t)
-        if step.ndim == 2:
-            step = step[:, None]
-        last = (xt + self.positions[-1])[:, None]
-        x = jnp.concatenate([history + self._placed(mask), last], axis=1) + step
-        everywhere = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True)
-        read = jnp.full(xt.shape[:1], mask.shape[1], jnp.int32)
-        where = places(everywhere, self.config.mask_mode)
-        out = self.transformer(x, where, read=read, deterministic=deterministic)
-        return out if self.out is None else self.out(out)
+def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
+    """Parameters, and the losses of each step where those decide which are drawn."""
+    params = parts.net.init(key, types.first_length(example.seq))["params"]
+    aware = parts.config.step_sampler == "importance"
+    return Variables(params, timesteps.init_history(parts.config.num_steps) if aware else ())
 
-    def remember(
-        self, history: jax.Array, mask: jax.Array, deterministic: bool = True
-    ) -> tuple[Memory, ...]:
-        """history_blind: what the noised place needs of its history, whatever the step."""
-        x = history + self._placed(mask)
-        return self.transformer.remember(x, self._places(mask), deterministic=deterministic)
 
-    def follow(
-        self,
-        memory: tuple[Memory, ...],
-        mask: jax.Array,
-        xt: jax.Array,
-        t: jax.Array,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """history_blind: estimates for S noised places a user, f32[B, S, D] -> f32[B, S, D]."""
-        step = self.step(t)
-        if step.ndim == 2:
-            step = step[:, None]
-        out = self.transformer.follow(
-            xt + self.positions[-1] + step,
-            self._places(mask),
-            memory,
-            deterministic=deterministic,
-        )
-        return out if self.out is None else self.out(out)
+def loss(
+    parts: Parts, params: Any, state: Any, key: jax.Array, example: Sequences
+) -> tuple[jax.Array, Aux]:
+    """The squared error of the estimate and the cross entropy of the clean embedding.
 
-    def step(self, t: jax.Array) -> jax.Array:
-        """z_n of Eq. 3 for n = t + 1: f32[..., D], sines and cosines interleaved."""
-        n = (t + 1) * (1000 / self.config.num_steps if self.config.rescale_steps else 1)
-        return sinusoidal(jnp.asarray(n), self.config.width, variant="interleaved")
+        L = |h0 - f(h^n, n)|^2 + [-log softmax(W h0 + b)[v]],  h0 = E(v) + sqrt(beta_0) eps_0
 
-    def _places(self, mask: jax.Array) -> Places:
-        return places(mask, self.config.mask_mode)
+    of arXiv:2304.04541 (training), each with its weight; at n = 1 the first aims at E(v).
 
-    def _placed(self, mask: jax.Array) -> jax.Array:
-        """Positions f32[B, L, D]: the latest item has the last one but one, whatever the length,
-        and padding the first ones, as if it stood on the left."""
-        place = jnp.arange(mask.shape[1]) - mask.sum(axis=1)[:, None]
-        return self.positions[jnp.mod(place, self.max_len)]
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: (), or the last squared errors of each step under step_sampler="importance".
+      key: of the steps, h0, the noise, jitter and dropout, each row's own.
+      example: B histories with their targets, of one or of several lengths.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the state after it and the metrics "loss", "mse" and
+      "rec".
+
+    >>> made = parts(DiffRec2Config(width=8, num_steps=30), DataSpec(0, num_items=5, max_len=2))
+    >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['loss', 'mse', 'rec'])
+    """
+    config, row, axis_name = parts.config, example.row_id, parts.axis_name
+    k_t, k_item, k_eps, k_net = jax.random.split(key, 4)
+    if config.step_sampler == "importance":
+        t, weight = timesteps.importance(k_t, row, state)
+    else:
+        t, weight = timesteps.uniform(k_t, row, config.num_steps), jnp.ones_like(example.weight)
+    clean = params["items"][example.target]
+    x0 = clean + config.beta_item**0.5 * rng.normal(k_item, row, clean.shape[1:])
+    xt = forward.q_sample(parts.tables, x0, t, rng.normal(k_eps, row, x0.shape[1:]))
+    x0_hat = types.over_lengths(partial(estimate, parts, params, k_net), example.seq, row, xt, t)
+    aim = jnp.where((t == 0)[:, None], clean, x0)
+    if config.stop_grad_target:
+        aim = jax.lax.stop_gradient(aim)
+    squared = losses.mse(x0_hat, aim) * (config.width if config.mse_reduction == "sum" else 1)
+    table, bias = call(parts, params, "head")
+    rec = losses.full_softmax(x0, table, example.target - 1, bias)
+    each = config.mse_weight * weight * squared + config.rec_weight * rec
+    if config.ce_weight > 0:
+        each += config.ce_weight * losses.full_softmax(x0_hat, table, example.target - 1, bias)
+    if config.step_sampler == "importance":
+        state = timesteps.update_history(state, t, squared, example.weight, axis_name)
+    terms = {"loss": each, "mse": weight * squared, "rec": rec}
+    means = {k: losses.weighted_mean(v, example.weight, axis_name) for k, v in terms.items()}
+    return means["loss"], Aux(state, means)
+
+
+def estimate(
+    parts: Parts,
+    params: Any,
+    key: jax.Array,
+    seq: jax.Array,
+    row: jax.Array,
+    xt: jax.Array,
+    t: jax.Array,
+) -> jax.Array:
+    """f(h^n, n) f32[B, D] with the noise of training, of histories of one length.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      key: of jitter and dropout, each row's own.
+      seq: i32[B, L_k] right-padded.
+      row: i32[B] global row.
+      xt: f32[B, D] noised embeddings h^n.
+      t: i32[B], n - 1.
+    """
+    seq = _whole(parts, seq)
+    k_jitter, k_drop = jax.random.split(key)
+    k_embed, k_net = rng.split(rng.row_keys(k_drop, row))
+    history = by_row(partial(call, parts, params, "embed"), k_embed, seq)
+    history = _jittered(parts.config, k_jitter, row, history)
+    return by_row(partial(call, parts, params, "denoise"), k_net, history, seq > 0, xt, t)
+
+
+def denoiser(parts: Parts, params: Any, key: jax.Array, query: SequenceQuery) -> Denoiser:
+    """(xt f32[B, D] or [B, S, D], t i32[]) -> x0_hat, with all that has no step hoisted."""
+    seq = _whole(parts, query.seq)
+    mask = seq > 0
+    history = _jittered(parts.config, key, query.row_id, call(parts, params, "embed", seq))
+    if parts.config.history_blind:
+        memory = call(parts, params, "remember", history, mask)
+
+        def follow(xt, t):
+            flat = xt if xt.ndim == 3 else xt[:, None]
+            return call(parts, params, "follow", memory, mask, flat, t).reshape(xt.shape)
+
+        return follow
+
+    def denoise(xt, t):
+        if xt.ndim == 2:
+            return call(parts, params, "denoise", history, mask, xt, t)
+        # one seed at a time: all at once would hold S times the activations
+        one = jax.lax.map(lambda x: denoise(x, t), jnp.moveaxis(xt, 1, 0))
+        return jnp.moveaxis(one, 0, 1)
+
+    return denoise
+
+
+def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> Chain:
+    """The reverse process of every query, f32[B, D], from a noised [unk] to the next item."""
+    del state
+    k_start, k_jitter, k_steps = jax.random.split(key, 3)
+    shape = (parts.config.width,)
+    start = _start(parts, params, rng.normal(k_start, query.row_id, shape))
+    draw = samplers.draw_rows(k_steps, query.row_id, shape) if parts.noisy else None
+    return Chain(parts.steps, denoiser(parts, params, k_jitter, query), start, draw)
+
+
+def efficient(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """One call at the noisiest step for S draws of noise: their mean f32[B, D], or see `finish`."""
+    del state
+    k_start, k_jitter = jax.random.split(key)
+    shape = (parts.config.num_seeds, parts.config.width)
+    start = _start(parts, params, rng.normal(k_start, query.row_id, shape))
+    last = jnp.int32(parts.config.num_steps - 1)
+    return finish(parts, params, denoiser(parts, params, k_jitter, query)(start, last))
+
+
+def full(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> jax.Array:
+    """Ends of `chain` as points, f32[B, D], or see `finish`."""
+    ends = process.run(chain(parts, params, state, key, query))
+    return ends if parts.config.seed_average == "vector" else finish(parts, params, ends[:, None])
+
+
+def finish(parts: Parts, params: Any, estimates: jax.Array) -> jax.Array:
+    """Points of S estimates a user f32[B, S, D]: their mean f32[B, D], or under
+    seed_average="prob" each of them as log probabilities, f32[B, S, D + 1]."""
+    if parts.config.seed_average == "vector":
+        return estimates.mean(axis=1)
+    return _as_logits(estimates, call(parts, params, "head"))
+
+
+_WAYS = {"efficient": efficient, "full": full}
+
+
+def sample(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """Estimates of the next item's embedding, the way that the settings name."""
+    return _WAYS[parts.config.inference](parts, params, state, key, query)
+
+
+def other_way(parts: Parts, params: Any, state: Any, query: SequenceQuery) -> jax.Array:
+    """The same the other way."""
+    # the noise of a variant is fixed: it is keyed by the row like all noise
+    return _WAYS[_other(parts.config)](parts, params, state, jax.random.key(0), query)
+
+
+def head(parts: Parts, params: Any, state: Any) -> Head:
+    """W and b; under seed_average="prob" with the column that log-normalisers are added by."""
+    del state
+    table, bias = call(parts, params, "head")
+    if parts.config.seed_average == "prob":
+        table = jnp.pad(table, ((0, 0), (0, 1)), constant_values=1.0)
+    return Head(table, bias)
 
 
 def build(
@@ -247,7 +347,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """DiffRec2 as four pure functions and the other way to recommend as a probe.
+    """DiffRec2 as pure functions, with the other way to recommend as a variant.
 
     Histories may come in several lengths (`types.over_lengths`): exact under mask_mode="key",
     where padding is hidden; under the others they are padded to L first.
@@ -262,147 +362,37 @@ def build(
       ValueError: on a schedule outside (0, 1].
     """
     del protocol
-    net = DiffRec2Net(num_items=spec.num_items, max_len=spec.max_len, config=config)
-    betas = make_betas(config)
-    tables = forward.tables(betas)
-    steps, noisy = plan(config.sampler, betas)
-    jitter = config.beta_item**0.5
-
-    def call(params, method, *args, **kwargs):
-        return net.apply({"params": params}, *args, method=method, **kwargs)
-
-    def whole(seq):
-        """Histories as long as padding has to be: where it is hidden, as they are."""
-        missing = 0 if config.mask_mode == "key" else spec.max_len - seq.shape[1]
-        return jnp.pad(seq, ((0, 0), (0, missing)))
-
-    def init(key, example):
-        seq = example.seq[0] if isinstance(example.seq, tuple) else example.seq
-        return Variables(
-            net.init(key, seq)["params"],
-            timesteps.init_history(config.num_steps) if config.step_sampler == "importance" else (),
-        )
-
-    def jittered(key, row, history):
-        eps = rng.normal(key, row, history.shape[1:])
-        return history + jitter * eps if config.jitter_history else history
-
-    def estimate(params, key, seq, row, xt, t):
-        """f with dropout, every row under a key of its own."""
-        seq = whole(seq)
-        k_jitter, k_drop = jax.random.split(key)
-
-        def one(seq, row, xt, t, key):
-            k_embed, k_net = jax.random.split(key)
-            rngs = [{"dropout": k} for k in (k_embed, k_net)]
-            history = call(params, "embed", seq[None], deterministic=False, rngs=rngs[0])
-            history = jittered(k_jitter, row[None], history)
-            args = (history, seq[None] > 0, xt[None], t[None])
-            return call(params, "denoise", *args, deterministic=False, rngs=rngs[1])[0]
-
-        return jax.vmap(one)(seq, row, xt, t, rng.row_keys(k_drop, row))
-
-    def loss(params, state, key, example):
-        k_t, k_item, k_eps, k_net = jax.random.split(key, 4)
-        row, weight = example.row, jnp.ones_like(example.weight)
-        if config.step_sampler == "importance":
-            t, weight = timesteps.importance(k_t, row, state)
-        else:
-            t = timesteps.uniform(k_t, row, config.num_steps)
-        clean = params["items"][example.target]
-        x0 = clean + jitter * rng.normal(k_item, row, clean.shape[1:])
-        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, row, x0.shape[1:]))
-        x0_hat = types.over_lengths(partial(estimate, params, k_net), example.seq, row, xt, t)
-        aim = jnp.where((t == 0)[:, None], clean, x0)
-        if config.stop_grad_target:
-            aim = jax.lax.stop_gradient(aim)
-        squared = losses.mse(x0_hat, aim) * (config.width if config.mse_reduction == "sum" else 1)
-        table, bias = call(params, "head")
-        rec = losses.full_softmax(x0, table, example.target - 1, bias)
-        each = config.mse_weight * weight * squared + config.rec_weight * rec
-        if config.ce_weight > 0:
-            each += config.ce_weight * losses.full_softmax(x0_hat, table, example.target - 1, bias)
-
-        def mean(values):
-            return losses.weighted_mean(values, example.weight, axis_name)
-
-        if config.step_sampler == "importance":
-            state = timesteps.update_history(state, t, squared, example.weight, axis_name)
-        value = mean(each)
-        return value, Aux(state, {"loss": value, "mse": mean(weight * squared), "rec": mean(rec)})
-
-    def denoiser(params, key, query):
-        """(xt f32[B, D] or [B, S, D], t i32[]) -> x0_hat, with all that has no step hoisted."""
-        seq = whole(query.seq)
-        mask = seq > 0
-        history = jittered(key, query.row, call(params, "embed", seq))
-        if config.history_blind:
-            memory = call(params, "remember", history, mask)
-
-            def follow(xt, t):
-                flat = xt if xt.ndim == 3 else xt[:, None]
-                return call(params, "follow", memory, mask, flat, t).reshape(xt.shape)
-
-            return follow
-
-        def denoise(xt, t):
-            if xt.ndim == 2:
-                return call(params, "denoise", history, mask, xt, t)
-            # one seed at a time: all at once would hold S times the activations
-            one = jax.lax.map(lambda x: denoise(x, t), jnp.moveaxis(xt, 1, 0))
-            return jnp.moveaxis(one, 0, 1)
-
-        return denoise
-
-    def start(params, eps):
-        return tables.signal[-1] * params["items"][-1] + tables.noise[-1] * eps
-
-    def efficient(params, key, query):
-        k_start, k_jitter = jax.random.split(key)
-        eps = rng.normal(k_start, query.row, (config.num_seeds, config.width))
-        denoise = denoiser(params, k_jitter, query)
-        found = denoise(start(params, eps), jnp.int32(config.num_steps - 1))
-        if config.seed_average == "vector":
-            return found.mean(axis=1)
-        return _as_logits(found, call(params, "head"))
-
-    def full(params, key, query):
-        k_start, k_jitter, k_steps = jax.random.split(key, 3)
-        shape = (config.width,)
-        eps = rng.normal(k_start, query.row, shape)
-        draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
-        denoise = denoiser(params, k_jitter, query)
-        found = samplers.run(steps, denoise, start(params, eps), draw)
-        if config.seed_average == "vector":
-            return found
-        return _as_logits(found[:, None], call(params, "head"))
-
-    ways = {"efficient": efficient, "full": full}
-    chosen = ways.pop(config.inference)
-
-    def sample(params, state, key, query):
-        del state
-        return chosen(params, key, query)
-
-    def probe(way):
-        # the noise of a probe is fixed: it is keyed by the row like all noise
-        return lambda params, state, query: way(params, jax.random.key(0), query)
-
-    def head(params, state):
-        del state
-        table, bias = call(params, "head")
-        if config.seed_average == "prob":
-            table = jnp.pad(table, ((0, 0), (0, 1)), constant_values=1.0)
-        return Head(table, bias)
-
+    made = parts(config, spec, axis_name=axis_name)
     return Model(
-        init,
-        loss,
-        sample,
-        head,
-        probes={name: probe(way) for name, way in ways.items()},
-        pool="mixture" if config.seed_average == "prob" else "best",
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made) if config.inference == "full" else None,
+        variants={_other(config): partial(other_way, made)},
+        score_pooling="mixture" if config.seed_average == "prob" else "best",
     )
+
+
+def _other(config: DiffRec2Config) -> str:
+    return "full" if config.inference == "efficient" else "efficient"
+
+
+def _whole(parts: Parts, seq: jax.Array) -> jax.Array:
+    """Histories as long as padding has to be: where it is hidden, as they are."""
+    hidden = parts.config.mask_mode == "key"
+    return jnp.pad(seq, ((0, 0), (0, 0 if hidden else parts.net.max_len - seq.shape[1])))
+
+
+def _jittered(config: DiffRec2Config, key: jax.Array, row: jax.Array, history: jax.Array):
+    if not config.jitter_history:
+        return history
+    return history + config.beta_item**0.5 * rng.normal(key, row, history.shape[1:])
+
+
+def _start(parts: Parts, params: Any, eps: jax.Array) -> jax.Array:
+    """x_N, [unk] at the noisiest level: shaped like `eps`, f32[B, ..., D]."""
+    return parts.tables.signal[-1] * params["items"][-1] + parts.tables.noise[-1] * eps
 
 
 def make_betas(config: DiffRec2Config):
@@ -419,3 +409,12 @@ def _as_logits(points: jax.Array, head: tuple[jax.Array, jax.Array]) -> jax.Arra
     table, bias = head
     normaliser = losses.log_normaliser(points.reshape(-1, points.shape[-1]), table, bias)
     return jnp.concatenate([points, -normaliser.reshape(*points.shape[:2], 1)], axis=-1)
+
+
+SYSTEM = System(
+    config=DiffRec2Config,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=SEQUENCES,
+    accepts_buckets=lambda config: True,
+)

@@ -16,27 +16,39 @@ channels for M = 10 items and loses a fifth of x_t, so that no loss below (M - 8
 reached and that part of a sample is amplified noise.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.batches.prefixes import PREFIXES
+from jaxrec_diff.batches.types import Prefixes, SequenceQuery
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, plan
-from jaxrec_diff.models import diffuasr_rows
+from jaxrec_diff.diffusion.forward import Forward
+from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
+from jaxrec_diff.models import diffuasr_guidance, diffuasr_rows
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.diffuasr_rows import Affine
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.diffuasr_check import check
+from jaxrec_diff.models.diffuasr_guidance import (
+    Classifier,
+    LogProb,
+    Question,
+    extrapolated,
+    released,
+)
+from jaxrec_diff.models.diffuasr_rows import Affine, Table, pooled
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.readers import Reader
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.plain import PlainDenoiser
 from jaxrec_diff.nets.sunet import SUNet
-from jaxrec_diff.ops import negatives, rng
-
-_ROUNDING_TEMPERATURE = 0.1
-
+from jaxrec_diff.ops import rng, vectors
 
 _CPU_ROWS = 64  # users walked down at once on a CPU: what one layer holds stays in the caches
 
@@ -79,7 +91,7 @@ class DiffuASRConfig:
     """gamma."""
     drop_rate: float = 0.1
     """Chance that training drops the condition (classifier_free only)."""
-    classifier_target: Literal["item", "softmax", "all", "bpr", "cond"] = "item"
+    classifier_target: Question = "item"
     """What is raised of the recommender's answer f to M points. item: log sigmoid of the first
     item's score; softmax: its log softmax over the catalogue; all: the mean of log sigmoid over the
     items of S; bpr: the same of each score minus that of an item drawn from outside S; cond: minus
@@ -120,6 +132,218 @@ class DiffuASRConfig:
             )
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: DiffuASRConfig
+    net: nn.Module
+    frozen: Table | None  # rows of a trained recommender; None where rows are trained
+    classifier: Classifier | None
+    reader: Reader | None  # what the classifier asks
+    num_items: int
+    shape: tuple[int, int]  # M, D of a point
+    tables: Forward  # of the forward process
+    steps: Steps  # of the reverse path
+    noisy: bool  # whether its rows add noise
+    axis_name: str | None
+
+
+def parts(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network, the rows and the tables of DiffuASR; arguments as of `build`.
+
+    Raises:
+      ValueError: if the settings cannot work with what is known (`check`).
+    """
+    check(config, spec, frozenset(spec.exports) | ({"reader"} if spec.reader else set()))
+    frozen = diffuasr_rows.standardised(spec) if config.items == "frozen" else None
+    width = config.width if frozen is None else frozen.rows.shape[1]
+    classifier, reader = None, spec.reader if config.guidance == "classifier" else None
+    if reader is not None:
+        back = Affine(0.0, 1.0) if frozen is None else frozen.back
+        question = config.classifier_target
+        classifier = Classifier(reader.read, back, question, config.pool, spec.num_items)
+    betas = schedules.validate(schedules.named(config.schedule, config.num_steps, **_ends(config)))
+    levels = forward.levels(betas)
+    steps, noisy = plan(config.sampler, levels)
+    shape, tables = (spec.prefix_len, width), forward.tables(levels)
+    known = (frozen, classifier, reader, spec.num_items)
+    return Parts(config, _network(config), *known, shape, tables, steps, noisy, axis_name)
+
+
+def init(parts: Parts, key: jax.Array, example: Prefixes) -> Variables:
+    """Parameters; in the state frozen rows, or the spread that trained ones start with, and the
+    recommender that guides."""
+    del example
+    k_net, k_items, k_null = jax.random.split(key, 3)
+    width = parts.shape[1]
+    x = jnp.zeros((1, *parts.shape))
+    params = {"net": parts.net.init(k_net, x, jnp.zeros(1, jnp.int32), x[:, 0])["params"]}
+    if parts.config.guidance == "classifier_free":
+        params["null"] = jax.random.normal(k_null, (width,))
+    state: dict[str, Any] = {}
+    if parts.frozen is None:
+        params["items"] = jax.random.normal(k_items, (parts.num_items + 1, width))
+        state["spread"] = diffuasr_rows.spread(params["items"])
+    else:
+        state["items"] = jnp.asarray(parts.frozen.rows)
+    if parts.reader is not None:
+        state["reader"] = jax.tree.map(jnp.asarray, parts.reader.params)
+    return Variables(params, state)
+
+
+def loss(
+    parts: Parts, params: Any, state: Any, key: jax.Array, example: Prefixes
+) -> tuple[jax.Array, Aux]:
+    """The squared error of the predicted noise (or x_0, or v); arXiv:2309.12858, training.
+
+        L = |eps - f(x_t, t, c)|^2 + rounding_weight rounding,  c the pooled rows of S
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: of `init`, and stays so.
+      key: of the steps, the noise, the conditions dropped, dropout and the classifier's draws, each
+        row's own.
+      example: the M items before B histories, and the histories.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the metrics "loss" and "noise", "rounding" where it
+      has a weight and "spread_left" where rows are trained.
+
+    >>> config = DiffuASRConfig(denoiser="mlp", mlp_hidden=4, items="trained", width=4)
+    >>> made = parts(config, DataSpec(0, num_items=5, max_len=2, prefix_len=1))
+    >>> prefix, seq = jnp.array([[1], [2]]), jnp.array([[3, 4], [5, 0]])
+    >>> example = Prefixes(prefix, seq, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['loss', 'noise', 'spread_left'])
+    """
+    config, row = parts.config, example.row_id
+    k_t, k_eps, k_drop, k_net, k_other = jax.random.split(key, 5)
+    rows = item_rows(parts, params, state)
+    x0, cond = rows[example.prefix], pooled(config.pool, rows[example.seq], example.seq)
+    t = timesteps.antithetic_rows(k_t, row, config.num_steps)
+    eps = rng.normal(k_eps, row, x0.shape[1:])
+    xt = forward.q_sample(parts.tables, x0, t, eps)
+    keys = rng.row_keys(k_net, row) if config.dropout_rate > 0 else None
+    network = partial(predict, parts, params)
+    if config.compat == "official":
+        asked = _asked(parts, state, rows, k_other, example)
+        null = params.get("null")
+        out = released(network, asked, null, config.guidance_weight, xt, t, cond, keys)
+    else:
+        if config.guidance == "classifier_free":
+            keep = rng.bernoulli(k_drop, row, 1.0 - config.drop_rate)
+            cond = diffusion_guidance.drop(keep, cond, params["null"])
+        out = network(xt, t, cond, keys)
+    signal, level = (forward.extract(part, t, xt) for part in parts.tables)
+    each = losses.mse(out, _wanted(config.predict, x0, eps, signal, level))
+    terms = {"noise": each, "loss": each}
+    if config.rounding_weight > 0:
+        x0_hat, _ = forward.to_x0_eps(out, xt, signal, level, config.predict)
+        near = jnp.where(t == 0, losses.mse(x0_hat, x0), 0.0)
+        terms["rounding"] = diffuasr_rows.rounding(x0_hat, rows[1:], example.prefix - 1) + near
+        terms["loss"] = each + config.rounding_weight * terms["rounding"]
+    metrics = {
+        name: losses.weighted_mean(term, example.weight, parts.axis_name)
+        for name, term in terms.items()
+    }
+    if parts.frozen is None:
+        metrics["spread_left"] = diffuasr_rows.spread(params["items"]) / state["spread"]
+    return metrics["loss"], Aux(state, metrics)
+
+
+def predict(
+    parts: Parts,
+    params: Any,
+    x: jax.Array,
+    t: jax.Array,
+    cond: jax.Array,
+    keys: jax.Array | None = None,
+) -> jax.Array:
+    """The network's output f32[B, M, D]; arguments as of `diffuasr_guidance.Predict`."""
+    t = jnp.broadcast_to(t, x.shape[:1])
+    out: Any = parts.net.apply({"params": params["net"]}, x, t, cond, keys)
+    return out
+
+
+def denoiser(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> Denoiser:
+    """(x_t f32[B, M, D], t) -> x0_hat, guided; `key` is of the classifier's draws."""
+    config, rows = parts.config, item_rows(parts, params, state)
+    official, weight = config.compat == "official", config.guidance_weight
+    cond = pooled(config.pool, rows[query.seq], query.seq)
+    # the released code shows the classifier a history backwards
+    asked = _asked(parts, state, rows, key, query, last=official)
+    output, null = partial(predict, parts, params), params.get("null")
+    if official:
+        output = partial(released, output, asked, null, weight)
+    elif null is not None and weight != 0:
+        output = partial(extrapolated, output, null, weight)
+
+    def denoise(xt, t):
+        signal, level = parts.tables.signal[t], parts.tables.noise[t]
+        return forward.to_x0_eps(output(xt, t, cond), xt, signal, level, config.predict)[0]
+
+    if official or asked is None or weight == 0:
+        return denoise
+    on = config.classifier_on
+    return diffusion_guidance.classifier(denoise, asked, parts.tables, weight, on=on)
+
+
+def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> Chain:
+    """The guided reverse process of every query, f32[B, M, D], from noise to M items' rows."""
+    k_start, k_steps, k_other = jax.random.split(key, 3)
+    start = rng.normal(k_start, query.row_id, parts.shape)
+    draw = samplers.draw_rows(k_steps, query.row_id, parts.shape) if parts.noisy else None
+    return Chain(parts.steps, denoiser(parts, params, state, k_other, query), start, draw)
+
+
+def points(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """Ends of `chain`, f32[B, M, D] in the space of the rows."""
+
+    def walked(query):
+        return process.run(chain(parts, params, state, key, query))
+
+    if jax.default_backend() != "cpu":
+        return walked(query)
+    return diffuasr_rows.in_parts(walked, query, _CPU_ROWS)
+
+
+def sample(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """M unit rows a user, f32[B, M, D]: `points` without their length."""
+    return vectors.unit(points(parts, params, state, key, query))
+
+
+def head(parts: Parts, params: Any, state: Any) -> Head:
+    """The items' rows, of length 1."""
+    return Head(vectors.unit(item_rows(parts, params, state)[1:]))
+
+
+def log_prob(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery, points: jax.Array
+) -> jax.Array:
+    """What the recommender that guides thinks of S behind points, by `classifier_target`: f32[B].
+
+    `points` f32[B, M, D] are in the space of the rows and `key` is that of `points`, for its draws.
+    """
+    k_other = jax.random.split(key, 3)[2]
+    asked = _asked(parts, state, item_rows(parts, params, state), k_other, query)
+    assert asked is not None, "nobody is asked unless model.guidance=classifier"
+    return asked(points)
+
+
+def item_rows(parts: Parts, params: Any, state: Any) -> jax.Array:
+    """f32[I + 1, D] the rows that the diffusion works on; row 0 is padding."""
+    return params["items"] if parts.frozen is None else state["items"]
+
+
 def build(
     config: DiffuASRConfig,
     spec: DataSpec,
@@ -127,7 +351,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """DiffuASR as four pure functions; `sample` returns M unit rows a user, f32[B, M, D].
+    """DiffuASR as pure functions; `sample` returns M unit rows a user, f32[B, M, D].
 
     Args:
       config: settings.
@@ -140,247 +364,14 @@ def build(
         if SU-Net has fewer channels than there are items to denoise.
     """
     del protocol
-    made = generator(config, spec, axis_name=axis_name)
-
-    def sample(params, state, key, query):
-        return _unit(made.points(params, state, key, query))
-
-    return Model(made.init, made.loss, sample, made.head)
-
-
-class Generator(NamedTuple):
-    """What `build` is made of."""
-
-    init: Callable[[jax.Array, Any], Variables]
-    loss: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Aux]]
-    points: Callable[[Any, Any, jax.Array, Any], jax.Array]
-    """params, state, key, query -> f32[B, M, d], in the space of the rows."""
-    head: Callable[[Any, Any], Head]
-    log_prob: Callable[[Any, Any, jax.Array, Any, jax.Array], jax.Array]
-    """params, state, key, query, points f32[B, M, d] -> f32[B]: what the recommender thinks of S
-    behind the points, by `classifier_target`; the key is that of `points`, for its draws."""
-
-
-def generator(config: DiffuASRConfig, spec: DataSpec, *, axis_name: str | None = None) -> Generator:
-    """The parts of `build`, with points as they come out of the reverse path."""
-    official, length = config.compat == "official", spec.prefix_len
-    classified = config.guidance == "classifier"
-    check(config, spec, frozenset(spec.exports) | ({"reader"} if spec.reader else set()))
-    table = diffuasr_rows.standardised(spec) if config.items == "frozen" else None
-    width = config.width if table is None else table.rows.shape[1]
-    net: Any = (
-        PlainDenoiser(config.mlp_hidden)
-        if config.denoiser == "mlp"
-        else SUNet(
-            channels=config.channels,
-            num_blocks=config.num_blocks,
-            dropout_rate=config.dropout_rate,
-            input_skip=config.input_skip,
-        )
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
     )
-    betas = schedules.validate(schedules.named(config.schedule, config.num_steps, **_ends(config)))
-    tables = forward.tables(betas)
-    steps, noisy = plan(config.sampler, betas)
-
-    def init(key, example):
-        k_net, k_items, k_null = jax.random.split(key, 3)
-        x = jnp.zeros((1, length, width))
-        params = {"net": net.init(k_net, x, jnp.zeros(1, jnp.int32), x[:, 0])["params"]}
-        if config.guidance == "classifier_free":
-            params["null"] = jax.random.normal(k_null, (width,))
-        state: dict[str, Any] = {}
-        if table is None:
-            params["items"] = jax.random.normal(k_items, (spec.num_items + 1, width))
-            state["spread"] = _spread(params["items"])
-        else:
-            state["items"] = jnp.asarray(table.rows)
-        if classified:
-            assert spec.reader is not None  # `check` looked
-            state["reader"] = jax.tree.map(jnp.asarray, spec.reader.params)
-        return Variables(params, state)
-
-    def rows_of(params, state):
-        return params["items"] if table is None else state["items"]
-
-    def pooled(vectors, seq):
-        """f32[B, L, d] at the places of S -> f32[B, d]."""
-        real = (seq > 0)[..., None]
-        total = jnp.sum(jnp.where(real, vectors, 0.0), axis=1)
-        return total if config.pool == "sum" else total / jnp.maximum(real.sum(axis=1), 1)
-
-    def condition(rows, seq):
-        return pooled(rows[seq], seq)
-
-    def apply(params, x, t, cond, keys=None):
-        t = jnp.broadcast_to(t, x.shape[:1])
-        return net.apply({"params": params["net"]}, x, t, cond, keys)
-
-    def extrapolated(params, x, t, cond, keys=None):
-        """(1 + gamma) f(c) - gamma f(null), one call on a doubled batch."""
-        null = jnp.broadcast_to(params["null"], cond.shape)
-        keys = None if keys is None else jnp.concatenate([keys, keys])
-        t = jnp.broadcast_to(t, x.shape[:1])
-        x, t, cond = (jnp.concatenate(pair) for pair in ((x, x), (t, t), (cond, null)))
-        with_cond, without = jnp.split(apply(params, x, t, cond, keys), 2)
-        return (1.0 + config.guidance_weight) * with_cond - config.guidance_weight * without
-
-    def log_prob(state, rows, key, query, *, last=False):
-        """What the classifier makes of points, f32[B, M, d] -> f32[B]; a query or an example."""
-        seq, kind = query.seq, config.classifier_target
-        reader, back = spec.reader, Affine(0.0, 1.0) if table is None else table.back
-        assert reader is not None  # `check` looked
-        target = seq if kind in ("all", "bpr") else diffuasr_rows.one(seq, last)
-        real, wanted = target > 0, back(rows[target])
-        if kind == "bpr":
-            other = negatives.strangers(key, query.row, seq, spec.num_items)
-            real = real & (other <= spec.num_items)
-            wanted = wanted - back(rows[jnp.minimum(other, spec.num_items)])
-
-        def of(x):
-            found = reader.read(state["reader"], back(x))
-            if kind == "cond":
-                return -losses.mse(found, pooled(back(rows[seq]), seq))
-            logits = jnp.einsum("bd,bnd->bn", found, wanted)
-            if kind == "softmax":
-                return logits[:, 0] - losses.log_normaliser(found, back(rows[1:]))
-            each = jnp.where(real, jax.nn.log_sigmoid(logits), 0.0)
-            return each.sum(axis=-1) / jnp.maximum(real.sum(axis=-1), 1)
-
-        return of
-
-    def released(params, x, t, cond, asked, keys=None):
-        """The noise as the released code has it, in training and in sampling; `asked` is the
-        classifier, or None."""
-        if config.guidance == "classifier_free":
-            return extrapolated(params, x, t, cond, keys)
-        out = apply(params, x, t, cond, keys)
-        return (
-            out
-            if asked is None
-            else out + diffuasr_rows.released_correction(asked, x, config.guidance_weight)
-        )
-
-    def loss(params, state, key, example):
-        k_t, k_eps, k_drop, k_net, k_other = jax.random.split(key, 5)
-        rows = rows_of(params, state)
-        x0, cond = rows[example.prefix], condition(rows, example.seq)
-        t = timesteps.antithetic_rows(k_t, example.row, config.num_steps)
-        eps = rng.normal(k_eps, example.row, x0.shape[1:])
-        xt = forward.q_sample(tables, x0, t, eps)
-        keys = rng.row_keys(k_net, example.row) if config.dropout_rate > 0 else None
-        if official:
-            asked = log_prob(state, rows, k_other, example) if classified else None
-            out = released(params, xt, t, cond, asked, keys)
-        else:
-            if config.guidance == "classifier_free":
-                keep = rng.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
-                cond = diffusion_guidance.drop(keep, cond, params["null"])
-            out = apply(params, xt, t, cond, keys)
-        signal, level = (forward.rows(part, t, xt) for part in tables)
-        wanted_out = {"eps": lambda: eps, "x0": lambda: x0,
-                      "v": lambda: forward.v_from_x0_eps(x0, eps, signal, level)}  # fmt: skip
-        each = losses.mse(out, wanted_out[config.predict]())
-        metrics = {"noise": losses.weighted_mean(each, example.weight, axis_name)}
-        if config.rounding_weight > 0:
-            x0_hat, _ = forward.to_x0_eps(out, xt, signal, level, config.predict)
-            near = jnp.where(t == 0, losses.mse(x0_hat, x0), 0.0)
-            rounding = _rounding(x0_hat, rows[1:], example.prefix - 1) + near
-            metrics["rounding"] = losses.weighted_mean(rounding, example.weight, axis_name)
-            each = each + config.rounding_weight * rounding
-        if table is None:
-            metrics["spread_left"] = _spread(params["items"]) / state["spread"]
-        value = losses.weighted_mean(each, example.weight, axis_name)
-        return value, Aux(state, {"loss": value} | metrics)
-
-    def denoiser(params, state, key, query):
-        rows = rows_of(params, state)
-        cond = condition(rows, query.seq)
-        # the released code shows the classifier a history backwards
-        asked = log_prob(state, rows, key, query, last=official) if classified else None
-
-        def predict(x, t):
-            if official:
-                return released(params, x, t, cond, asked)
-            if config.guidance == "classifier_free" and config.guidance_weight != 0:
-                return extrapolated(params, x, t, cond)
-            return apply(params, x, t, cond)
-
-        def denoise(xt, t):
-            signal, level = tables.signal[t], tables.noise[t]
-            return forward.to_x0_eps(predict(xt, t), xt, signal, level, config.predict)[0]
-
-        if official or asked is None or config.guidance_weight == 0:
-            return denoise
-        return diffusion_guidance.classifier(
-            denoise, asked, tables, config.guidance_weight, on=config.classifier_on
-        )
-
-    def points(params, state, key, query):
-        if jax.default_backend() != "cpu":
-            return part(params, state, key, query)
-        return diffuasr_rows.in_parts(
-            lambda query: part(params, state, key, query), query, _CPU_ROWS
-        )
-
-    def part(params, state, key, query):
-        k_start, k_steps, k_other = jax.random.split(key, 3)
-        shape = (length, width)
-        start = rng.normal(k_start, query.row, shape)
-        draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
-        return samplers.run(steps, denoiser(params, state, k_other, query), start, draw)
-
-    def head(params, state):
-        return Head(_unit(rows_of(params, state)[1:]))
-
-    def likelihood(params, state, key, query, points):
-        k_other = jax.random.split(key, 3)[2]
-        return log_prob(state, rows_of(params, state), k_other, query)(points)
-
-    return Generator(init, loss, points, head, likelihood)
-
-
-def check(config: DiffuASRConfig, spec: DataSpec, given: frozenset[str]) -> None:
-    """Refuses settings that cannot work, before anything is trained.
-
-    Args:
-      config: settings.
-      spec: sizes; nothing of the recommender is looked at.
-      given: names of the recommender's arrays, and "reader" if it can be asked about points.
-
-    Raises:
-      ValueError: in one sentence.
-    """
-    if spec.prefix_len < 1:
-        raise ValueError(f"data.prefix-len must be at least 1, got {spec.prefix_len}")
-    if config.items == "frozen" and "items" not in given:
-        raise ValueError(
-            "model.items=frozen takes the rows of a trained recommender, got none: give "
-            "--backbone=sasrec, or model.items=trained"
-        )
-    if config.guidance == "classifier":
-        if "reader" not in given:
-            raise ValueError(
-                "model.guidance=classifier asks a trained recommender, got none that reads points: "
-                "give --backbone=sasrec, or model.guidance=classifier_free"
-            )
-        if spec.prefix_len > spec.max_len:
-            raise ValueError(
-                f"data.prefix-len={spec.prefix_len} items are more than data.max-len="
-                f"{spec.max_len} that the recommender reads; model.guidance=classifier needs fewer"
-            )
-        if config.items == "trained" and config.compat == "paper":
-            raise ValueError(
-                "model.guidance=classifier asks the recommender about its own rows, which "
-                "model.items=trained are not; model.items=frozen are"
-            )
-    blind = config.denoiser == "sunet" and config.predict == "eps" and not config.input_skip
-    if blind and config.channels < spec.prefix_len and config.compat == "paper":
-        near = -(-spec.prefix_len // 8) * 8
-        raise ValueError(
-            f"model.channels={config.channels} is less than data.prefix-len={spec.prefix_len}: a "
-            f"network that predicts noise cannot see all of x_t; {near} channels can, and "
-            "model.predict=x0 need not"
-        )
 
 
 def _ends(config: DiffuASRConfig) -> dict[str, float]:
@@ -391,18 +382,39 @@ def _ends(config: DiffuASRConfig) -> dict[str, float]:
     return {"start": 1e-4 * factor, "stop": 2e-2 * factor}
 
 
-def _spread(items: jax.Array) -> jax.Array:
-    """Root mean variance of a coordinate over items; row 0 is padding."""
-    return jnp.sqrt(jnp.mean(jnp.var(items[1:], axis=0)))
+def _network(config: DiffuASRConfig) -> nn.Module:
+    if config.denoiser == "mlp":
+        return PlainDenoiser(config.mlp_hidden)
+    return SUNet(
+        channels=config.channels,
+        num_blocks=config.num_blocks,
+        dropout_rate=config.dropout_rate,
+        input_skip=config.input_skip,
+    )
 
 
-def _unit(points: jax.Array) -> jax.Array:
-    length = jnp.linalg.norm(points, axis=-1, keepdims=True)
-    return points / jnp.maximum(length, 1e-12)
+def _asked(parts: Parts, state: Any, rows, key, example, last: bool = False) -> LogProb | None:
+    """The classifier about an example's or a query's histories; None where nobody is asked."""
+    if parts.classifier is None:
+        return None
+    read = parts.classifier, state["reader"], rows
+    return diffuasr_guidance.log_prob(*read, key, example, last=last)
 
 
-def _rounding(x0_hat: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
-    """Cross entropy of each estimate's cosines / 0.1 over all rows, means over M: f32[B]."""
-    flat = _unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
-    each = losses.full_softmax(flat, _unit(rows), index.reshape(-1))
-    return each.reshape(index.shape).mean(axis=-1)
+def _wanted(
+    predict: str, x0: jax.Array, eps: jax.Array, signal: jax.Array, level: jax.Array
+) -> jax.Array:
+    """What the network's output is compared with."""
+    if predict == "v":
+        return forward.v_from_x0_eps(x0, eps, signal, level)
+    return eps if predict == "eps" else x0
+
+
+SYSTEM = System(
+    config=DiffuASRConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=PREFIXES,
+    generates=True,
+    check=check,
+)

@@ -1,15 +1,17 @@
 """The item rows that DiffuASR's diffusion works on."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff import losses
 from jaxrec_diff.models.contract import DataSpec
+from jaxrec_diff.ops import vectors
 
-_OFFICIAL_SCALE = 0.01  # sqrt(1 - abar_0), which the released code takes at every step
+_ROUNDING_TEMPERATURE = 0.1
 
 
 def in_parts(run: Callable[[Any], jax.Array], rows: Any, size: int) -> jax.Array:
@@ -28,24 +30,6 @@ def in_parts(run: Callable[[Any], jax.Array], rows: Any, size: int) -> jax.Array
     return out.reshape(parts * each, *out.shape[2:])[:count]
 
 
-def released_correction(
-    log_prob: Callable[[jax.Array], jax.Array], xt: jax.Array, weight: float
-) -> jax.Array:
-    """What the released code adds to eps, shaped like x_t: 0.01 w grad log p, a constant.
-
-    The paper adds -w sqrt(1 - abar_t) grad log p: the released loss is -log p, and its gradient is
-    subtracted.
-    """
-    gradient = jax.grad(lambda x: log_prob(x).sum())(xt)
-    return jax.lax.stop_gradient(_OFFICIAL_SCALE * weight * gradient)
-
-
-def one(seq: jax.Array, last: bool) -> jax.Array:
-    """The first or the last item of a history, i32[B, 1]."""
-    place = jnp.maximum((seq > 0).sum(axis=-1, keepdims=True) - 1, 0) if last else 0
-    return jnp.take_along_axis(seq, jnp.broadcast_to(place, (len(seq), 1)), axis=1)
-
-
 class Affine(NamedTuple):
     """The way from standardised rows back to the recommender's: shift + scale row."""
 
@@ -56,14 +40,14 @@ class Affine(NamedTuple):
         return self.shift + self.scale * x
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """Rows of unit variance, f32[I + 1, D], and the way back."""
 
     rows: np.ndarray
     back: Affine
 
 
-def standardised(spec: DataSpec) -> _Table:
+def standardised(spec: DataSpec) -> Table:
     """The recommender's rows minus their mean, over one deviation; row 0 is padding."""
     items = np.asarray(spec.exports["items"], np.float64)
     # Rows that were never trained are where they were drawn and say nothing about the rest.
@@ -71,4 +55,35 @@ def standardised(spec: DataSpec) -> _Table:
     mean = known.mean(axis=0)
     scale = np.sqrt(np.mean(known.var(axis=0)))
     rows = np.concatenate([np.zeros((1, items.shape[1])), (items - mean) / scale])
-    return _Table(rows.astype(np.float32), Affine(mean.astype(np.float32), np.float32(scale)))
+    return Table(rows.astype(np.float32), Affine(mean.astype(np.float32), np.float32(scale)))
+
+
+def pooled(how: Literal["mean", "sum"], vectors: jax.Array, seq: jax.Array) -> jax.Array:
+    """One vector a history: f32[B, L, D] at the places of i32[B, L], 0 for padding -> f32[B, D].
+
+    >>> pooled("mean", jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[5, 7, 0]])).tolist()
+    [[2.0]]
+    """
+    real = (seq > 0)[..., None]
+    total = jnp.sum(jnp.where(real, vectors, 0.0), axis=1)
+    return total if how == "sum" else total / jnp.maximum(real.sum(axis=1), 1)
+
+
+def spread(items: jax.Array) -> jax.Array:
+    """Root mean variance of a coordinate over items, f32[] of f32[I + 1, D]; row 0 is padding."""
+    return jnp.sqrt(jnp.mean(jnp.var(items[1:], axis=0)))
+
+
+def rounding(x0_hat: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
+    """How hard estimates are to round to their items, a mean over M: f32[B].
+
+    Cross entropy of each estimate's cosines / 0.1 over all rows.
+
+    Args:
+      x0_hat: f32[B, M, D].
+      rows: f32[I, D].
+      index: i32[B, M] in [0, I).
+    """
+    flat = vectors.unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
+    each = losses.full_softmax(flat, vectors.unit(rows), index.reshape(-1))
+    return each.reshape(index.shape).mean(axis=-1)

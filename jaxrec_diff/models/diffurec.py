@@ -16,7 +16,8 @@ sequence: it is one of L places. `pads` says how that is computed.
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -25,13 +26,27 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.batches.sequences import SEQUENCES
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.diffusion.forward import Forward
+from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
+from jaxrec_diff.models.contract import (
+    Aux,
+    DataSpec,
+    Head,
+    Model,
+    Variables,
+    check_heads,
+    head_of,
+)
+from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import StepEmbedding
-from jaxrec_diff.nets.transformer import MaskMode, Norm, Places, Transformer, places
+from jaxrec_diff.nets.transformer import MaskMode, Norm, Places, Transformer, padded, places
 from jaxrec_diff.ops import rng
 
 EPSILON = 1e-12  # of every LayerNorm
@@ -91,7 +106,7 @@ class DiffuRecConfig:
 
     def __post_init__(self) -> None:
         validation.at_least("model.num-blocks", self.num_blocks, 1)
-        check_heads(self.width, self.num_heads)
+        check_heads(self.width, self.num_heads, halves=True)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         validation.within("model.history-dropout-rate", self.history_dropout_rate, 0, 0.999)
         validation.finite("model.lambda-mean", self.lambda_mean)
@@ -99,22 +114,6 @@ class DiffuRecConfig:
         check_released_schedule(self.schedule, self.num_steps)
         validation.within("model.sampler.steps", self.sampler.steps, 0, self.num_steps)
         refuse_closed_form(self.sampler, "mean")
-
-
-def check_heads(width: int, num_heads: int) -> None:
-    """Refuses heads that do not divide the width, and a width without two halves.
-
-    Raises:
-      ValueError: naming the nearest width.
-    """
-    validation.at_least("model.num-heads", num_heads, 1)
-    unit = num_heads if num_heads % 2 == 0 else 2 * num_heads
-    if width < unit or width % unit:
-        near = max(round(width / unit), 1) * unit
-        raise ValueError(
-            f"model.width must be a multiple of {unit} (two halves, {num_heads} heads), got "
-            f"{width}; the nearest is {near}"
-        )
 
 
 def check_released_schedule(schedule: str, num_steps: int) -> None:
@@ -207,29 +206,180 @@ class DiffuRecNet(nn.Module):
         return self.transformer(history + injected, where, read=last, deterministic=deterministic)
 
 
-def padded(seq: jax.Array, mask: MaskMode, max_len: int, *, one: bool) -> tuple[jax.Array, Places]:
-    """The places that a history of any length stands for.
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: DiffuRecConfig
+    net: DiffuRecNet
+    tables: Forward  # of the forward process
+    steps: Steps  # of the reverse path
+    noisy: bool  # whether its rows add noise
+    axis_name: str | None
+    protocol: Protocol
+
+
+def parts(
+    config: DiffuRecConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Parts:
+    """The network and the tables of DiffuRec; arguments as of `build`."""
+    net = DiffuRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+    levels = forward.levels(released_betas(config.schedule, config.num_steps))
+    steps, noisy = plan(config.sampler, levels)
+    return Parts(config, net, forward.tables(levels), steps, noisy, axis_name, protocol)
+
+
+def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
+    """Parameters, and the losses of each step where those decide which are drawn."""
+    params = parts.net.init(key, types.first_length(example.seq))["params"]
+    aware = parts.config.step_sampler == "lossaware"
+    return Variables(params, timesteps.init_history(parts.config.num_steps) if aware else ())
+
+
+def loss(
+    parts: Parts, params: Any, state: Any, key: jax.Array, example: Sequences
+) -> tuple[jax.Array, Aux]:
+    """Cross entropy of the estimate over the item table; arXiv:2304.00686, training.
+
+        L = -log softmax(E x0_hat)_j,  x0_hat = f(history + lambda (x_t + tau(t)))
+
+    times 1 / (T p_t) where steps are not drawn uniformly.
 
     Args:
-      seq: i32[B, L_k] right-padded histories, L_k <= L.
-      mask: whether padding is looked at.
-      max_len: L, places of a whole sequence.
-      one: let one place stand for all L - n of padding, where they are looked at.
+      parts: from `parts`.
+      params: of `init`.
+      state: (), or the last losses of each step under step_sampler="lossaware".
+      key: of the steps, the noise, lambda and dropout, each row's own.
+      example: B histories with their targets, of one or of several lengths.
 
     Returns:
-      Ids i32[B, L_k], [B, L_k + 1] or [B, L] and how the places look at one another.
+      f32[] the weighted mean, and `Aux` with the state after it and the metric "loss".
+
+    >>> config = DiffuRecConfig(width=8, num_blocks=1, schedule="sqrt", num_steps=3)
+    >>> made = parts(config, DataSpec(0, num_items=5, max_len=2))
+    >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['loss'])
     """
-    if mask == "key":
-        return seq, places(seq > 0)
-    width = seq.shape[1]
-    if not one:
-        seq = jnp.pad(seq, ((0, 0), (0, max_len - width)))
-        return seq, places(seq > 0, mask)
-    seq = jnp.pad(seq, ((0, 0), (0, 1)))
-    real = seq > 0
-    missing = (max_len - real.sum(axis=-1, keepdims=True)).astype(jnp.float32)
-    count = jnp.where(jnp.arange(width + 1) == width, missing, real.astype(jnp.float32))
-    return seq, places(real, mask, count)
+    config = parts.config
+    k_t, k_eps, k_net = jax.random.split(key, 3)
+    x0 = params["items"][example.target]
+    if config.target == "stopped":
+        x0 = jax.lax.stop_gradient(x0)
+    t, step_weight = draw_steps(config, k_t, state, example.row_id)
+    xt = forward.q_sample(parts.tables, x0, t, rng.normal(k_eps, example.row_id, x0.shape[1:]))
+    y = xt + call(parts, params, "steps", t)
+    keys = rng.row_keys(k_net, example.row_id)
+    points = types.over_lengths(partial(estimate, parts, params), example.seq, y, keys)
+    first = 0 if config.pad_class else 1
+    each = losses.full_softmax(points, params["items"][first:], example.target - first)
+    if config.step_sampler == "lossaware":
+        state = timesteps.update_history(state, t, each, example.weight, parts.axis_name)
+    value = losses.weighted_mean(step_weight * each, example.weight, parts.axis_name)
+    return value, Aux(state, {"loss": value})
+
+
+def estimate(parts: Parts, params: Any, seq: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+    """x0_hat with the noise of training, of histories of one length.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      seq: i32[B, L_k] right-padded.
+      y: f32[B, D] x_t + tau(t).
+      keys: key[B], of lambda and dropout.
+
+    Returns:
+      f32[B, D]
+    """
+    config = parts.config
+    seq, where = padded(seq, config.mask, parts.net.max_len, one=config.pads == "one")
+    k_lambda, k_embed, k_read = rng.split(keys, 3)
+    scale = _lambda_by_row(config, k_lambda, (seq.shape[1], config.width))
+    history = by_row(partial(call, parts, params, "embed"), k_embed, seq)
+    read = partial(call, parts, params, "read")
+    return by_row(read, k_read, history, scale * y[:, None], seq, where)
+
+
+def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> Chain:
+    """The reverse process of every query, f32[B, D], from noise to the next item."""
+    del state
+    k_start, k_steps, k_lambda = jax.random.split(key, 3)
+    shape = (parts.config.width,)
+    start = rng.normal(k_start, query.row_id, shape)
+    draw = samplers.draw_rows(k_steps, query.row_id, shape) if parts.noisy else None
+    return Chain(parts.steps, denoiser(parts, params, k_lambda, query), start, draw)
+
+
+def denoiser(parts: Parts, params: Any, key: jax.Array, query: SequenceQuery) -> Denoiser:
+    """(x_t, t) -> x0_hat of the queries' histories, without dropout; `key` draws lambda."""
+    config = parts.config
+    drawn = config.lambda_draw != "mean" and config.lambda_std > 0
+    one = config.pads == "one" or not drawn
+    seq, where = padded(query.seq, config.mask, parts.net.max_len, one=one)
+    history = call(parts, params, "embed", seq)
+    table = call(parts, params, "steps", jnp.arange(config.num_steps))
+
+    def scale(key):
+        keys = rng.row_keys(key, query.row_id)
+        return _lambda_by_row(config, keys, history.shape[1:])
+
+    once = scale(key) if drawn and config.lambda_draw == "per_user" else config.lambda_mean
+
+    def denoise(xt, t):
+        per_step = drawn and config.lambda_draw == "per_step"
+        weight = scale(jax.random.fold_in(key, t)) if per_step else once
+        injected = weight * (xt + table[t])[:, None]
+        return call(parts, params, "read", history, injected, seq, where)
+
+    return denoise
+
+
+def sample(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """Estimates of the next item's embedding, f32[B, D]: ends of `chain`."""
+    return process.run(chain(parts, params, state, key, query))
+
+
+def head(parts: Parts, params: Any, state: Any) -> Head:
+    """The items' rows; under the official protocol the padding row competes as an item I + 1."""
+    del state
+    return head_of(params["items"], parts.protocol)
+
+
+def build(
+    config: DiffuRecConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Model:
+    """DiffuRec as pure functions.
+
+    Histories may come in several lengths (`types.over_lengths`). Under mask="key" they are all
+    that is computed, exactly; under the released mask see `DiffuRecConfig.pads`.
+
+    Args:
+      config: settings.
+      spec: sizes of the data.
+      axis_name: name of the device axis inside `pmap`; None under `jit`.
+      protocol: "official" lets the padding row compete, as an item I + 1 that nobody wants.
+    """
+    made = parts(config, spec, axis_name=axis_name, protocol=protocol)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
+    )
 
 
 def draw_steps(
@@ -249,102 +399,14 @@ def draw_lambda(config: DiffuRecConfig, key: jax.Array, shape: tuple[int, ...]) 
     return config.lambda_mean + config.lambda_std * jax.random.normal(key, shape)
 
 
-def build(
-    config: DiffuRecConfig,
-    spec: DataSpec,
-    *,
-    axis_name: str | None = None,
-    protocol: Protocol = "honest",
-) -> Model:
-    """DiffuRec as four pure functions.
+def _lambda_by_row(config: DiffuRecConfig, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.vmap(partial(draw_lambda, config, shape=shape))(keys)
 
-    Histories may come in several lengths (`types.over_lengths`). Under mask="key" they are all
-    that is computed, exactly; under the released mask see `DiffuRecConfig.pads`.
 
-    Args:
-      config: settings.
-      spec: sizes of the data.
-      axis_name: name of the device axis inside `pmap`; None under `jit`.
-      protocol: "official" lets the padding row compete, as an item I + 1 that nobody wants.
-    """
-    net = DiffuRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
-    betas = released_betas(config.schedule, config.num_steps)
-    tables = forward.tables(betas)
-    path, noisy = plan(config.sampler, betas)
-
-    def call(params, method, *args, **kwargs):
-        return net.apply({"params": params}, *args, method=method, **kwargs)
-
-    def init(key, example):
-        seq = example.seq[0] if isinstance(example.seq, tuple) else example.seq
-        params = net.init(key, seq)["params"]
-        aware = config.step_sampler == "lossaware"
-        return Variables(params, timesteps.init_history(config.num_steps) if aware else ())
-
-    def estimate(params, seq, y, keys):
-        """x_0 with the noise of training: i32[B, L_k], f32[B, D], key[B] -> f32[B, D]."""
-        seq, where = padded(seq, config.mask, spec.max_len, one=config.pads == "one")
-
-        def one(seq, where, y, key):
-            k_lambda, k_embed, k_read = jax.random.split(key, 3)
-            scale = draw_lambda(config, k_lambda, (*seq.shape, config.width))
-            history = call(params, "embed", seq[None], False, rngs={"dropout": k_embed})
-            where = jax.tree.map(lambda leaf: leaf[None], where)
-            return call(
-                params, "read", history, (scale * y)[None], seq[None], where, False,
-                rngs={"dropout": k_read},
-            )[0]  # fmt: skip
-
-        return jax.vmap(one)(seq, where, y, keys)
-
-    def loss(params, state, key, example):
-        k_t, k_eps, k_net = jax.random.split(key, 3)
-        x0 = params["items"][example.target]
-        if config.target == "stopped":
-            x0 = jax.lax.stop_gradient(x0)
-        t, step_weight = draw_steps(config, k_t, state, example.row)
-        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, example.row, x0.shape[1:]))
-        y = xt + call(params, "steps", t)
-        keys = rng.row_keys(k_net, example.row)
-        points = types.over_lengths(
-            lambda seq, y, keys: estimate(params, seq, y, keys), example.seq, y, keys
-        )
-        first = 0 if config.pad_class else 1
-        each = losses.full_softmax(points, params["items"][first:], example.target - first)
-        if config.step_sampler == "lossaware":
-            state = timesteps.update_history(state, t, each, example.weight, axis_name)
-        value = losses.weighted_mean(step_weight * each, example.weight, axis_name)
-        return value, Aux(state, {"loss": value})
-
-    def sample(params, state, key, query):
-        del state
-        k_start, k_steps, k_lambda = jax.random.split(key, 3)
-        drawn = config.lambda_draw != "mean" and config.lambda_std > 0
-        seq, where = padded(
-            query.seq, config.mask, spec.max_len, one=config.pads == "one" or not drawn
-        )
-        history = call(params, "embed", seq)
-        table = call(params, "steps", jnp.arange(config.num_steps))
-
-        def scale(key):
-            keys = rng.row_keys(key, query.row)
-            return jax.vmap(lambda key: draw_lambda(config, key, history.shape[1:]))(keys)
-
-        once = scale(k_lambda) if drawn and config.lambda_draw == "per_user" else config.lambda_mean
-
-        def denoise(xt, t):
-            per_step = drawn and config.lambda_draw == "per_step"
-            weight = scale(jax.random.fold_in(k_lambda, t)) if per_step else once
-            return call(params, "read", history, weight * (xt + table[t])[:, None], seq, where)
-
-        start = rng.normal(k_start, query.row, (config.width,))
-        draw = samplers.draw_rows(k_steps, query.row, (config.width,)) if noisy else None
-        return samplers.run(path, denoise, start, draw)
-
-    def head(params, state):
-        del state
-        if protocol == "official":
-            return Head(jnp.roll(params["items"], -1, axis=0))  # the padding row last
-        return Head(params["items"][1:])
-
-    return Model(init, loss, sample, head)
+SYSTEM = System(
+    config=DiffuRecConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=SEQUENCES,
+    accepts_buckets=lambda config: True,
+)

@@ -5,8 +5,10 @@ into the next interest e_u; items are retrieved by inner product with e_u. No co
 the docstrings say which reading of the paper a default takes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,11 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.sequences import SEQUENCES
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import forward as diffusion_forward
-from jaxrec_diff.diffusion import samplers, schedules, sphere, timesteps
+from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
+from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.network import call
+from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
@@ -138,6 +145,137 @@ class DimeRecNet(nn.Module):
         return self.step(t)
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: DimeRecConfig
+    net: DimeRecNet
+    add_noise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # x0, t, eps -> x_t
+    draw_negatives: Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> ids, log Q
+    steps: Steps  # of the reverse path
+    noisy: bool  # whether its rows add noise
+    axis_name: str | None
+
+
+def parts(config: DimeRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network, the noising and the negatives of DimeRec; arguments as of `build`.
+
+    Raises:
+      ValueError: if negatives are drawn by popularity and nothing is known of it.
+    """
+    if config.negatives == "log_uniform" and spec.item_counts is None:
+        raise ValueError("negatives 'log_uniform' need item counts; 'uniform' does not")
+    net = DimeRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+    betas = schedules.linear(config.num_steps, start=config.beta_start, stop=config.beta_stop)
+    steps, noisy = plan(config.sampler, diffusion_forward.levels(betas))
+    add_noise, draw_negatives = _forward(config, betas), _negatives(config, spec)
+    return Parts(config, net, add_noise, draw_negatives, steps, noisy, axis_name)
+
+
+def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
+    """Parameters, and no state."""
+    return Variables(parts.net.init(key, example.seq, example.target)["params"], state=())
+
+
+def loss(
+    parts: Parts, params: Any, state: Any, key: jax.Array, example: Sequences
+) -> tuple[jax.Array, Aux]:
+    """DimeRec, Algorithm 1: guidance, reconstruction and the softmax on the sphere.
+
+        L = L_gem + lambda |x_0 - x0_hat|^2 + mu L_ssm
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: (), and stays so.
+      key: of the steps and the noise, each row's own, and of the batch's negatives.
+      example: B histories with their targets.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the metrics "loss", "gem", "recon" and "ssm".
+
+    >>> made = parts(DimeRecConfig(width=4, num_steps=3), DataSpec(0, num_items=5, max_len=2))
+    >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['gem', 'loss', 'recon', 'ssm'])
+    """
+    config = parts.config
+    k_t, k_eps, k_negatives = jax.random.split(key, 3)
+    raw = params["items"][example.target]
+    x0 = sphere.normalize(raw)
+    t = timesteps.uniform(k_t, example.row_id, config.num_steps)
+    eps = rng.normal(k_eps, example.row_id, x0.shape[1:])
+    xt = parts.add_noise(jax.lax.stop_gradient(x0) if config.stop_gradient_xt else x0, t, eps)
+    interests = call(parts, params, "guide", example.seq)
+    estimate = _on_sphere(config, call(parts, params, "denoise", xt, t, interests))
+
+    ids, log_q = parts.draw_negatives(k_negatives)
+    rows = params["items"][ids]
+    # The true class competes once: the same item among the negatives is no negative.
+    correction = -log_q[ids] + jnp.where(example.target[:, None] == ids[None, :], -1e9, 0.0)
+    gem = gem_loss(interests, raw, rows, correction, -log_q[example.target])
+    unit = x0 if config.normalize_estimate else raw
+    others = sphere.normalize(rows) if config.normalize_estimate else rows
+    positive = jnp.sum(estimate * unit, axis=-1) / config.temperature
+    ssm = losses.sampled_softmax(
+        positive - log_q[example.target],
+        estimate @ others.T / config.temperature + correction,
+    )
+    recon = jnp.sum((x0 - estimate) ** 2, axis=-1)
+
+    each = gem + config.recon_weight * recon + config.ssm_weight * ssm
+    terms = {"loss": each, "gem": gem, "recon": recon, "ssm": ssm}
+    means = {
+        name: losses.weighted_mean(term, example.weight, parts.axis_name)
+        for name, term in terms.items()
+    }
+    return means["loss"], Aux(state, means)
+
+
+def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> Chain:
+    """The reverse process on the sphere of every query, f32[B, D], guided by its interests."""
+    del state
+    config = parts.config
+    k_start, k_steps = jax.random.split(key)
+    start = sphere.normalize(rng.normal(k_start, query.row_id, (config.width,)))
+    interests = call(parts, params, "guide", query.seq)
+    denoise = (hoisted if config.hoist else plain)(parts.net, params, interests)
+    draw = None
+    if parts.noisy:
+        z = samplers.draw_rows(k_steps, query.row_id, (config.width,))
+
+        def draw(i):
+            return _noise_scale(config) * z(i)
+
+    def estimate(xt, t):
+        return _on_sphere(config, denoise(xt, t))
+
+    return Chain(parts.steps, estimate, start, draw, project=sphere.normalize)
+
+
+def sample(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """The next interests, unit vectors f32[B, D]: ends of `chain`."""
+    return process.run(chain(parts, params, state, key, query))
+
+
+def head(parts: Parts, params: Any, state: Any) -> Head:
+    """The items' rows, raw or of length 1."""
+    del state
+    rows = params["items"][1:]
+    return Head(sphere.normalize(rows) if parts.config.score == "cos" else rows)
+
+
+def interests_only(parts: Parts, params: Any, state: Any, query: SequenceQuery) -> jax.Array:
+    """The K interests as points, f32[B, K, D]: what is recommended without the diffusion."""
+    del state
+    return call(parts, params, "guide", query.seq)
+
+
 def build(
     config: DimeRecConfig,
     spec: DataSpec,
@@ -145,7 +283,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """DimeRec as four pure functions.
+    """DimeRec as pure functions.
 
     Args:
       config: settings.
@@ -157,83 +295,15 @@ def build(
       ValueError: on a bad schedule, or a sampler that a chain on the sphere does not have.
     """
     del protocol
-    if config.negatives == "log_uniform" and spec.item_counts is None:
-        raise ValueError("negatives 'log_uniform' need item counts; 'uniform' does not")
-    net = DimeRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
-    betas = schedules.linear(config.num_steps, start=config.beta_start, stop=config.beta_stop)
-    steps, noisy = plan(config.sampler, betas)
-    noise_scale = config.width**-0.5 if config.noise_scale == "inv_sqrt_d" else 1.0
-    draw_negatives = _negatives(config, spec)
-    add_noise = _forward(config, betas)
-
-    def call(params, method, *args):
-        return net.apply({"params": params}, *args, method=method)
-
-    def init(key, example):
-        return Variables(net.init(key, example.seq, example.target)["params"], state=())
-
-    def on_sphere(estimate):
-        return sphere.normalize(estimate) if config.normalize_estimate else estimate
-
-    def loss(params, state, key, example):
-        k_t, k_eps, k_negatives = jax.random.split(key, 3)
-        raw = params["items"][example.target]
-        x0 = sphere.normalize(raw)
-        t = timesteps.uniform(k_t, example.row, config.num_steps)
-        eps = rng.normal(k_eps, example.row, x0.shape[1:])
-        xt = add_noise(jax.lax.stop_gradient(x0) if config.stop_gradient_xt else x0, t, eps)
-        interests = call(params, "guide", example.seq)
-        estimate = on_sphere(call(params, "denoise", xt, t, interests))
-
-        ids, log_q = draw_negatives(k_negatives)
-        rows = params["items"][ids]
-        # The true class competes once: the same item among the negatives is no negative.
-        correction = -log_q[ids] + jnp.where(example.target[:, None] == ids[None, :], -1e9, 0.0)
-        gem = gem_loss(interests, raw, rows, correction, -log_q[example.target])
-        unit = x0 if config.normalize_estimate else raw
-        others = sphere.normalize(rows) if config.normalize_estimate else rows
-        positive = jnp.sum(estimate * unit, axis=-1) / config.temperature
-        ssm = losses.sampled_softmax(
-            positive - log_q[example.target],
-            estimate @ others.T / config.temperature + correction,
-        )
-        recon = jnp.sum((x0 - estimate) ** 2, axis=-1)
-
-        each = gem + config.recon_weight * recon + config.ssm_weight * ssm
-        parts = {"loss": each, "gem": gem, "recon": recon, "ssm": ssm}
-        means = {
-            name: losses.weighted_mean(part, example.weight, axis_name)
-            for name, part in parts.items()
-        }
-        return means["loss"], Aux(state, means)
-
-    def sample(params, state, key, query):
-        del state
-        k_start, k_steps = jax.random.split(key)
-        start = sphere.normalize(rng.normal(k_start, query.row, (config.width,)))
-        interests = call(params, "guide", query.seq)
-        denoise = (hoisted if config.hoist else plain)(net, params, interests)
-        draw = None
-        if noisy:
-            z = samplers.draw_rows(k_steps, query.row, (config.width,))
-
-            def draw(i):
-                return noise_scale * z(i)
-
-        return samplers.run(
-            steps, lambda xt, t: on_sphere(denoise(xt, t)), start, draw, project=sphere.normalize
-        )
-
-    def head(params, state):
-        del state
-        rows = params["items"][1:]
-        return Head(sphere.normalize(rows) if config.score == "cos" else rows)
-
-    def interests_only(params, state, query):
-        del state
-        return call(params, "guide", query.seq)
-
-    return Model(init, loss, sample, head, probes={"interests_only": interests_only})
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
+        variants={"interests_only": partial(interests_only, made)},
+    )
 
 
 def gem_loss(
@@ -293,18 +363,22 @@ def hoisted(net: DimeRecNet, params, interests: jax.Array):
     return denoise
 
 
+def _on_sphere(config: DimeRecConfig, estimate: jax.Array) -> jax.Array:
+    return sphere.normalize(estimate) if config.normalize_estimate else estimate
+
+
+def _noise_scale(config: DimeRecConfig) -> float:
+    return config.width**-0.5 if config.noise_scale == "inv_sqrt_d" else 1.0
+
+
 def _forward(config: DimeRecConfig, betas: np.ndarray):
     """The noising of unit vectors, (x0, t, eps) -> x_t."""
-    tables = diffusion_forward.tables(betas)
+    levels = diffusion_forward.levels(betas)
     if config.forward == "vp_norm":
+        tables = diffusion_forward.tables(levels)
         return lambda x0, t, eps: sphere.normalize(diffusion_forward.q_sample(tables, x0, t, eps))
-    variance = (
-        betas
-        if config.forward_alpha == "beta"
-        else diffusion_forward.one_minus_alphas_cumprod(betas)
-    )
-    scale = np.sqrt(variance) / (config.width**0.5 if config.noise_scale == "inv_sqrt_d" else 1.0)
-    table = jnp.asarray(scale, jnp.float32)
+    deviation = np.sqrt(betas) if config.forward_alpha == "beta" else levels.noise
+    table = jnp.asarray(_noise_scale(config) * deviation)
     return lambda x0, t, eps: sphere.q_sample(table, x0, t, eps, project=config.project)
 
 
@@ -333,3 +407,6 @@ def _negatives(config: DimeRecConfig, spec: DataSpec):
         return ids[jnp.clip(drawn, 0, spec.num_items - 1)], log_q_table
 
     return draw
+
+
+SYSTEM = System(config=DimeRecConfig, build=build, official=DREAMREC_SCRIPT, input=SEQUENCES)

@@ -15,34 +15,53 @@ trains the selector with a straight-through gradient against a codebook that is 
 The released evaluation draws codes with noise and takes their means over the *test* batch: a
 user's list then depends on who else is asked for. `eval_codes="frozen"`, the default, uses the
 codebook of training and no noise; `protocol="official"` does as released, and whichever is not
-used is a probe of the other.
+used is a variant of the other.
 
 A code has all L places, those of padding too, and differs from place to place, so histories are
 never shorter than L here: DiffuRec's single padding place would not be exact.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.batches import types
+from jaxrec_diff.batches.sequences import SEQUENCES
+from jaxrec_diff.batches.types import SequenceQuery, Sequences, latest_last
+from jaxrec_diff.diffusion import forward, process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.diffusion.forward import Forward
+from jaxrec_diff.diffusion.process import Chain, Steps
+from jaxrec_diff.models import network
+from jaxrec_diff.models.contract import (
+    Aux,
+    DataSpec,
+    Head,
+    Model,
+    Variables,
+    check_heads,
+    head_of,
+)
 from jaxrec_diff.models.diffurec import (
     DiffuRecConfig,
     DiffuRecNet,
     Schedule,
-    check_heads,
     check_released_schedule,
     released_betas,
 )
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.network import by_row
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import uniform_fan_in
 from jaxrec_diff.nets.transformer import MaskMode, places
 from jaxrec_diff.ops import quantize, rng
+
+EvalCodes = Literal["frozen", "official"]
+_OTHER: dict[EvalCodes, EvalCodes] = {"frozen": "official", "official": "frozen"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +106,7 @@ class DiQDiffConfig:
     """Gumbel temperature of svq=paper; an argmax has none."""
     codebook_decay: float = 0.0
     """Share of the old codebook that an update keeps; the paper replaces it."""
-    eval_codes: Literal["frozen", "official"] = "frozen"
+    eval_codes: EvalCodes = "frozen"
     """frozen: the codebook of training, no noise: a user's list depends on nobody else. official:
     codes from the batch that is evaluated (svq=official: with noise; svq=paper: the codebook is
     updated by the batch first), so eval.batch-size and the order of users matter."""
@@ -100,7 +119,7 @@ class DiQDiffConfig:
 
     def __post_init__(self) -> None:
         validation.at_least("model.num-blocks", self.num_blocks, 1)
-        check_heads(self.width, self.num_heads)
+        check_heads(self.width, self.num_heads, halves=True)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         validation.within("model.history-dropout-rate", self.history_dropout_rate, 0, 0.999)
         check_released_schedule(self.schedule, self.num_steps)
@@ -137,23 +156,215 @@ class Quantiser(NamedTuple):
     selector: Any  # {"kernel": f32[L D, K], "bias": f32[K]}, or () where it is trained
 
 
-def latest_last(seq: jax.Array, max_len: int) -> jax.Array:
-    """Right-padded histories i32[B, L_k] with their latest item in place L - 1: i32[B, L].
-
-    >>> import jax.numpy as jnp
-    >>> latest_last(jnp.array([[7, 8, 0], [9, 0, 0]]), 4).tolist()
-    [[0, 0, 7, 8], [0, 0, 0, 9]]
-    """
-    place = jnp.arange(max_len) - max_len + (seq > 0).sum(axis=1, keepdims=True)
-    found = jnp.take_along_axis(seq, jnp.clip(place, 0, seq.shape[1] - 1), axis=1)
-    return jnp.where(place >= 0, found, 0)
-
-
 def read_last(net: DiffuRecNet, z: jax.Array, real: jax.Array, deterministic: bool = True):
     """The Transformer's output in the last place: f32[B, L, D], bool[B, L] -> f32[B, D]."""
     last = jnp.full(z.shape[:1], z.shape[1] - 1, jnp.int32)
     where = places(real, net.config.mask)
     return net.transformer(z, where, read=last, deterministic=deterministic)
+
+
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: DiQDiffConfig
+    net: DiffuRecNet
+    tables: Forward  # of the forward process
+    steps: Steps  # of the reverse path
+    noisy: bool  # whether its rows add noise
+    axis_name: str | None
+    protocol: Protocol
+
+
+def parts(
+    config: DiQDiffConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Parts:
+    """The network and the tables of DiQDiff; arguments as of `build`."""
+    net = DiffuRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config.backbone())
+    levels = forward.levels(released_betas(config.schedule, config.num_steps))
+    steps, noisy = plan(config.sampler, levels)
+    return Parts(config, net, forward.tables(levels), steps, noisy, axis_name, protocol)
+
+
+def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
+    """Parameters, and the codebook: the first K histories, over again where there are fewer."""
+    k_net, k_kernel, k_bias = jax.random.split(key, 3)
+    config, seq = parts.config, _whole(example.seq, parts.net.max_len)
+    params = parts.net.init(k_net, seq)["params"]
+    inside = parts.net.max_len * config.width
+    uniform = uniform_fan_in(inside)
+    selector = {
+        "kernel": uniform(k_kernel, (inside, config.num_codes)),
+        "bias": uniform(k_bias, (config.num_codes,)),
+    }
+    first = jnp.arange(config.num_codes) % seq.shape[0]
+    codebook = call(parts, params, "embed", seq[first])
+    if config.svq == "paper":
+        return Variables(params | {"selector": selector}, Quantiser(codebook, ()))
+    return Variables(params, Quantiser(codebook, selector))
+
+
+def loss(
+    parts: Parts, params: Any, state: Quantiser, key: jax.Array, example: Sequences
+) -> tuple[jax.Array, Aux]:
+    """Reconstruction and contrast of the estimates; arXiv:2501.17670, training.
+
+        L = -log softmax(E x0_hat)_j + lambda_c contrast(x0_hat),  x0_hat = f(z) in the last place
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: the codebook, and the selector where it is not trained.
+      key: of the steps, the noise, the codes and dropout, each row's own.
+      example: B histories with their targets, of one or of several lengths; codes and contrast are
+        taken over all of them.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the codebook after the batch and the metrics "loss",
+      "recon", "contrast" and "codes_used".
+
+    >>> config = DiQDiffConfig(width=8, num_blocks=1, num_codes=2, schedule="sqrt", num_steps=3)
+    >>> made = parts(config, DataSpec(0, num_items=5, max_len=2))
+    >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['codes_used', 'contrast', 'loss', 'recon'])
+    """
+    config, row, weight = parts.config, example.row_id, example.weight
+    k_t, k_eps, k_code, k_embed, k_read = jax.random.split(key, 5)
+    seq = _whole(example.seq, parts.net.max_len)
+    history = by_row(partial(call, parts, params, "embed"), rng.row_keys(k_embed, row), seq)
+    codes, found = training_codes(parts, params, state, k_code, history, row, weight)
+    x0 = params["items"][example.target]
+    t = timesteps.uniform(k_t, row, config.num_steps)
+    xt = forward.q_sample(parts.tables, x0, t, rng.normal(k_eps, row, x0.shape[1:]))
+    injected = config.inject * (xt + call(parts, params, "steps", t))
+    z = config.history_weight * history + config.code_weight * codes + injected[:, None]
+    points = by_row(partial(call, parts, params, read_last), rng.row_keys(k_read, row), z, seq > 0)
+    if config.recon == "ce":
+        recon = losses.full_softmax(points, params["items"], example.target)
+    else:
+        recon = config.width * losses.mse(points, x0)
+    axis_name, heat = parts.axis_name, config.contrast_temperature
+    apart = losses.contrast(points, weight, temperature=heat, axis_name=axis_name)
+    each = recon + config.contrast_weight * apart
+    terms = {"loss": each, "recon": recon, "contrast": apart}
+    metrics = {name: losses.weighted_mean(v, weight, axis_name) for name, v in terms.items()}
+    metrics["codes_used"] = jnp.sum(found.counts > 0).astype(jnp.float32)
+    codebook = quantize.update(state.codebook, found, decay=config.codebook_decay)
+    return metrics["loss"], Aux(Quantiser(codebook, state.selector), metrics)
+
+
+def training_codes(
+    parts: Parts,
+    params: Any,
+    state: Quantiser,
+    key: jax.Array,
+    history: jax.Array,
+    row: jax.Array,
+    weight: jax.Array,
+) -> tuple[jax.Array, quantize.Codes]:
+    """The codes that a training batch picks.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: the codebook before the batch.
+      key: of the Gumbel noise, each row's own.
+      history: f32[B, L, D] embedded histories.
+      row: i32[B] global row.
+      weight: f32[B], 0 on padding rows.
+
+    Returns:
+      Codes f32[B, L, D], and the means of the histories that picked each.
+    """
+    config = parts.config
+    logits = _logits(parts, params, state, history)
+    gumbel = rng.gumbel(key, row, (config.num_codes,))
+    labels = quantize.assign(logits, gumbel)
+    found = quantize.code_means(history, labels, weight, config.num_codes, parts.axis_name)
+    if config.svq == "official":
+        return quantize.pick(found.means, labels), found
+    hot = quantize.straight_through(logits, gumbel, temperature=config.code_temperature)
+    return jnp.einsum("bk,kld->bld", hot, jax.lax.stop_gradient(state.codebook)), found
+
+
+def evaluation_codes(
+    parts: Parts,
+    params: Any,
+    state: Quantiser,
+    key: jax.Array,
+    history: jax.Array,
+    row: jax.Array,
+    kind: EvalCodes,
+) -> jax.Array:
+    """The codes of queries, f32[B, L, D]; arguments as of `training_codes`."""
+    config, trained = parts.config, parts.config.svq == "paper"
+    logits = _logits(parts, params, state, history)
+    if kind == "frozen":
+        return quantize.pick(state.codebook, quantize.assign(logits))
+    gumbel = None if trained else rng.gumbel(key, row, (config.num_codes,))
+    labels = quantize.assign(logits, gumbel)
+    real = (row >= 0).astype(history.dtype)
+    found = quantize.code_means(history, labels, real, config.num_codes)
+    # rows pick only codes that some row picked, so the old codebook shows in none of them
+    decay = config.codebook_decay if trained else 0.0
+    return quantize.pick(quantize.update(state.codebook, found, decay=decay), labels)
+
+
+def chain(
+    parts: Parts,
+    params: Any,
+    state: Quantiser,
+    key: jax.Array,
+    query: SequenceQuery,
+    kind: EvalCodes | None = None,
+) -> Chain:
+    """The reverse process of every query, f32[B, D], from noise to the next item.
+
+    `kind` is of the codes: those that the settings and the protocol evaluate with by default.
+    """
+    config, kind = parts.config, kind or eval_codes(parts)
+    k_start, k_steps, k_code = jax.random.split(key, 3)
+    seq = latest_last(query.seq, parts.net.max_len)
+    history = call(parts, params, "embed", seq)
+    codes = evaluation_codes(parts, params, state, k_code, history, query.row_id, kind)
+    base = config.history_weight * history + config.code_weight * codes
+    table = call(parts, params, "steps", jnp.arange(config.num_steps))
+
+    def denoise(xt, t):
+        z = base + (config.inject * (xt + table[t]))[:, None]
+        return call(parts, params, read_last, z, seq > 0)
+
+    shape = (config.width,)
+    start = rng.normal(k_start, query.row_id, shape)
+    draw = samplers.draw_rows(k_steps, query.row_id, shape) if parts.noisy else None
+    return Chain(parts.steps, denoise, start, draw)
+
+
+def sample(
+    parts: Parts, params: Any, state: Quantiser, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """Estimates of the next item's embedding, f32[B, D]: ends of `chain`."""
+    return process.run(chain(parts, params, state, key, query))
+
+
+def other_codes(parts: Parts, params: Any, state: Quantiser, query: SequenceQuery) -> jax.Array:
+    """The same with the codes that `sample` does not take, f32[B, D]."""
+    kind = _OTHER[eval_codes(parts)]
+    # the noise of a variant is fixed: it is keyed by the row like all noise
+    return process.run(chain(parts, params, state, jax.random.key(0), query, kind))
+
+
+def head(parts: Parts, params: Any, state: Quantiser) -> Head:
+    """The items' rows; under the official protocol the padding row competes as an item I + 1."""
+    del state
+    return head_of(params["items"], parts.protocol)
 
 
 def build(
@@ -163,7 +374,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """DiQDiff as four pure functions, with the other evaluation codes as a probe.
+    """DiQDiff as pure functions, with the other evaluation codes as a variant.
 
     Args:
       config: settings.
@@ -173,136 +384,37 @@ def build(
       protocol: "official" evaluates with the codes of the batch, whatever `eval_codes` says, and
         lets the padding row compete, as an item I + 1 that nobody wants.
     """
-    net = DiffuRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config.backbone())
-    betas = released_betas(config.schedule, config.num_steps)
-    tables = forward.tables(betas)
-    path, noisy = plan(config.sampler, betas)
-    trained = config.svq == "paper"
+    made = parts(config, spec, axis_name=axis_name, protocol=protocol)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
+        variants={f"{_OTHER[eval_codes(made)]}_codes": partial(other_codes, made)},
+    )
 
-    def call(params, method, *args, **kwargs):
-        of_net = {name: leaf for name, leaf in params.items() if name != "selector"}
-        return net.apply({"params": of_net}, *args, method=method, **kwargs)
 
-    def init(key, example):
-        k_net, k_kernel, k_bias = jax.random.split(key, 3)
-        seq = _whole(example.seq, spec.max_len)
-        params = net.init(k_net, seq)["params"]
-        inside = spec.max_len * config.width
-        uniform = uniform_fan_in(inside)
-        selector = {
-            "kernel": uniform(k_kernel, (inside, config.num_codes)),
-            "bias": uniform(k_bias, (config.num_codes,)),
-        }
-        # the first K histories of the first batch, over again where it has fewer
-        first = jnp.arange(config.num_codes) % seq.shape[0]
-        codebook = call(params, "embed", seq[first])
-        if trained:
-            return Variables(params | {"selector": selector}, Quantiser(codebook, ()))
-        return Variables(params, Quantiser(codebook, selector))
+def call(parts: Parts, params: Any, method: Any, *args: Any, **options: Any) -> Any:
+    """A method of the network under its parameters, to which the selector does not belong."""
+    of_net = {name: leaf for name, leaf in params.items() if name != "selector"}
+    return network.call(parts, of_net, method, *args, **options)
 
-    def logits_of(params, state, history):
-        selector = params["selector"] if trained else state.selector
-        flat = history.reshape(history.shape[0], -1)
-        return flat @ selector["kernel"] + selector["bias"]
 
-    def training_codes(params, state, key, history, row, weight):
-        """Codes f32[B, L, D] of a training batch and the codebook after it."""
-        logits = logits_of(params, state, history)
-        gumbel = rng.gumbel(key, row, (config.num_codes,))
-        labels = quantize.assign(logits, gumbel)
-        found = quantize.code_means(history, labels, weight, config.num_codes, axis_name)
-        codebook = quantize.update(state.codebook, found, decay=config.codebook_decay)
-        if not trained:
-            return quantize.pick(found.means, labels), codebook, found.counts
-        hot = quantize.straight_through(logits, gumbel, temperature=config.code_temperature)
-        kept = jax.lax.stop_gradient(state.codebook)
-        return jnp.einsum("bk,kld->bld", hot, kept), codebook, found.counts
+def eval_codes(parts: Parts) -> EvalCodes:
+    """Which codes are evaluated with: the protocol's, or those of the settings."""
+    return "official" if parts.protocol == "official" else parts.config.eval_codes
 
-    def loss(params, state, key, example):
-        k_t, k_eps, k_code, k_embed, k_read = jax.random.split(key, 5)
-        row, weight = example.row, example.weight
-        seq = _whole(example.seq, spec.max_len)
 
-        def embed(seq, key):
-            return call(params, "embed", seq[None], False, rngs={"dropout": key})[0]
-
-        def read(z, real, key):
-            rngs = {"dropout": key}
-            return call(params, read_last, z[None], real[None], False, rngs=rngs)[0]
-
-        history = jax.vmap(embed)(seq, rng.row_keys(k_embed, row))
-        codes, codebook, counts = training_codes(params, state, k_code, history, row, weight)
-        x0 = params["items"][example.target]
-        t = timesteps.uniform(k_t, row, config.num_steps)
-        xt = forward.q_sample(tables, x0, t, rng.normal(k_eps, row, x0.shape[1:]))
-        injected = config.inject * (xt + call(params, "steps", t))
-        z = config.history_weight * history + config.code_weight * codes + injected[:, None]
-        points = jax.vmap(read)(z, seq > 0, rng.row_keys(k_read, row))
-        if config.recon == "ce":
-            recon = losses.full_softmax(points, params["items"], example.target)
-        else:
-            recon = config.width * losses.mse(points, x0)
-        apart = losses.contrast(
-            points, weight, temperature=config.contrast_temperature, axis_name=axis_name
-        )
-
-        def mean(values):
-            return losses.weighted_mean(values, weight, axis_name)
-
-        value = mean(recon + config.contrast_weight * apart)
-        metrics = {"loss": value, "recon": mean(recon), "contrast": mean(apart)}
-        metrics["codes_used"] = jnp.sum(counts > 0).astype(jnp.float32)
-        return value, Aux(Quantiser(codebook, state.selector), metrics)
-
-    def evaluation_codes(params, state, key, history, row, kind):
-        logits = logits_of(params, state, history)
-        if kind == "frozen":
-            return quantize.pick(state.codebook, quantize.assign(logits))
-        gumbel = None if trained else rng.gumbel(key, row, (config.num_codes,))
-        labels = quantize.assign(logits, gumbel)
-        real = (row >= 0).astype(history.dtype)
-        found = quantize.code_means(history, labels, real, config.num_codes)
-        # rows pick only codes that some row picked, so the old codebook shows in none of them
-        decay = config.codebook_decay if trained else 0.0
-        return quantize.pick(quantize.update(state.codebook, found, decay=decay), labels)
-
-    def recommend(params, state, key, query, kind):
-        k_start, k_steps, k_code = jax.random.split(key, 3)
-        seq = latest_last(query.seq, spec.max_len)
-        history = call(params, "embed", seq)
-        codes = evaluation_codes(params, state, k_code, history, query.row, kind)
-        base = config.history_weight * history + config.code_weight * codes
-        table = call(params, "steps", jnp.arange(config.num_steps))
-
-        def denoise(xt, t):
-            z = base + (config.inject * (xt + table[t]))[:, None]
-            return call(params, read_last, z, seq > 0)
-
-        shape = (config.width,)
-        start = rng.normal(k_start, query.row, shape)
-        draw = samplers.draw_rows(k_steps, query.row, shape) if noisy else None
-        return samplers.run(path, denoise, start, draw)
-
-    chosen = "official" if protocol == "official" else config.eval_codes
-    other = "frozen" if chosen == "official" else "official"
-
-    def sample(params, state, key, query):
-        return recommend(params, state, key, query, chosen)
-
-    def probe(params, state, query):
-        # the noise of a probe is fixed: it is keyed by the row like all noise
-        return recommend(params, state, jax.random.key(0), query, other)
-
-    def head(params, state):
-        del state
-        if protocol == "official":
-            return Head(jnp.roll(params["items"], -1, axis=0))  # the padding row last
-        return Head(params["items"][1:])
-
-    return Model(init, loss, sample, head, probes={f"{other}_codes": probe})
+def _logits(parts: Parts, params: Any, state: Quantiser, history: jax.Array) -> jax.Array:
+    """What the selector makes of histories, f32[B, K]."""
+    selector = params["selector"] if parts.config.svq == "paper" else state.selector
+    return history.reshape(history.shape[0], -1) @ selector["kernel"] + selector["bias"]
 
 
 def _whole(seq: Any, max_len: int) -> jax.Array:
     """i32[B, L] with the latest items last, from histories of one or of several lengths."""
-    parts = seq if isinstance(seq, tuple) else (seq,)
-    return jnp.concatenate([latest_last(part, max_len) for part in parts])
+    return types.over_lengths(partial(latest_last, max_len=max_len), seq)
+
+
+SYSTEM = System(config=DiQDiffConfig, build=build, official=HISTORIES_COMPETE, input=SEQUENCES)

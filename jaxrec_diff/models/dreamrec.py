@@ -9,23 +9,30 @@ off and the padding row is no candidate at evaluation; `protocol="official"` res
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.sequences import SEQUENCES
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import closed_form as diffusion_closed_form
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion import guidance as diffusion_guidance
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.diffusion.forward import Forward
+from jaxrec_diff.diffusion.process import Chain, Steps
+from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, head_of
+from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import HistoryBlock
-from jaxrec_diff.ops import rng
+from jaxrec_diff.ops import rng, vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +146,114 @@ class DreamRecNet(nn.Module):
         return self.step(t)
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: DreamRecConfig
+    net: DreamRecNet
+    tables: Forward  # of the forward process
+    steps: Steps  # of the reverse path
+    noisy: bool  # whether its rows add noise
+    axis_name: str | None
+    protocol: Protocol
+
+
+def parts(
+    config: DreamRecConfig,
+    spec: DataSpec,
+    *,
+    axis_name: str | None = None,
+    protocol: Protocol = "honest",
+) -> Parts:
+    """The network and the tables of DreamRec; arguments as of `build`."""
+    net = DreamRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+    levels = forward.levels(_betas(config))
+    steps, noisy = plan(config.sampler, levels)
+    return Parts(config, net, forward.tables(levels), steps, noisy, axis_name, protocol)
+
+
+def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
+    """Parameters, and no state."""
+    return Variables(parts.net.init(key, example.seq, example.target)["params"], state=())
+
+
+def loss(
+    parts: Parts, params: Any, state: Any, key: jax.Array, example: Sequences
+) -> tuple[jax.Array, Aux]:
+    """The distance of x0_hat from the target's embedding; DreamRec, Algorithm 1.
+
+        L = |x_0 - f(x_t, h, t)|^2, h replaced by the null row with chance p_u
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: (), and stays so.
+      key: of the steps, the noise, dropout and the conditions dropped, each row's own.
+      example: B histories with their targets.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the metric "loss".
+
+    >>> made = parts(DreamRecConfig(width=4, num_steps=3), DataSpec(0, num_items=5, max_len=2))
+    >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['loss'])
+    """
+    distance = {"l2": losses.mse, "l1": losses.l1, "huber": losses.huber}[parts.config.loss]
+    each = distance(*estimate(parts, params, key, example))
+    value = losses.weighted_mean(each, example.weight, parts.axis_name)
+    return value, Aux(state, {"loss": value})
+
+
+def estimate(
+    parts: Parts, params: Any, key: jax.Array, example: Sequences
+) -> tuple[jax.Array, jax.Array]:
+    """x0_hat of noised targets under training's dropout, and x_0: f32[B, D] each."""
+    k_t, k_eps, k_drop, k_encoder = jax.random.split(key, 4)
+    x0 = call(parts, params, "embed", example.target)
+    t = timesteps.uniform(k_t, example.row_id, parts.config.num_steps)
+    eps = rng.normal(k_eps, example.row_id, x0.shape[1:])
+    xt = forward.q_sample(parts.tables, x0, t, eps)
+    cond = encode_with_dropout(parts, params, k_encoder, example.seq, example.row_id)
+    keep = rng.bernoulli(k_drop, example.row_id, 1.0 - parts.config.drop_rate)
+    cond = diffusion_guidance.drop(keep, cond, params["null"])
+    return call(parts, params, "denoise", xt, t, cond), x0
+
+
+def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> Chain:
+    """The guided reverse process of every query, f32[B, D], from noise to the oracle item."""
+    del state
+    k_start, k_steps, cond = _condition(parts, params, key, query)
+    start = rng.normal(k_start, query.row_id, cond.shape[1:])
+    draw = samplers.draw_rows(k_steps, query.row_id, cond.shape[1:]) if parts.noisy else None
+    denoise = folded if parts.config.guidance == "folded" else two_calls
+    return Chain(parts.steps, denoise(parts.net, params, cond), start, draw)
+
+
+def sample(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """Oracle items f32[B, D]: ends of `chain`, or draws from their law in closed form."""
+    if parts.config.sampler.kind != "closed_form":
+        return process.run(chain(parts, params, state, key, query))
+    k_start, _, cond = _condition(parts, params, key, query)
+    z = rng.normal(k_start, query.row_id, cond.shape[1:])
+    scale = parts.config.sampler.temperature > 0
+    return closed_form(parts.net, params, parts.steps, cond, z * scale)
+
+
+def head(parts: Parts, params: Any, state: Any) -> Head:
+    """The items' rows; under the official protocol the padding row competes as an item I + 1."""
+    del state
+    rows = call(parts, params, "rows")
+    if parts.config.score == "cos":
+        rows = vectors.unit(rows)
+    return head_of(rows, parts.protocol)
+
+
 def build(
     config: DreamRecConfig,
     spec: DataSpec,
@@ -146,7 +261,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """DreamRec as four pure functions.
+    """DreamRec as pure functions.
 
     Args:
       config: settings.
@@ -158,62 +273,33 @@ def build(
     Raises:
       ValueError: on a schedule outside (0, 1].
     """
-    net = DreamRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
-    betas = _betas(config)
-    tables = forward.tables(betas)
-    steps, noisy = plan(config.sampler, betas)
-    distance = {"l2": losses.mse, "l1": losses.l1, "huber": losses.huber}[config.loss]
+    made = parts(config, spec, axis_name=axis_name, protocol=protocol)
+    mean_only = config.sampler.kind == "closed_form" and config.sampler.temperature == 0
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
+        deterministic=mean_only and (protocol != "official" or config.dropout_rate == 0),
+    )
 
-    def call(params, method, *args, **kwargs):
-        return net.apply({"params": params}, *args, method=method, **kwargs)
 
-    def init(key, example):
-        return Variables(net.init(key, example.seq, example.target)["params"], state=())
+def encode_with_dropout(
+    parts: Parts, params: Any, key: jax.Array, seq: jax.Array, row: jax.Array
+) -> jax.Array:
+    """i32[B, L] -> f32[B, D] the condition under dropout, each row's own."""
+    return by_row(partial(call, parts, params, "encode"), rng.row_keys(key, row), seq)
 
-    def encode_with_dropout(params, key, seq, row):
-        def one(seq, key):
-            return call(params, "encode", seq[None], deterministic=False, rngs={"dropout": key})[0]
 
-        return jax.vmap(one)(seq, rng.row_keys(key, row))
-
-    def loss(params, state, key, example):
-        k_t, k_eps, k_drop, k_encoder = jax.random.split(key, 4)
-        x0 = call(params, "embed", example.target)
-        t = timesteps.uniform(k_t, example.row, config.num_steps)
-        eps = rng.normal(k_eps, example.row, x0.shape[1:])
-        xt = forward.q_sample(tables, x0, t, eps)
-        cond = encode_with_dropout(params, k_encoder, example.seq, example.row)
-        keep = rng.bernoulli(k_drop, example.row, 1.0 - config.drop_rate)
-        cond = diffusion_guidance.drop(keep, cond, params["null"])
-        each = distance(call(params, "denoise", xt, t, cond), x0)
-        value = losses.weighted_mean(each, example.weight, axis_name)
-        return value, Aux(state, {"loss": value})
-
-    def sample(params, state, key, query):
-        del state
-        k_start, k_steps, k_encoder = jax.random.split(key, 3)
-        if protocol == "official":
-            cond = encode_with_dropout(params, k_encoder, query.seq, query.row)
-        else:
-            cond = call(params, "encode", query.seq)
-        if config.sampler.kind == "closed_form":
-            z = rng.normal(k_start, query.row, cond.shape[1:])
-            return closed_form(net, params, steps, cond, z * (config.sampler.temperature > 0))
-        start = rng.normal(k_start, query.row, cond.shape[1:])
-        draw = samplers.draw_rows(k_steps, query.row, cond.shape[1:]) if noisy else None
-        denoise = folded if config.guidance == "folded" else two_calls
-        return samplers.run(steps, denoise(net, params, cond), start, draw)
-
-    def head(params, state):
-        del state
-        rows = call(params, "rows")
-        if config.score == "cos":
-            rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-        if protocol == "official":
-            return Head(jnp.roll(rows, -1, axis=0))  # the padding row last
-        return Head(rows[1:])
-
-    return Model(init, loss, sample, head)
+def _condition(parts: Parts, params: Any, key: jax.Array, query: SequenceQuery):
+    """Keys of the start and of the steps, and the condition f32[B, D]."""
+    k_start, k_steps, k_encoder = jax.random.split(key, 3)
+    if parts.protocol == "official":
+        cond = encode_with_dropout(parts, params, k_encoder, query.seq, query.row_id)
+    else:
+        cond = call(parts, params, "encode", query.seq)
+    return k_start, k_steps, cond
 
 
 def two_calls(net: DreamRecNet, params, cond: jax.Array):
@@ -260,9 +346,7 @@ def folded(net: DreamRecNet, params, cond: jax.Array):
     return denoise
 
 
-def closed_form(
-    net: DreamRecNet, params, steps: samplers.Steps, cond: jax.Array, z: jax.Array
-) -> jax.Array:
+def closed_form(net: DreamRecNet, params, steps: Steps, cond: jax.Array, z: jax.Array) -> jax.Array:
     """A draw from the law of the whole reverse chain in one product: x = G u + g + C z.
 
     With mlp1 every step is affine, so x_0 given h is normal with a covariance that all users
@@ -271,9 +355,9 @@ def closed_form(
     width, weight = net.config.width, net.config.guidance_weight
     tau: Any = net.apply({"params": params}, steps.t, method="embed_steps")
     w_x, w_h, w_t = jnp.split(params["outer"]["kernel"], [width, 2 * width])
-    chain = diffusion_closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
+    law = diffusion_closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
     guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h
-    return diffusion_closed_form.apply(chain, guided, z)
+    return diffusion_closed_form.apply(law, guided, z)
 
 
 def _betas(config: DreamRecConfig):
@@ -281,3 +365,6 @@ def _betas(config: DreamRecConfig):
     if config.schedule == "linear":
         options = {"start": config.beta_start, "stop": config.beta_stop}
     return schedules.named(config.schedule, config.num_steps, **options)
+
+
+SYSTEM = System(config=DreamRecConfig, build=build, official=DREAMREC_SCRIPT, input=SEQUENCES)

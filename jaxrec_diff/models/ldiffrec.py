@@ -10,25 +10,27 @@ there, and all tables are in the order of the catalogue: no permutation has to b
 Two learning rates, as released, are a rule on paths: `encoder` and `decoder` against `denoiser`.
 """
 
-import functools
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.diffusion import forward, row_process, samplers, timesteps
+from jaxrec_diff.batches.interactions import INTERACTIONS
+from jaxrec_diff.batches.types import InteractionQuery, Interactions
+from jaxrec_diff.diffusion import process, row_process, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.diffusion.process import Chain
+from jaxrec_diff.diffusion.row_process import Noised, Process, ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.diffrec import _check_dims, drop
-from jaxrec_diff.models.protocols import Protocol
-from jaxrec_diff.nets import clustered
-from jaxrec_diff.nets.clustered import ClusterDecoder, ClusterEncoder, Layout
-from jaxrec_diff.nets.mlp import StepMLP
+from jaxrec_diff.models.diffrec import check_dims
+from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
+from jaxrec_diff.nets import clustered, dropout
+from jaxrec_diff.nets.clustered import LatentNet
 from jaxrec_diff.ops import kmeans, rng
 
 
@@ -86,8 +88,8 @@ class LDiffRecConfig:
     def __post_init__(self) -> None:
         validation.at_least("model.clusters", self.clusters, 1)
         validation.at_least("model.cluster-seed", self.cluster_seed, 0)
-        _check_dims("model.encoder-dims", self.encoder_dims)
-        _check_dims("model.denoiser-dims", self.denoiser_dims)
+        check_dims("model.encoder-dims", self.encoder_dims)
+        check_dims("model.denoiser-dims", self.denoiser_dims)
         if self.clusters > min(self.encoder_dims):
             raise ValueError(
                 f"model.clusters={self.clusters} needs a unit a cluster in every layer of "
@@ -116,71 +118,165 @@ class State(NamedTuple):
     examples: jax.Array  # i32[] rows seen, for the diffusion's
 
 
-class LatentNet(nn.Module):
-    """Encoders, decoder and denoiser."""
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
 
-    layout: Layout
     config: LDiffRecConfig
+    net: LatentNet
+    process: Process
+    cluster: np.ndarray  # i32[I] of each item
+    num_rows: int  # users with items, a pass over the data
+    axis_name: str | None
 
-    def setup(self) -> None:
-        self.encoder = [
-            ClusterEncoder(size, widths, self.config.bounded_code)
-            for size, widths in zip(*self.layout, strict=True)
-        ]
-        latent, items = self.layout.latent, sum(self.layout.sizes)
-        if self.config.decoder == "joint":
-            self.decoder = [ClusterDecoder(items, (latent,))]
-        else:
-            self.decoder = [
-                ClusterDecoder(size, widths) for size, widths in zip(*self.layout, strict=True)
-            ]
-        self.denoiser = StepMLP(latent, self.config.denoiser_dims, self.config.step_width)
 
-    def __call__(self, items: jax.Array, value: jax.Array, cluster: jax.Array) -> jax.Array:
-        """Touches every parameter, for `init` only."""
-        mean, _ = self.encode(items, value, cluster)
-        return self.hidden(self.denoiser(mean, jnp.zeros(items.shape[0], jnp.int32)))
+def parts(config: LDiffRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network, the process and the clusters of L-DiffRec; arguments as of `build`.
 
-    def encode(
-        self, items: jax.Array, value: jax.Array, cluster: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Rows i32[B, P], f32[B, P] and clusters i32[I] -> mean and log variance, f32[B, Z]."""
-        place = jnp.maximum(items - 1, 0)
-        mine, inner = cluster[place], clustered.places(cluster, len(self.encoder))[place]
-        codes = []
-        for c, encoder in enumerate(self.encoder):
-            # A place of another cluster stays filled, with value 0.
-            ids = jnp.where(items > 0, jnp.where(mine == c, inner, 0) + 1, 0)
-            codes.append(jnp.split(encoder(ids, jnp.where(mine == c, value, 0.0)), 2, axis=-1))
-        mean, logvar = (jnp.concatenate(part, axis=-1) for part in zip(*codes, strict=True))
-        return mean, logvar
+    Raises:
+      ValueError: if there are several clusters and nothing to make them from.
+    """
+    made = row_process.make(config.process, config.sampler, config.noise_steps)
+    cluster = clusters(config, spec)
+    sizes = np.bincount(cluster, minlength=config.clusters)
+    net = LatentNet(
+        clustered.arrange(sizes, config.encoder_dims),
+        config.denoiser_dims,
+        config.step_width,
+        bounded=config.bounded_code,
+        joint=config.decoder == "joint",
+    )
+    num_rows = spec.num_users
+    if spec.user_items is not None:
+        num_rows = max(int(np.sum(spec.user_items.end > spec.user_items.start)), 1)
+    return Parts(config, net, made, cluster, num_rows, axis_name)
 
-    def denoise(self, z: jax.Array, t: jax.Array) -> jax.Array:
-        """f32[B, Z] -> f32[B, Z]"""
-        return self.denoiser(z, t)
 
-    def hidden(self, z: jax.Array) -> jax.Array:
-        """f32[B, Z] -> f32[B, D]: the latent as the rows of `table` see it."""
-        if len(self.decoder) == 1:
-            return self.decoder[0](z)
-        stops = np.cumsum([widths[-1] for widths in self.layout.widths])[:-1]
-        parts = jnp.split(z, stops, axis=-1)
-        return jnp.concatenate(
-            [decoder(part) for decoder, part in zip(self.decoder, parts, strict=True)], axis=-1
-        )
+def init(parts: Parts, key: jax.Array, example: Interactions) -> Variables:
+    """Parameters, an empty history of losses, the clusters and counters at 0."""
+    cluster = jnp.asarray(parts.cluster)
+    params = parts.net.init(key, example.items[:1], example.value[:1], cluster)["params"]
+    history = timesteps.init_history(parts.config.process.num_steps)
+    return Variables(params, State(history, cluster, jnp.int32(0), jnp.int32(0)))
 
-    def table(self, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """f32[I, D] and f32[I]: the decoder's last layer, in the order of the catalogue."""
-        if len(self.decoder) == 1:
-            return self.decoder[0].table, self.decoder[0].bias
-        widths = [widths[0] for widths in self.layout.widths]
-        table = jnp.zeros((sum(self.layout.sizes), sum(widths)))
-        bias, first = jnp.zeros(len(table)), 0
-        for c, decoder in enumerate(self.decoder):
-            rows = jnp.flatnonzero(cluster == c, size=self.layout.sizes[c])
-            table = table.at[rows, first : first + widths[c]].set(decoder.table)
-            bias, first = bias.at[rows].set(decoder.bias), first + widths[c]
-        return table, bias
+
+def loss(
+    parts: Parts, params: Any, state: State, key: jax.Array, example: Interactions
+) -> tuple[jax.Array, Aux]:
+    """The latent diffusion, the items it gives back and the prior; L-DiffRec, Eq. 14-17.
+
+        L = lambda L_diffusion(z_0) - sum_j x_j log softmax(decoder(z0_hat))_j
+            + gamma KL(q(z | x) | N(0, 1))
+
+    `diffusion_weight` is lambda and falls, `kl_weight` is gamma and rises. LT-DiffRec is this loss
+    on values that are not 1.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: the history of losses, to which this batch's are added, and the counters.
+      key: of the code, the steps, the noise and both dropouts, each row's own.
+      example: B rows of the interaction matrix.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the metrics "loss", "diffusion", "nll" and "kl", and
+      with both weights.
+
+    >>> config = LDiffRecConfig(clusters=1, encoder_dims=(2,), denoiser_dims=(4,))
+    >>> made = parts(config, DataSpec(2, num_items=5, max_len=2))
+    >>> items, user = jnp.array([[1, 2], [3, 0]]), jnp.arange(2)
+    >>> example = Interactions(items, 1.0 * (items > 0), user, weight=jnp.ones(2), row_id=user)
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), int(aux.state.examples)
+    ((), True, 2)
+    >>> sorted(aux.metrics)
+    ['diffusion', 'diffusion_weight', 'kl', 'kl_weight', 'loss', 'nll']
+    """
+    config, axis_name = parts.config, parts.axis_name
+    seen = estimate(parts, params, state, key, example)
+    target = jax.lax.stop_gradient(seen.z0) if config.detach_target else seen.z0
+    each = row_process.step_losses(parts.process, seen.out, target, seen.at)
+    z0_hat = row_process.clean(parts.process, seen.out, seen.at.xt, seen.at.t)
+    table, bias = call(parts, params, "table", state.cluster)
+    logits = call(parts, params, "hidden", z0_hat) @ table.T + bias
+    wanted = example.value if config.clean_target else seen.value
+    terms = {
+        "diffusion": each * seen.at.inverse,
+        "nll": likelihood(logits, example.items, wanted),
+        "kl": divergence(seen.mean, seen.logvar),
+    }
+    means = {
+        name: losses.weighted_mean(term, example.weight, axis_name) for name, term in terms.items()
+    }
+    weights = {
+        "diffusion_weight": diffusion_weight(config, state.examples // parts.num_rows),
+        "kl_weight": kl_weight(config, state.updates),
+    }
+    value = (
+        weights["diffusion_weight"] * means["diffusion"]
+        + means["nll"]
+        + weights["kl_weight"] * means["kl"]
+    )
+    rows = jnp.sum(example.weight > 0)
+    rows = rows if axis_name is None else jax.lax.psum(rows, axis_name)
+    after = state._replace(
+        history=timesteps.update_history(state.history, seen.at.t, each, example.weight, axis_name),
+        updates=state.updates + 1,
+        examples=state.examples + rows.astype(jnp.int32),
+    )
+    return value, Aux(after, means | weights | {"loss": value})
+
+
+class Estimate(NamedTuple):
+    """Rows as training sees them, with their codes."""
+
+    value: jax.Array  # f32[B, P], what dropout left of a row
+    mean: jax.Array  # f32[B, Z], of the code's normal
+    logvar: jax.Array  # f32[B, Z]
+    z0: jax.Array  # f32[B, Z], the code
+    at: Noised  # the code at a drawn step
+    out: jax.Array  # f32[B, Z], what the denoiser says of it
+
+
+def estimate(
+    parts: Parts, params: Any, state: State, key: jax.Array, example: Interactions
+) -> Estimate:
+    """Codes of rows, noised and restored, under training's dropouts."""
+    config, row_id = parts.config, example.row_id
+    k_in, k_code, k_t, k_eps, k_drop = jax.random.split(key, 5)
+    keys = rng.row_keys(k_in, row_id)
+    value = dropout.drop_rows(keys, example.value, config.input_dropout)
+    mean, logvar = call(parts, params, "encode", example.items, value, state.cluster)
+    z0 = mean
+    if config.sampled_latent:
+        z0 = mean + jnp.exp(0.5 * logvar) * rng.normal(k_code, row_id, mean.shape[1:])
+    at = row_process.noised(parts.process, k_t, k_eps, z0, row_id, state.history)
+    dropped = dropout.drop_rows(rng.row_keys(k_drop, row_id), at.xt, config.dropout_rate)
+    out = call(parts, params, "denoise", dropped, at.t)
+    return Estimate(value, mean, logvar, z0, at, out)
+
+
+def chain(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
+) -> Chain:
+    """The reverse process from every user's mean code, f32[B, Z]."""
+    k_start, k_steps = jax.random.split(key)
+    code, _ = call(parts, params, "encode", query.items, query.value, state.cluster)
+    network = partial(call, parts, params, "denoise")
+    return row_process.reverse(parts.process, network, k_start, k_steps, code, query.row_id)
+
+
+def sample(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
+) -> jax.Array:
+    """Ends of `chain` as the decoder's last layer sees them, f32[B, D]."""
+    end = process.run(chain(parts, params, state, key, query))
+    return call(parts, params, "hidden", end)
+
+
+def head(parts: Parts, params: Any, state: State) -> Head:
+    """The decoder's last layer, in the order of the catalogue."""
+    return Head(*call(parts, params, "table", state.cluster))
 
 
 def build(
@@ -203,87 +299,20 @@ def build(
       ValueError: if there are several clusters and nothing to make them from.
     """
     del protocol
-    process = row_process.make(config.process, config.sampler)
-    given = clusters(config, spec)
-    layout = clustered.arrange(np.bincount(given, minlength=config.clusters), config.encoder_dims)
-    net = LatentNet(layout, config)
-    num_rows = spec.num_users
-    if spec.profiles is not None:
-        num_rows = max(int(np.sum(spec.profiles.end > spec.profiles.start)), 1)
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        chain=partial(chain, made),
+        deterministic=not made.process.draws,
+    )
 
-    def call(params, method, *args) -> Any:
-        return net.apply({"params": params}, *args, method=method)
 
-    def init(key, example):
-        cluster = jnp.asarray(given)
-        params = net.init(key, example.items[:1], example.value[:1], cluster)["params"]
-        history = timesteps.init_history(config.process.num_steps)
-        return Variables(params, State(history, cluster, jnp.int32(0), jnp.int32(0)))
-
-    def loss(params, state, key, example):
-        k_in, k_code, k_t, k_eps, k_drop = jax.random.split(key, 5)
-        row, mean_over = (
-            example.row,
-            functools.partial(losses.weighted_mean, weight=example.weight, axis_name=axis_name),
-        )
-        kept = drop(config.input_dropout, k_in, row, example.value)
-        mean, logvar = call(params, "encode", example.items, kept, state.cluster)
-        z0 = mean
-        if config.sampled_latent:
-            z0 = mean + jnp.exp(0.5 * logvar) * rng.normal(k_code, row, mean.shape[1:])
-        t, inverse = row_process.draw_steps(config.process, k_t, row, state.history)
-        eps = rng.normal(k_eps, row, mean.shape[1:])
-        zt = forward.q_sample(process.tables, z0, t, eps)
-        out = call(params, "denoise", drop(config.dropout_rate, k_drop, row, zt), t)
-        target = jax.lax.stop_gradient(z0) if config.detach_target else z0
-        each = row_process.step_losses(config.process, process, out, target, zt, eps, t)
-        z0_hat = row_process.clean(config.process, process, out, zt, t)
-
-        table, bias = call(params, "table", state.cluster)
-        logits = call(params, "hidden", z0_hat) @ table.T + bias
-        wanted = example.value if config.clean_target else kept
-        miss = likelihood(logits, example.items, wanted)
-        terms = {
-            "diffusion": mean_over(each * inverse),
-            "nll": mean_over(miss),
-            "kl": mean_over(divergence(mean, logvar)),
-        }
-        epoch = state.examples // num_rows
-        weights = {
-            "diffusion_weight": diffusion_weight(config, epoch),
-            "kl_weight": kl_weight(config, state.updates),
-        }
-        value = (
-            weights["diffusion_weight"] * terms["diffusion"]
-            + terms["nll"]
-            + weights["kl_weight"] * terms["kl"]
-        )
-        seen = jnp.sum(example.weight > 0)
-        seen = seen if axis_name is None else jax.lax.psum(seen, axis_name)
-        after = state._replace(
-            history=timesteps.update_history(state.history, t, each, example.weight, axis_name),
-            updates=state.updates + 1,
-            examples=state.examples + seen.astype(jnp.int32),
-        )
-        return value, Aux(after, terms | weights | {"loss": value})
-
-    def sample(params, state, key, query):
-        k_start, k_steps = jax.random.split(key)
-        z, _ = call(params, "encode", query.items, query.value, state.cluster)
-        drawn = rng.normal(k_start, query.row, z.shape[1:]) if config.noise_steps else None
-        start = row_process.start(process, z, config.noise_steps, drawn)
-        draw = samplers.draw_rows(k_steps, query.row, z.shape[1:]) if process.noisy else None
-
-        def denoise(zt, t):
-            out = call(params, "denoise", zt, t)
-            return row_process.clean(config.process, process, out, zt, t)
-
-        return call(params, "hidden", samplers.run(process.steps, denoise, start, draw))
-
-    def head(params, state):
-        return Head(*call(params, "table", state.cluster))
-
-    return Model(init, loss, sample, head)
+def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
+    """A method of the network under its parameters."""
+    return parts.net.apply({"params": params}, *args, method=method)
 
 
 def likelihood(logits: jax.Array, items: jax.Array, value: jax.Array) -> jax.Array:
@@ -358,3 +387,13 @@ def _given_clusters(config: LDiffRecConfig, spec: DataSpec) -> np.ndarray:
 
 
 _cluster = jax.jit(kmeans.kmeans, static_argnums=1)
+
+
+SYSTEM = System(
+    config=LDiffRecConfig,
+    build=build,
+    official=DIFFREC_SCRIPT,
+    input=INTERACTIONS,
+    requires=(("items", "clusters"),),
+    optional_when=lambda config: config.clusters == 1,
+)

@@ -6,6 +6,7 @@ BPR. Without steps it is matrix factorisation (`jaxrec_diff.models.mf`).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches.triplets import TRIPLETS
+from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.ops import graph as ops_graph
 from jaxrec_diff.ops.graph import Graph, Nodes
 
@@ -66,6 +70,144 @@ class State(NamedTuple):
     output: Nodes | None  # propagated embeddings, once an evaluation has prepared them
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: LightGCNConfig
+    spec: DataSpec
+    rank_layers: int  # steps along the graph when ranking
+    axis_name: str | None
+
+
+def parts(config: LightGCNConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The settings and the data of LightGCN; arguments as of `build`.
+
+    Raises:
+      ValueError: if there are layers and the data has no users.
+    """
+    rank_layers = config.layers if config.rank_layers is None else config.rank_layers
+    if max(config.layers, rank_layers) and spec.user_items is None:
+        raise ValueError(
+            f"model.layers={max(config.layers, rank_layers)} needs a graph of users and items, and "
+            "this data holds histories without users; take a table of interactions"
+        )
+    return Parts(config, spec, rank_layers, axis_name)
+
+
+def init(parts: Parts, key: jax.Array, example: Triplets) -> Variables:
+    """Normal tables of users and items, and the graph as state where a step is taken along it."""
+    del example
+    config, spec, rank_layers, _ = parts
+    k_users, k_items = jax.random.split(key)
+    params = {
+        "users": config.init_scale * jax.random.normal(k_users, (spec.num_users, config.width)),
+        "items": config.init_scale * jax.random.normal(k_items, (spec.num_items, config.width)),
+    }
+    edges = _graph(config, spec) if max(config.layers, rank_layers) else None
+    return Variables(params, State(edges, None))
+
+
+def loss(
+    parts: Parts, params: Any, state: State, key: jax.Array, example: Triplets
+) -> tuple[jax.Array, Aux]:
+    """BPR of propagated embeddings; LightGCN (arXiv:2002.02126), Eq. 15, and SGL's term.
+
+        L = -log sigmoid(e_u . e_i - e_u . e_j) + (l2 / 2) (|E_u|^2 + |E_i|^2 + |E_j|^2)
+            + contrast_weight (L_users + L_items)
+
+    e are rows after the steps along the graph and E those before. SGL (arXiv:2010.10783), Eq. 10-12
+    is the last term, off by default; see `contrast`.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: the graph; it stays as it is.
+      key: of the edges that SGL's two views lack.
+      example: B triplets.
+
+    Returns:
+      f32[] the weighted mean, and `Aux` with the metrics "loss", "bpr" and, where it is on,
+      "contrast".
+
+    >>> made = parts(LightGCNConfig(width=4, layers=0), DataSpec(2, num_items=5, max_len=2))
+    >>> rows = (jnp.array(row) for row in ([0, 1], [1, 3], [4, 5]))
+    >>> example = Triplets(*rows, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['bpr', 'loss'])
+    """
+    config, axis_name = parts.config, parts.axis_name
+    nodes = embed(parts, params, state, config.layers)
+    user, item, other = example.user, example.positive - 1, example.negative - 1
+    ranked = losses.bpr(
+        jnp.sum(nodes.users[user] * nodes.items[item], axis=-1),
+        jnp.sum(nodes.users[user] * nodes.items[other], axis=-1),
+    )
+    rows = params["users"][user], params["items"][item], params["items"][other]
+    size = sum(jnp.sum(row**2, axis=-1) for row in rows)
+    each = ranked + 0.5 * config.l2 * size
+    metrics = {"bpr": losses.weighted_mean(ranked, example.weight, axis_name)}
+    value = losses.weighted_mean(each, example.weight, axis_name)
+    if config.contrast_weight > 0:
+        metrics["contrast"] = contrast(parts, params, state, key, example)
+        value = value + config.contrast_weight * metrics["contrast"]
+    return value, Aux(state, metrics | {"loss": value})
+
+
+def contrast(
+    parts: Parts, params: Any, state: State, key: jax.Array, example: Triplets
+) -> jax.Array:
+    """SGL's `info_nce` of users plus that of items between two views of the graph, f32[].
+
+    A view lacks each edge with chance `edge_drop`. The state must hold a graph made for
+    `contrast_weight` above 0.
+    """
+    config, axis_name = parts.config, parts.axis_name
+    count = state.graph.edge.shape[0]
+    views = []
+    for k in jax.random.split(key):
+        keep = jax.random.bernoulli(k, 1.0 - config.edge_drop, (count,))
+        views.append(embed(parts, params, state, config.layers, keep.astype(jnp.float32)))
+    a, b = views
+    shared = example.weight, config.contrast_temperature, axis_name
+    each = info_nce(a.users, b.users, example.user, *shared)
+    each = each + info_nce(a.items, b.items, example.positive - 1, *shared)
+    return losses.weighted_mean(each, example.weight, axis_name)
+
+
+def embed(
+    parts: Parts, params: Any, state: State, layers: int, keep: jax.Array | None = None
+) -> Nodes:
+    """Embeddings after `layers` steps along the graph; `keep` f32[E] says which edges stay."""
+    tables = Nodes(params["users"], params["items"])
+    unit = parts.config.readout == "normalized_sum"
+    return ops_graph.propagate(state.graph, tables, layers, normalize=unit, keep=keep)
+
+
+def output(parts: Parts, params: Any, state: State) -> Nodes:
+    """Embeddings as they are ranked, f32[U, D] and f32[I, D]."""
+    return embed(parts, params, state, parts.rank_layers) if state.output is None else state.output
+
+
+def precompute(parts: Parts, params: Any, state: State) -> State:
+    """The state with `output` worked out."""
+    return state._replace(output=embed(parts, params, state, parts.rank_layers))
+
+
+def sample(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
+) -> jax.Array:
+    """The users' rows, f32[B, D]; nothing is drawn."""
+    del key
+    return output(parts, params, state).users[query.user]
+
+
+def head(parts: Parts, params: Any, state: State) -> Head:
+    """The items' rows."""
+    return Head(output(parts, params, state).items)
+
+
 def build(
     config: LightGCNConfig,
     spec: DataSpec,
@@ -85,76 +227,15 @@ def build(
       ValueError: if there are layers and the data has no users.
     """
     del protocol
-    rank_layers = config.layers if config.rank_layers is None else config.rank_layers
-    if max(config.layers, rank_layers) and spec.profiles is None:
-        raise ValueError(
-            f"model.layers={max(config.layers, rank_layers)} needs a graph of users and items, and "
-            "this data holds histories without users; take a table of interactions"
-        )
-
-    def init(key, example):
-        del example
-        k_users, k_items = jax.random.split(key)
-        params = {
-            "users": config.init_scale * jax.random.normal(k_users, (spec.num_users, config.width)),
-            "items": config.init_scale * jax.random.normal(k_items, (spec.num_items, config.width)),
-        }
-        edges = _graph(config, spec) if max(config.layers, rank_layers) else None
-        return Variables(params, State(edges, None))
-
-    def embed(params, state: State, layers, keep=None) -> Nodes:
-        return ops_graph.propagate(
-            state.graph,
-            Nodes(params["users"], params["items"]),
-            layers,
-            normalize=config.readout == "normalized_sum",
-            keep=keep,
-        )
-
-    def loss(params, state, key, example):
-        nodes = embed(params, state, config.layers)
-        user, item, other = example.user, example.positive - 1, example.negative - 1
-        ranked = losses.bpr(
-            jnp.sum(nodes.users[user] * nodes.items[item], axis=-1),
-            jnp.sum(nodes.users[user] * nodes.items[other], axis=-1),
-        )
-        rows = params["users"][user], params["items"][item], params["items"][other]
-        size = sum(jnp.sum(row**2, axis=-1) for row in rows)
-        each = ranked + 0.5 * config.l2 * size
-        metrics = {"bpr": losses.weighted_mean(ranked, example.weight, axis_name)}
-        value = losses.weighted_mean(each, example.weight, axis_name)
-        if config.contrast_weight > 0:
-            term = contrast(params, state, key, example)
-            metrics["contrast"] = term
-            value = value + config.contrast_weight * term
-        return value, Aux(state, metrics | {"loss": value})
-
-    def contrast(params, state, key, example):
-        count = state.graph.edge.shape[0]
-        views = []
-        for k in jax.random.split(key):
-            keep = jax.random.bernoulli(k, 1.0 - config.edge_drop, (count,))
-            views.append(embed(params, state, config.layers, keep.astype(jnp.float32)))
-        a, b = views
-        shared = example.weight, config.contrast_temperature, axis_name
-        each = info_nce(a.users, b.users, example.user, *shared)
-        each = each + info_nce(a.items, b.items, example.positive - 1, *shared)
-        return losses.weighted_mean(each, example.weight, axis_name)
-
-    def prepare(params, state):
-        return state._replace(output=embed(params, state, rank_layers))
-
-    def output(params, state) -> Nodes:
-        return embed(params, state, rank_layers) if state.output is None else state.output
-
-    def sample(params, state, key, query):
-        del key
-        return output(params, state).users[query.user]
-
-    def head(params, state):
-        return Head(output(params, state).items)
-
-    return Model(init, loss, sample, head, prepare=prepare)
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        deterministic=True,
+        precompute=partial(precompute, made),
+    )
 
 
 def info_nce(
@@ -198,14 +279,25 @@ def export(config: Any, spec: DataSpec, params: Any, state: State) -> dict[str, 
       "users" f32[U, D] and "items" f32[I, D] as they are ranked, and "ego_users" and "ego_items",
       the tables before any step along the graph.
     """
-    prepared = build(config, spec).prepare(params, state).output
-    named = {"users": prepared.users, "items": prepared.items}
+    made = parts(config, spec)
+    nodes = embed(made, params, state, made.rank_layers)
+    named = {"users": nodes.users, "items": nodes.items}
     named |= {f"ego_{name}": params[name] for name in ("users", "items")}
     return {name: np.asarray(value, np.float32) for name, value in named.items()}
 
 
 def _graph(config: LightGCNConfig, spec: DataSpec) -> Graph:
-    assert spec.profiles is not None  # `build` looked
-    sets = ops_graph.item_sets(spec.profiles, spec.num_items)
+    assert spec.user_items is not None  # `parts` looked
+    sets = ops_graph.item_sets(spec.user_items, spec.num_items)
     made = ops_graph.make(sets, spec.num_items, droppable=config.contrast_weight > 0)
     return jax.tree.map(jnp.asarray, made)
+
+
+SYSTEM = System(
+    config=LightGCNConfig,
+    build=build,
+    official=MATRIX_SCRIPT,
+    input=TRIPLETS,
+    export=export,
+    exports=("users", "items", "ego_users", "ego_items"),
+)

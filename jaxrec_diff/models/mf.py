@@ -1,4 +1,17 @@
-"""Matrix factorisation by BPR (arXiv:1205.2618): LightGCN without a step along the graph."""
+"""Matrix factorisation by BPR (arXiv:1205.2618): LightGCN without a step along the graph.
+
+All functions of parts are LightGCN's; only the settings are its own.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxrec_diff.batches.types import Triplets
+>>> made = parts(MFConfig(width=4), DataSpec(2, num_items=5, max_len=2))
+>>> rows = (jnp.array(row) for row in ([0, 1], [1, 3], [4, 5]))
+>>> example = Triplets(*rows, weight=jnp.ones(2), row_id=jnp.arange(2))
+>>> params, state = init(made, jax.random.key(0), example)
+>>> value, aux = loss(made, params, state, jax.random.key(1), example)
+>>> value.shape, bool(value > 0), sorted(aux.metrics)
+((), True, ['bpr', 'loss'])
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,9 +19,16 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff import validation
+from jaxrec_diff.batches.triplets import TRIPLETS
 from jaxrec_diff.models import lightgcn
 from jaxrec_diff.models.contract import DataSpec, Model
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.lightgcn import Parts
+from jaxrec_diff.models.lightgcn import head as head
+from jaxrec_diff.models.lightgcn import init as init
+from jaxrec_diff.models.lightgcn import loss as loss
+from jaxrec_diff.models.lightgcn import sample as sample
+from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
+from jaxrec_diff.models.registry import System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +46,11 @@ class MFConfig:
         validation.at_least("model.width", self.width, 1)
         validation.at_least("model.l2", self.l2, 0)
         validation.above("model.init-scale", self.init_scale, 0, 0.1)
+
+
+def parts(config: MFConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """What LightGCN's functions need to be matrix factorisation's; arguments as of `build`."""
+    return lightgcn.parts(_flat(config), spec, axis_name=axis_name)
 
 
 def build(
@@ -48,3 +73,13 @@ def _flat(config: MFConfig) -> lightgcn.LightGCNConfig:
     return lightgcn.LightGCNConfig(
         width=config.width, l2=config.l2, init_scale=config.init_scale, layers=0
     )
+
+
+SYSTEM = System(
+    config=MFConfig,
+    build=build,
+    official=MATRIX_SCRIPT,
+    input=TRIPLETS,
+    export=export,
+    exports=lightgcn.SYSTEM.exports,
+)

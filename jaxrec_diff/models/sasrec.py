@@ -10,7 +10,8 @@ opponent of models that are trained with a full softmax.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,9 +20,13 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
+from jaxrec_diff.batches.sequences import WINDOWS
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
-from jaxrec_diff.models.protocols import Protocol
+from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
+from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Places, Transformer, places
 from jaxrec_diff.ops import negatives, rng
@@ -109,6 +114,104 @@ class SASRecNet(nn.Module):
         return self.transformer(x, where, read=last, deterministic=True)
 
 
+class Parts(NamedTuple):
+    """What is fixed once the settings and the sizes of the data are known."""
+
+    config: SASRecConfig
+    net: SASRecNet
+    axis_name: str | None
+
+
+class Asked(NamedTuple):
+    """Every place of a batch as a question with an answer, N = B L of them."""
+
+    point: jax.Array  # f32[N, D] what the network says
+    target: jax.Array  # i32[N] the item that came next, 0 on padding
+    negative: jax.Array | None  # i32[N] an item outside the history; None for a full softmax
+    weight: jax.Array  # f32[N], 0 where nothing is asked
+
+
+def parts(config: SASRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+    """The network of SASRec; arguments as of `build`."""
+    net = SASRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
+    return Parts(config, net, axis_name)
+
+
+def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
+    """Parameters, and no state."""
+    return Variables(parts.net.init(key, types.first_length(example.seq))["params"], state=())
+
+
+def loss(
+    parts: Parts, params: Any, state: Any, key: jax.Array, example: Sequences
+) -> tuple[jax.Array, Aux]:
+    """The next item at every place against the catalogue, or against one drawn item (released).
+
+        full: L = -log softmax(E f)_j,  bce: L = -log sigmoid(f . e_j) - log(1 - sigmoid(f . e_n))
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      state: (), and stays so.
+      key: of dropout and of the negatives, each row's own.
+      example: B histories with their targets, of one or of several lengths.
+
+    Returns:
+      f32[] the mean over places that are asked, and `Aux` with the metric "loss".
+
+    >>> made = parts(SASRecConfig(width=4), DataSpec(0, num_items=5, max_len=2))
+    >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
+    >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
+    >>> params, state = init(made, jax.random.key(0), example)
+    >>> value, aux = loss(made, params, state, jax.random.key(1), example)
+    >>> value.shape, bool(value > 0), sorted(aux.metrics)
+    ((), True, ['loss'])
+    """
+    at = ask_everywhere(parts, params, key, example)
+    items = params["items"]
+    if at.negative is None:
+        each = losses.full_softmax(at.point, items[1:], jnp.maximum(at.target - 1, 0))
+    else:
+        scores = (jnp.sum(at.point * items[i], -1) for i in (at.target, at.negative))
+        each = losses.bce(*scores)
+    value = losses.weighted_mean(each, at.weight, parts.axis_name)
+    return value, Aux(state, {"loss": value})
+
+
+def ask_everywhere(parts: Parts, params: Any, key: jax.Array, example: Sequences) -> Asked:
+    """The places of a training batch under dropout, those of all its lengths in one row."""
+    keys = (rng.row_keys(k, example.row_id) for k in jax.random.split(key))
+    first = jnp.zeros_like(example.row_id) if example.first is None else example.first
+    rows = (example.target, example.weight, first, *keys)
+    return types.over_lengths(partial(_ask_everywhere, parts, params), example.seq, *rows)
+
+
+def _ask_everywhere(parts: Parts, params: Any, seq, target, weight, first, keys, negative_keys):
+    negative = None
+    if parts.config.loss == "bce":
+        draw = jax.vmap(negatives.absent, in_axes=(0, 0, 0, None))
+        negative = draw(negative_keys, seq, target, parts.net.num_items)
+    point = by_row(partial(call, parts, params, "__call__"), keys, seq)
+    asked = asks(seq, first) * weight[:, None]
+    at = Asked(point, next_items(seq, target), negative, asked)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), at)
+
+
+def sample(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
+) -> jax.Array:
+    """What follows the last item, f32[B, D]; nothing is drawn."""
+    del state, key
+    last = jnp.maximum(jnp.sum(query.seq > 0, axis=-1) - 1, 0)
+    return call(parts, params, "__call__", query.seq, read=last)
+
+
+def head(parts: Parts, params: Any, state: Any) -> Head:
+    """The items' rows."""
+    del parts, state
+    return Head(params["items"][1:])
+
+
 def build(
     config: SASRecConfig,
     spec: DataSpec,
@@ -116,7 +219,7 @@ def build(
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """SASRec as four pure functions; `sample` draws nothing.
+    """SASRec as pure functions; `sample` draws nothing.
 
     Histories may come in several lengths, which changes no number: a place sees only those before
     it.
@@ -128,55 +231,14 @@ def build(
       protocol: both rank alike.
     """
     del protocol
-    net = SASRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
-
-    def init(key, example):
-        seq = example.seq[0] if isinstance(example.seq, tuple) else example.seq
-        return Variables(net.init(key, seq)["params"], state=())
-
-    def loss(params, state, key, example):
-        k_net, k_negative = jax.random.split(key)
-
-        def encode(seq, target, weight, first, keys, negative_keys):
-            def one(seq, key):
-                return net.apply(
-                    {"params": params}, seq[None], deterministic=False, rngs={"dropout": key}
-                )[0]
-
-            out = {
-                "point": jax.vmap(one)(seq, keys),
-                "target": next_items(seq, target),
-                "weight": asks(seq, first) * weight[:, None],
-            }
-            if config.loss == "bce":
-                out["negative"] = jax.vmap(negatives.absent, in_axes=(0, 0, 0, None))(
-                    negative_keys, seq, target, spec.num_items
-                )
-            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
-
-        keys = (rng.row_keys(k, example.row) for k in (k_net, k_negative))
-        first = jnp.zeros_like(example.row) if example.first is None else example.first
-        at = types.over_lengths(encode, example.seq, example.target, example.weight, first, *keys)
-        point, target = at["point"], at["target"]
-        if config.loss == "full":
-            each = losses.full_softmax(point, params["items"][1:], jnp.maximum(target - 1, 0))
-        else:
-            scores = (jnp.sum(point * params["items"][at[n]], -1) for n in ("target", "negative"))
-            positive, negative = scores
-            each = jax.nn.softplus(-positive) + jax.nn.softplus(negative)
-        value = losses.weighted_mean(each, at["weight"], axis_name)
-        return value, Aux(state, {"loss": value})
-
-    def sample(params, state, key, query):
-        del state, key
-        last = jnp.maximum(jnp.sum(query.seq > 0, axis=-1) - 1, 0)
-        return net.apply({"params": params}, query.seq, read=last)
-
-    def head(params, state):
-        del state
-        return Head(params["items"][1:])
-
-    return Model(init, loss, sample, head)
+    made = parts(config, spec, axis_name=axis_name)
+    return Model(
+        init=partial(init, made),
+        loss=partial(loss, made),
+        sample=partial(sample, made),
+        head=partial(head, made),
+        deterministic=True,
+    )
 
 
 def asks(seq: jax.Array, first: jax.Array) -> jax.Array:
@@ -218,3 +280,15 @@ def reader(config: SASRecConfig, spec: DataSpec, exports) -> Reader:
         return out
 
     return Reader(unpacked(exports), read)
+
+
+SYSTEM = System(
+    config=SASRecConfig,
+    build=build,
+    official=HISTORIES_COMPETE,
+    input=WINDOWS,
+    export=export,
+    exports=("items",),
+    accepts_buckets=lambda config: True,
+    reader=reader,
+)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.nets.mlp import glorot_normal
+from jaxrec_diff.nets.mlp import StepMLP, glorot_normal
 from jaxrec_diff.ops import sparse
 
 
@@ -62,6 +62,76 @@ class ClusterDecoder(nn.Module):
         for layer in self.layers:
             z = jnp.tanh(layer(z))
         return z
+
+
+class LatentNet(nn.Module):
+    """Encoders, decoder and denoiser of L-DiffRec (arXiv:2304.04971)."""
+
+    layout: Layout
+    denoiser_dims: tuple[int, ...]  # from the bottleneck outwards
+    step_width: int
+    bounded: bool  # whether codes end in tanh
+    joint: bool  # one linear decoder, or one a cluster
+
+    def setup(self) -> None:
+        self.encoder = [
+            ClusterEncoder(size, widths, self.bounded)
+            for size, widths in zip(*self.layout, strict=True)
+        ]
+        latent, items = self.layout.latent, sum(self.layout.sizes)
+        if self.joint:
+            self.decoder = [ClusterDecoder(items, (latent,))]
+        else:
+            self.decoder = [
+                ClusterDecoder(size, widths) for size, widths in zip(*self.layout, strict=True)
+            ]
+        self.denoiser = StepMLP(latent, self.denoiser_dims, self.step_width)
+
+    def __call__(self, items: jax.Array, value: jax.Array, cluster: jax.Array) -> jax.Array:
+        """Touches every parameter, for `init` only."""
+        mean, _ = self.encode(items, value, cluster)
+        return self.hidden(self.denoiser(mean, jnp.zeros(items.shape[0], jnp.int32)))
+
+    def encode(
+        self, items: jax.Array, value: jax.Array, cluster: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Rows i32[B, P], f32[B, P] and clusters i32[I] -> mean and log variance, f32[B, Z]."""
+        place = jnp.maximum(items - 1, 0)
+        mine, inner = cluster[place], places(cluster, len(self.encoder))[place]
+        codes = []
+        for c, encoder in enumerate(self.encoder):
+            # A place of another cluster stays filled, with value 0.
+            ids = jnp.where(items > 0, jnp.where(mine == c, inner, 0) + 1, 0)
+            codes.append(jnp.split(encoder(ids, jnp.where(mine == c, value, 0.0)), 2, axis=-1))
+        mean, logvar = (jnp.concatenate(part, axis=-1) for part in zip(*codes, strict=True))
+        return mean, logvar
+
+    def denoise(self, z: jax.Array, t: jax.Array) -> jax.Array:
+        """f32[B, Z] -> f32[B, Z]"""
+        return self.denoiser(z, t)
+
+    def hidden(self, z: jax.Array) -> jax.Array:
+        """f32[B, Z] -> f32[B, D]: the latent as the rows of `table` see it."""
+        if len(self.decoder) == 1:
+            return self.decoder[0](z)
+        stops = np.cumsum([widths[-1] for widths in self.layout.widths])[:-1]
+        parts = jnp.split(z, stops, axis=-1)
+        return jnp.concatenate(
+            [decoder(part) for decoder, part in zip(self.decoder, parts, strict=True)], axis=-1
+        )
+
+    def table(self, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """f32[I, D] and f32[I]: the decoder's last layer, in the order of the catalogue."""
+        if len(self.decoder) == 1:
+            return self.decoder[0].table, self.decoder[0].bias
+        widths = [widths[0] for widths in self.layout.widths]
+        table = jnp.zeros((sum(self.layout.sizes), sum(widths)))
+        bias, first = jnp.zeros(len(table)), 0
+        for c, decoder in enumerate(self.decoder):
+            rows = jnp.flatnonzero(cluster == c, size=self.layout.sizes[c])
+            table = table.at[rows, first : first + widths[c]].set(decoder.table)
+            bias, first = bias.at[rows].set(decoder.bias), first + widths[c]
+        return table, bias
 
 
 def arrange(sizes: np.ndarray, encoder_dims: tuple[int, ...]) -> Layout:

@@ -27,11 +27,18 @@ def sinusoidal(
       variant: which form.
 
     Returns:
-      f32[..., dim]
+      float[..., dim], of the dtype of `t` where that is a float.
+
+    Raises:
+      ValueError: on an unknown variant or a width below 1.
     """
+    if variant not in ("sin_cos", "cos_sin", "interleaved"):
+        raise ValueError(f"variant must be sin_cos, cos_sin or interleaved, got {variant!r}")
+    if dim < 1:
+        raise ValueError(f"sinusoids need a width of at least 1, got {dim}")
     half = dim // 2
     spread = half - 1 if variant == "sin_cos" else half
-    float_dtype = jnp.result_type(float)
+    float_dtype = t.dtype if jnp.issubdtype(t.dtype, jnp.floating) else jnp.result_type(float)
     k = jnp.arange(half, dtype=float_dtype)
     angle = t[..., None].astype(float_dtype) * jnp.exp(-math.log(1e4) * k / max(spread, 1))
     pair = (jnp.sin(angle), jnp.cos(angle))

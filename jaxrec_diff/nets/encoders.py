@@ -1,5 +1,6 @@
 """From histories to conditions."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,9 @@ def last_items(history: jax.Array, mask: jax.Array, num_interests: int) -> jax.A
 
     DimeRec's rule-based guidance: f32[B, L, D] -> f32[B, K, D].
     """
+    chex.assert_rank([history, mask], [3, 2])
+    chex.assert_equal_shape_prefix([history, mask], 2)
+    chex.assert_type([history, mask], [float, bool])
     place = mask.sum(axis=-1)[:, None] - num_interests + jnp.arange(num_interests)
     picked = jnp.take_along_axis(history, jnp.maximum(place, 0)[..., None], axis=1)
     return picked * (place >= 0)[..., None]

@@ -17,13 +17,14 @@ import math
 from functools import partial
 from typing import Literal
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.nets.dense import Dense, uniform_fan_in
-from jaxrec_diff.nets.dropout import keep_mask
+from jaxrec_diff.nets.dropout import drop_rows
 from jaxrec_diff.nets.embeddings import sinusoidal
 
 _MULTIPLES = (1, 2, 2, 2)  # of the channels, a level
@@ -36,6 +37,8 @@ def side(width: int) -> int:
     >>> [side(d) for d in (16, 50, 64, 100, 128, 256)]
     [4, 8, 8, 10, 12, 16]
     """
+    if width < 1:
+        raise ValueError(f"a picture holds at least 1 number, got {width}")
     r = math.isqrt(width - 1) + 1
     return r + r % 2
 
@@ -160,9 +163,8 @@ class ResBlock(nn.Module):
         h = Conv(self.features, "same", self.dense_side, self.tile_channels, name="conv_in")(h)
         h = h + Dense(self.features, name="embed")(nn.silu(z))[:, None, None, :]
         h = nn.silu(GroupNorm(name="norm_out")(h))
-        if keys is not None and self.dropout_rate > 0:
-            keep = jax.vmap(lambda key: keep_mask(key, h.shape[1:], self.dropout_rate))(keys)
-            h = jnp.where(keep, h / (1.0 - self.dropout_rate), 0.0)
+        if keys is not None:
+            h = drop_rows(keys, h, self.dropout_rate)
         h = Conv(self.features, "same", self.dense_side, self.tile_channels, name="conv_out")(h)
         if x.shape[-1] != self.features:
             x = Dense(self.features, name="shortcut")(x)
@@ -273,6 +275,7 @@ def convolved(x: jax.Array, kernel: jax.Array, tiles: bool = False) -> jax.Array
     not what its sums become, and those of a plain one that XLA derives run 15 (of x) to 50 times
     (of the kernel) slower inside a loop such as the scan of an epoch than outside.
     """
+    _check(x, kernel)
     return tiled(x, kernel) if tiles else _plain(x, kernel, 1, (1, 1))
 
 
@@ -299,6 +302,7 @@ def halved(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     On a CPU one product of all patches, whose gradients XLA runs at full speed in a loop.
     """
+    _check(x, kernel, divides=2)
     if jax.default_backend() != "cpu":
         return _plain(x, kernel, 2, (0, 1))
     features = kernel.shape[-1]
@@ -348,6 +352,7 @@ def tiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     rounding: in float32 it is off by up to 6e-5 of the output's deviation (128 channels of normal
     numbers), a convolution by 2e-6.
     """
+    _check(x, kernel, divides=4)
     size, r, _, channels = x.shape
     count, features = r // 4, kernel.shape[-1]
 
@@ -377,6 +382,7 @@ def doubled_in_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Of two pixels that were one, the first meets taps (k0, k1 + k2) of its left neighbour and
     itself, the second (k0 + k1, k2) of itself and its right neighbour: four convolutions of x.
     """
+    _check(x, kernel, divides=4)
     size, r = x.shape[:2]
     for axis in (0, 1):
         k0, k1, k2 = (jax.lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3))
@@ -388,6 +394,14 @@ def doubled_in_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     out = convolved(x, kernel.reshape(*kernel.shape[:3], 4 * features), True)
     out = out.reshape(size, r, r, 2, 2, features).swapaxes(2, 3)
     return out.reshape(size, 2 * r, 2 * r, features)
+
+
+def _check(x: jax.Array, kernel: jax.Array, divides: int = 1) -> None:
+    chex.assert_rank(x, 4)
+    chex.assert_shape(x, (None, x.shape[2], x.shape[1], None))
+    chex.assert_shape(kernel, (3, 3, x.shape[3], None))
+    chex.assert_type([x, kernel], float)
+    chex.assert_is_divisible(x.shape[1], divides)
 
 
 def _combinations(table, parts: list[jax.Array]) -> list[jax.Array]:

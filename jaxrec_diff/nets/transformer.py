@@ -13,6 +13,7 @@ rows of padding, where it means to hide their columns.
 
 from typing import Literal, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,10 +50,42 @@ def places(mask: jax.Array, mode: MaskMode = "key", count: jax.Array | None = No
     >>> places(jnp.array([[True, True, False]])).count.tolist()
     [[1.0, 1.0, 0.0]]
     """
-    count = jnp.ones(mask.shape) if count is None else count
+    chex.assert_rank(mask, 2)
+    chex.assert_type(mask, bool)
+    count = jnp.ones(mask.shape, jnp.float32) if count is None else count
+    chex.assert_equal_shape([mask, count])
+    if mode not in ("query", "key", "none"):
+        raise ValueError(f"mode must be query, key or none, got {mode!r}")
     if mode == "key":
         return Places(mask, jnp.where(mask, count, 0.0))
     return Places(mask, count, ~mask if mode == "query" else None)
+
+
+def padded(seq: jax.Array, mask: MaskMode, max_len: int, *, one: bool) -> tuple[jax.Array, Places]:
+    """The places that a history of any length stands for.
+
+    Args:
+      seq: i32[B, L_k] right-padded histories, L_k <= L.
+      mask: whether padding is looked at.
+      max_len: L, places of a whole sequence.
+      one: let one place stand for all L - n of padding, where they are looked at.
+
+    Returns:
+      Ids i32[B, L_k], [B, L_k + 1] or [B, L] and how the places look at one another.
+    """
+    chex.assert_rank(seq, 2)
+    chex.assert_type(seq, int)
+    if mask == "key":
+        return seq, places(seq > 0)
+    width = seq.shape[1]
+    if not one:
+        seq = jnp.pad(seq, ((0, 0), (0, max_len - width)))
+        return seq, places(seq > 0, mask)
+    seq = jnp.pad(seq, ((0, 0), (0, 1)))
+    real = seq > 0
+    missing = (max_len - real.sum(axis=-1, keepdims=True)).astype(jnp.float32)
+    count = jnp.where(jnp.arange(width + 1) == width, missing, real.astype(jnp.float32))
+    return seq, places(real, mask, count)
 
 
 class Norm(nn.Module):
@@ -311,6 +344,8 @@ class Projection(nn.Module):
 
 def take(x: jax.Array, place: jax.Array) -> jax.Array:
     """One place a row: [B, L, ...], i32[B] -> [B, 1, ...]."""
+    chex.assert_shape(place, x.shape[:1])
+    chex.assert_type(place, int)
     return jnp.take_along_axis(x, place.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
 
 

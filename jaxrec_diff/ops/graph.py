@@ -8,12 +8,13 @@ an edge keeps a row of zeros. No dense [users, items] array is ever made.
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import sparse
 
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rows(NamedTuple):
@@ -45,29 +46,31 @@ class Nodes(NamedTuple):
     items: Any  # f32[I, D], row j is item j + 1
 
 
-def item_sets(profiles: Slices, num_items: int) -> Rows:
+def item_sets(user_items: Ragged, num_items: int) -> Rows:
     """The distinct items of every user, ids less one, as numpy.
 
     Args:
-      profiles: row u is user u's training items, `items[start:end]`, in any order.
+      user_items: row u is user u's training items, `items[start:end]`, in any order.
       num_items: I.
 
     >>> import numpy as np
     >>> flat, start, end = np.array([3, 1, 3, 2]), np.array([0, 3]), np.array([3, 4])
-    >>> sets = item_sets(Slices(flat, start, end, end), 3)
+    >>> sets = item_sets(Ragged(flat, start, end, end), 3)
     >>> sets.start.tolist(), sets.members.tolist()
     ([0, 2, 3], [0, 2, 1])
     """
-    lengths = np.asarray(profiles.end - profiles.start, np.int64)
-    user = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(user)) + (profiles.start - np.cumsum(lengths) + lengths)[user]
-    pairs = np.unique(user * num_items + (profiles.items[place].astype(np.int64) - 1))
-    start = np.searchsorted(pairs, np.arange(len(lengths) + 1) * num_items)
+    chex.assert_rank([user_items.items, user_items.start], 1)
+    chex.assert_equal_shape([user_items.start, user_items.end])
+    place, user = ragged.expand(user_items.start, user_items.end - user_items.start)
+    pairs = np.unique(user * num_items + (user_items.items[place].astype(np.int64) - 1))
+    start = np.searchsorted(pairs, np.arange(len(user_items.start) + 1) * num_items)
     return Rows(start.astype(np.int32), (pairs % num_items).astype(np.int32))
 
 
 def transpose(rows: Rows, num_columns: int) -> tuple[Rows, np.ndarray]:
     """The rows that each member is in, and where each of these entries stood: numpy."""
+    chex.assert_rank([rows.start, rows.members], 1)
+    chex.assert_type([rows.start, rows.members], int)
     order = np.argsort(rows.members, kind="stable").astype(np.int32)
     row = np.repeat(np.arange(len(rows.start) - 1, dtype=np.int32), np.diff(rows.start))
     counts = np.bincount(rows.members, minlength=num_columns)
@@ -99,9 +102,10 @@ def adjacency(graph: Graph, nodes: Nodes, keep: jax.Array | None = None) -> Node
       keep: f32[E] 1 or 0, edges that stay, in the order of `by_user`; all by default. Degrees count
         the edges that stay (SGL's edge drop, arXiv:2010.10783).
     """
+    _check(graph, nodes, keep)
     back = None if keep is None else keep[graph.edge]
-    from_user = _scale(graph.by_user, keep, len(nodes.items))
-    from_item = _scale(graph.by_item, back, len(nodes.users))
+    from_user = _scale(graph.by_user, keep, nodes.items)
+    from_item = _scale(graph.by_item, back, nodes.users)
     return Nodes(
         from_user * row_sums(graph.by_user, from_item * nodes.items, keep),
         from_item * row_sums(graph.by_item, from_user * nodes.users, back),
@@ -122,7 +126,7 @@ adjacency.defvjp(_forward, _backward)
 
 
 def propagate(
-    graph: Graph,
+    graph: Graph | None,
     nodes: Nodes,
     layers: int,
     *,
@@ -135,14 +139,16 @@ def propagate(
         with `normalize`, DDRM's SGL:          E^{l+1} = rows of A E^l over their length,  sum
 
     Args:
-      graph: device arrays.
+      graph: device arrays; None where there are no layers.
       nodes: E^0.
       layers: L.
       normalize: the second form.
       keep: see `adjacency`.
     """
+    _check_nodes(nodes)
     total = nodes
     for _ in range(layers):
+        assert graph is not None, "layers are steps over a graph"
         nodes = adjacency(graph, nodes, keep)
         if normalize:
             nodes = Nodes(*(unit_rows(part) for part in nodes))
@@ -152,42 +158,39 @@ def propagate(
 
 def unit_rows(x: jax.Array) -> jax.Array:
     """Rows over their lengths; a row of zeros stays, with a gradient of zero."""
+    chex.assert_type(x, float)
     squared = jnp.sum(x**2, axis=-1, keepdims=True)
     return x * jnp.where(squared > 0, jax.lax.rsqrt(jnp.maximum(squared, 1e-24)), 0.0)
 
 
 def means(sets: Rows, items: np.ndarray) -> np.ndarray:
-    """f32[U, D]: the mean vector of every user's items, zeros for none; added up in float64."""
+    """float[U, D]: the mean vector of every user's items, zeros for none; added up in float64."""
+    chex.assert_rank([sets.start, sets.members, items], [1, 1, 2])
+    chex.assert_type(items, float)
     counts = np.diff(sets.start)
     user = np.repeat(np.arange(len(counts)), counts)
     # a column at a time: all of them at once would hold E x D numbers
     sums = [np.bincount(user, column[sets.members], len(counts)) for column in items.T]
-    return (np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    return (np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]).astype(items.dtype)
 
 
-def expand(start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The members of many rows, one row after the other, on the host.
-
-    Args:
-      start: i64[N + 1] where rows begin.
-      rows: i32[n] rows, in any order and number.
-
-    Returns:
-      i64[M] places of their members, and i64[M] which entry of `rows` each belongs to.
-
-    >>> place, entry = expand(np.array([0, 2, 2, 5]), np.array([2, 0]))
-    >>> place.tolist(), entry.tolist()
-    ([2, 3, 4, 0, 1], [0, 0, 0, 1, 1])
-    """
-    first = np.asarray(start, np.int64)[rows]
-    lengths = np.asarray(start, np.int64)[np.asarray(rows) + 1] - first
-    entry = np.repeat(np.arange(len(rows)), lengths)
-    return np.arange(lengths.sum()) + (first - np.cumsum(lengths) + lengths)[entry], entry
+def _check_nodes(nodes: Nodes) -> None:
+    chex.assert_rank(list(nodes), 2)
+    chex.assert_equal_shape_suffix(list(nodes), 1)
+    chex.assert_type(list(nodes), float)
 
 
-def _scale(rows: Rows, keep: jax.Array | None, others: int) -> jax.Array:
-    """f32[N, 1]: degree^-1/2, 0 for a node without edges."""
-    degree = row_sums(rows, jnp.ones((others, 1)), keep)
+def _check(graph: Graph, nodes: Nodes, keep: jax.Array | None) -> None:
+    _check_nodes(nodes)
+    chex.assert_shape(graph.by_user.start, (nodes.users.shape[0] + 1,))
+    chex.assert_shape(graph.by_item.start, (nodes.items.shape[0] + 1,))
+    if keep is not None and graph.edge is None:
+        raise ValueError("edges can be dropped from a graph that was made with droppable=True")
+
+
+def _scale(rows: Rows, keep: jax.Array | None, others: jax.Array) -> jax.Array:
+    """float[N, 1]: degree^-1/2, 0 for a node without edges."""
+    degree = row_sums(rows, jnp.ones_like(others[:, :1]), keep)
     return jnp.where(degree > 0, jax.lax.rsqrt(jnp.maximum(degree, 1.0)), 0.0)
 
 
@@ -196,8 +199,14 @@ def row_sums(rows: Rows, x: jax.Array, keep: jax.Array | None = None) -> jax.Arr
 
     As a sparse product: on one CPU thread 17 times as fast as a gather and `segment_sum`.
     """
+    from jax.experimental import sparse  # half of what this module would take to import
+
+    chex.assert_rank([rows.start, rows.members, x], [1, 1, 2])
+    chex.assert_type(x, float)
+    if keep is not None:
+        chex.assert_equal_shape([keep, rows.members])
     matrix = sparse.BCSR(
-        (jnp.ones(rows.members.shape) if keep is None else keep, rows.members, rows.start),
+        (jnp.ones(rows.members.shape, x.dtype) if keep is None else keep, rows.members, rows.start),
         shape=(rows.start.shape[0] - 1, x.shape[0]),
         indices_sorted=True,
         unique_indices=True,

@@ -18,8 +18,8 @@ class Clusters(NamedTuple):
     """A partition of N points into C clusters."""
 
     cluster: jax.Array  # i32[N]
-    centres: jax.Array  # f32[C, D]
-    distance: jax.Array  # f32[], mean squared distance of a point from its centre
+    centres: jax.Array  # float[C, D]
+    distance: jax.Array  # float[], mean squared distance of a point from its centre
 
 
 def kmeans(
@@ -37,7 +37,7 @@ def kmeans(
     turn leave one empty, it takes the point that is farthest from its centre.
 
     Args:
-      points: f32[N, D].
+      points: float[N, D].
       num_clusters: C, at most N.
       key: of the first centres and the restarts.
       tolerance: see above.
@@ -46,6 +46,8 @@ def kmeans(
     Raises:
       ValueError: if C is not in [1, N].
     """
+    chex.assert_rank(points, 2)
+    chex.assert_type(points, float)
     if not 1 <= num_clusters <= points.shape[0]:
         near = min(max(num_clusters, 1), points.shape[0])
         raise ValueError(
@@ -59,7 +61,7 @@ def kmeans(
         i, centres, _ = state
         moved, size = means(points, assign(points, centres), num_clusters)
         again = jax.random.randint(
-            jax.random.fold_in(k_again, i), (num_clusters,), 0, points.shape[0]
+            jax.random.fold_in(k_again, i), (num_clusters,), 0, points.shape[0], jnp.int32
         )
         moved = jnp.where(size[:, None] > 0, moved, points[again])
         step = jnp.sum(jnp.linalg.norm(moved - centres, axis=-1)) ** 2
@@ -68,7 +70,7 @@ def kmeans(
     _, centres, _ = jax.lax.while_loop(
         lambda state: (state[2] >= tolerance) & (state[0] < max_turns),
         turn,
-        (0, points[first], jnp.float32(jnp.inf)),
+        (0, points[first], jnp.asarray(jnp.inf, points.dtype)),
     )
     cluster = _fill(points, centres, assign(points, centres))
     return Clusters(cluster, centres, jnp.mean(jnp.sum((points - centres[cluster]) ** 2, axis=-1)))
@@ -76,12 +78,17 @@ def kmeans(
 
 def assign(points: jax.Array, centres: jax.Array) -> jax.Array:
     """i32[N]: the nearest centre of each point, f32[N, D] and f32[C, D]; ties to the lowest."""
+    chex.assert_rank([points, centres], 2)
     chex.assert_equal_shape_suffix([points, centres], 1)
+    chex.assert_type([points, centres], float)
     return jnp.argmin(_distances(points, centres), axis=-1).astype(jnp.int32)
 
 
 def means(points: jax.Array, cluster: jax.Array, num_clusters: int) -> tuple[jax.Array, jax.Array]:
     """(means f32[C, D], sizes f32[C]) of clusters; an empty one has mean 0."""
+    chex.assert_rank(points, 2)
+    chex.assert_shape(cluster, points.shape[:1])
+    chex.assert_type([points, cluster], [float, int])
     member = jax.nn.one_hot(cluster, num_clusters, dtype=points.dtype)
     size = member.sum(axis=0)
     total = jnp.matmul(member.T, points, precision=jax.lax.Precision.HIGHEST)
@@ -102,6 +109,8 @@ def _fill(points: jax.Array, centres: jax.Array, cluster: jax.Array) -> jax.Arra
         size = jnp.bincount(cluster, length=num_clusters)
         far = jnp.sum((points - centres[cluster]) ** 2, axis=-1)
         taken = jnp.argmax(jnp.where(size[cluster] > 1, far, -1.0))
-        return jnp.where(size[empty] > 0, cluster, cluster.at[taken].set(empty))
+        return jnp.where(
+            size[empty] > 0, cluster, cluster.at[taken].set(empty.astype(cluster.dtype))
+        )
 
     return jax.lax.fori_loop(0, num_clusters, give, cluster)

@@ -1,5 +1,6 @@
 """Item ids outside a set, drawn without rejection."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +8,9 @@ from jaxrec_diff.ops import rng
 
 
 def below(key: jax.Array, row: jax.Array, count: jax.Array) -> jax.Array:
-    """i32[B], each row's own draw from [0, count)."""
+    """i32[B], each row's own draw from [0, count): of i32[B] global rows and i32[B] counts."""
+    chex.assert_equal_shape([row, count])
+    chex.assert_type([row, count], int)
     draw = jax.vmap(lambda key, count: jax.random.randint(key, (), 0, count, jnp.int32))
     return draw(rng.row_keys(key, row), count)
 
@@ -20,10 +23,7 @@ def unowned(
     stop: jax.Array,
     num_items: int,
 ) -> jax.Array:
-    """An item that is not the user's, uniformly, without rejection: i32[B].
-
-    With the user's n items s_1 < s_2 < ... and r uniform in [0, I - n), the r-th item that is not
-    among them is r + 1 + #{i : s_i - i <= r}, found by binary search because s_i - i never falls.
+    """An item that is not the user's, of users whose items lie in one flat array: i32[B].
 
     Args:
       key: of the draw.
@@ -36,6 +36,9 @@ def unowned(
     Returns:
       i32[B] in [1, I], or I + 1 for a user who has every item.
     """
+    chex.assert_rank(owned, 1)
+    chex.assert_equal_shape([row, start, stop])
+    chex.assert_type([row, owned, start, stop], int)
     r = below(key, row, jnp.maximum(num_items - (stop - start), 1))
 
     def halve(_, bounds):
@@ -54,47 +57,44 @@ def unowned(
 
 
 def strangers(key: jax.Array, row: jax.Array, seq: jax.Array, num_items: int) -> jax.Array:
-    """For every place of a history an item that is not in it, uniformly: i32[B, L].
-
-    With the n distinct items s_1 < s_2 < ... of the history and r uniform in [0, I - n), the r-th
-    item that is not among them is r + 1 + #{i : s_i - i <= r}.
+    """For every place of a history an item that is not in it: i32[B, L].
 
     Args:
       key: of the draws.
-      row: i32[B], folded into the key, so that a row's items do not depend on the batch.
-      seq: i32[B, L] histories; 0 is no item.
+      row: i32[B] global row, folded into the key.
+      seq: i32[B, L] histories in any order, repeats allowed; 0 is no item.
       num_items: I.
 
     Returns:
-      items in [1, I]; beyond I where the history has every item.
+      items in [1, I], or I + 1 where the history has every item.
     """
-    length = seq.shape[1]
-    beyond = num_items + 1  # sorts last and counts for no r
-    ordered = jnp.sort(jnp.where(seq > 0, seq, beyond), axis=1)
-    again = jnp.pad(ordered[:, 1:] == ordered[:, :-1], ((0, 0), (1, 0)))
-    ordered = jnp.sort(jnp.where(again, beyond, ordered), axis=1)
-    skipped = jnp.where(ordered < beyond, ordered - 1 - jnp.arange(length), beyond)  # s_i - i
-    free = num_items - (ordered < beyond).sum(axis=1)
-
-    def draw(key, skipped, free):
-        r = jax.random.randint(key, (length,), 0, jnp.maximum(free, 1), jnp.int32)
-        return r + 1 + jnp.searchsorted(skipped, r, side="right").astype(jnp.int32)
-
-    return jax.vmap(draw)(rng.row_keys(key, row), skipped, free)
+    chex.assert_rank(seq, 2)
+    chex.assert_shape(row, seq.shape[:1])
+    chex.assert_type([row, seq], int)
+    return jax.vmap(lambda key, seq: _outside(key, seq, seq.shape[0], num_items))(
+        rng.row_keys(key, row), seq
+    )
 
 
 def absent(key: jax.Array, seq: jax.Array, target: jax.Array, num_items: int) -> jax.Array:
-    """An item for every place, uniform outside the window and its target: i32[L] -> i32[L].
+    """For every place of one window an item outside it and its target: i32[L], i32[] -> i32[L].
 
-    Without rejection: with the n distinct items s_1 < s_2 < .. and r uniform in [0, I - n), the
-    r-th of the others is r + 1 + #{i : s_i - i <= r}. A window that holds every item gets item I.
+    A window that holds every item gets item I.
     """
-    ordered = jnp.sort(jnp.append(seq, target))
-    before = jnp.append(0, ordered[:-1])
-    distinct = (ordered > 0) & (ordered != before)
-    ordered = jnp.sort(jnp.where(distinct, ordered, 2 * num_items + seq.shape[0]))
-    free = jnp.maximum(num_items - jnp.sum(distinct), 1)
-    r = jax.random.randint(key, seq.shape, 0, free, jnp.int32)
-    gaps = ordered - jnp.arange(1, ordered.shape[0] + 1)
-    passed = jnp.searchsorted(gaps, r, side="right").astype(jnp.int32)
-    return jnp.minimum(r + 1 + passed, num_items)
+    chex.assert_rank([seq, target], [1, 0])
+    chex.assert_type([seq, target], int)
+    drawn = _outside(key, jnp.append(seq, target), seq.shape[0], num_items)
+    return jnp.minimum(drawn, num_items)
+
+
+def _outside(key: jax.Array, held: jax.Array, count: int, num_items: int) -> jax.Array:
+    """`count` draws outside `held` i32[H], i32[count]; I + 1 where it holds everything."""
+    beyond = num_items + 1  # sorts last and counts for no r
+    ordered = jnp.sort(jnp.where(held > 0, held, beyond))
+    again = jnp.append(False, ordered[1:] == ordered[:-1])
+    ordered = jnp.sort(jnp.where(again, beyond, ordered))
+    real = ordered < beyond
+    skipped = jnp.where(real, ordered - 1 - jnp.arange(held.shape[0]), beyond)  # s_i - i
+    free = jnp.maximum(num_items - real.sum(), 1)
+    r = jax.random.randint(key, (count,), 0, free, jnp.int32)
+    return r + 1 + jnp.searchsorted(skipped, r, side="right").astype(jnp.int32)

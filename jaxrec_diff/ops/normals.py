@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +58,7 @@ class Normals:
 def whole(key: jax.Array, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
     """Noise for a whole batch under one key a pair of rows: i32[] -> f32[*shape]."""
     if not _is_threefry(key):
-        return lambda i: jax.random.normal(jax.random.fold_in(key, i), shape)
+        return lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32)
     return Normals(lambda half: _pair(jax.random.fold_in(key, half), shape))
 
 
@@ -68,6 +69,8 @@ def by_row(
 
     A row of the batch draws the same whatever batch or device it is in.
     """
+    chex.assert_rank(rows, 1)
+    chex.assert_type(rows, int)
     if not _is_threefry(key):
         return lambda i: rng.normal(jax.random.fold_in(key, i), rows, shape)
 
@@ -80,6 +83,8 @@ def by_row(
 
 def threefry(key: tuple[Any, Any], counter: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
     """Threefry-2x32 with 20 rounds: a key and a counter of two u32 each -> two words."""
+    chex.assert_type([*key, *counter], jnp.uint32)
+    chex.assert_equal_shape(list(counter))
     schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
     first, second = counter[0] + schedule[0], counter[1] + schedule[1]
     for group in range(5):
@@ -93,6 +98,7 @@ def threefry(key: tuple[Any, Any], counter: tuple[Any, Any]) -> tuple[jax.Array,
 
 def uniform(words: jax.Array) -> jax.Array:
     """u32[...] -> f32[...] in (-1, 1): the middles of 2^23 equal cells, symmetric about 0."""
+    chex.assert_type(words, jnp.uint32)
     cell = (words >> np.uint32(9)).astype(jnp.int32).astype(jnp.float32)
     return (cell + np.float32(0.5)) * np.float32(2.0**-22) - np.float32(1.0)  # all exact
 
@@ -102,6 +108,7 @@ def from_uniform(u: jax.Array) -> jax.Array:
 
     The relative error is below 1e-6.
     """
+    chex.assert_type(u, jnp.float32)  # the polynomial is of that precision
     w = -jnp.log((1.0 - u) * (1.0 + u))  # Giles's variable ("Approximating the erfinv function")
     x = w * np.float32(1.0 / 7.625) - np.float32(1.0)  # in [-1, 1]
     value = jnp.full_like(x, _RATIO[0])

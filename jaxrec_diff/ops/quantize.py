@@ -30,6 +30,10 @@ def assign(logits: jax.Array, gumbel: jax.Array | None = None) -> jax.Array:
 
     No temperature: it scales both summands of an argmax.
     """
+    chex.assert_rank(logits, 2)
+    chex.assert_type(logits, float)
+    if gumbel is not None:
+        chex.assert_equal_shape([logits, gumbel])
     return jnp.argmax(logits if gumbel is None else logits + gumbel, axis=-1).astype(jnp.int32)
 
 
@@ -40,9 +44,10 @@ def straight_through(
 
     hard + soft - stop_gradient(soft); Jang et al. 2017 (arXiv:1611.01144).
     """
+    code = assign(logits, gumbel)
     noisy = logits if gumbel is None else logits + gumbel
     soft = jax.nn.softmax(noisy / temperature, axis=-1)
-    hard = jax.nn.one_hot(assign(logits, gumbel), logits.shape[-1], dtype=soft.dtype)
+    hard = jax.nn.one_hot(code, logits.shape[-1], dtype=soft.dtype)
     return hard + soft - jax.lax.stop_gradient(soft)
 
 
@@ -63,6 +68,8 @@ def code_means(
       axis_name: device axis of `pmap`: the means are over the global batch.
     """
     chex.assert_rank([history, codes, weight], [3, 1, 1])
+    chex.assert_equal_shape_prefix([history, codes, weight], 1)
+    chex.assert_type([history, codes, weight], [float, int, float])
     members = jax.nn.one_hot(codes, num_codes, dtype=history.dtype) * (weight > 0)[:, None]
     sums, counts = jnp.einsum("bk,bld->kld", members, history), members.sum(axis=0)
     if axis_name is not None:
@@ -72,6 +79,8 @@ def code_means(
 
 def pick(codebook: jax.Array, codes: jax.Array) -> jax.Array:
     """C[codes], f32[B, L, D], as a product: its gradient is one too, not a scatter of blocks."""
+    chex.assert_rank([codebook, codes], [3, 1])
+    chex.assert_type([codebook, codes], [float, int])
     members = jax.nn.one_hot(codes, codebook.shape[0], dtype=codebook.dtype)
     precision = jax.lax.Precision.HIGHEST  # picks rows bit by bit on any device
     return jnp.einsum("bk,kld->bld", members, codebook, precision=precision)
@@ -82,5 +91,8 @@ def update(codebook: jax.Array, found: Codes, *, decay: float = 0.0) -> jax.Arra
 
     C <- decay C + (1 - decay) mean; no gradient flows. The paper replaces (decay 0).
     """
+    chex.assert_rank(codebook, 3)
+    chex.assert_equal_shape([codebook, found.means])
+    chex.assert_shape(found.counts, codebook.shape[:1])
     moved = decay * codebook + (1.0 - decay) * found.means
     return jax.lax.stop_gradient(jnp.where(found.counts[:, None, None] > 0, moved, codebook))

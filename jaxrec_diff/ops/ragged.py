@@ -2,11 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
-class Slices(NamedTuple):
+class Ragged(NamedTuple):
     """Rows over one flat array: history `items[start:end]`, answer `items[end:stop]`.
 
     A training example has `stop = end + 1`. numpy on the host, jax arrays on devices.
@@ -19,9 +21,14 @@ class Slices(NamedTuple):
     generated: Any = None  # bool[nnz], items that nobody chose, ahead of a user's; None: all real
 
 
-def pick(slices: Slices, rows: Any) -> Slices:
+def make(items: np.ndarray, start: np.ndarray, end: np.ndarray, stop: np.ndarray) -> Ragged:
+    """Rows with bounds of int32, from bounds of any integer type."""
+    return Ragged(items, *(part.astype(np.int32) for part in (start, end, stop)))
+
+
+def pick(rows: Ragged, index: Any) -> Ragged:
     """Some of the rows, by index or as a range."""
-    return slices._replace(start=slices.start[rows], end=slices.end[rows], stop=slices.stop[rows])
+    return rows._replace(start=rows.start[index], end=rows.end[index], stop=rows.stop[index])
 
 
 def window(items: jax.Array, start: jax.Array, end: jax.Array, length: int) -> jax.Array:
@@ -31,13 +38,38 @@ def window(items: jax.Array, start: jax.Array, end: jax.Array, length: int) -> j
     >>> window(jnp.array([5, 6, 7, 8]), jnp.array([0, 1]), jnp.array([4, 2]), 3).tolist()
     [[6, 7, 8], [6, 0, 0]]
     """
+    chex.assert_rank([items, start], 1)
+    chex.assert_equal_shape([start, end])
     place = jnp.maximum(start, end - length)[:, None] + jnp.arange(length)
     inside = place < end[:, None]
     return jnp.where(inside, items[jnp.where(inside, place, 0)], 0).astype(jnp.int32)
 
 
-def generated(slices: Slices, start: jax.Array, end: jax.Array, length: int) -> jax.Array | None:
+def generated(rows: Ragged, start: jax.Array, end: jax.Array, length: int) -> jax.Array | None:
     """How many of the items that `window` shows are generated, i32[B]; None where all are real."""
-    if slices.generated is None:
+    if rows.generated is None:
         return None
-    return window(jnp.asarray(slices.generated), start, end, length).sum(axis=-1)
+    return window(jnp.asarray(rows.generated), start, end, length).sum(axis=-1, dtype=jnp.int32)
+
+
+def expand(start: np.ndarray | int, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of many ranges, one range after the other, on the host.
+
+    Args:
+      start: int[N] where ranges begin, in any order, or one number for all.
+      sizes: int[N] their lengths, 0 or more.
+
+    Returns:
+      i64[M] places, and i64[M] which range each belongs to.
+
+    >>> place, row = expand(np.array([5, 0, 9]), np.array([2, 0, 3]))
+    >>> place.tolist(), row.tolist()
+    ([5, 6, 9, 10, 11], [0, 0, 2, 2, 2])
+    >>> expand(0, np.array([2, 0, 3]))[0].tolist()
+    [0, 1, 0, 1, 2]
+    """
+    sizes = np.asarray(sizes, np.int64)
+    chex.assert_rank(sizes, 1)
+    chex.assert_shape(start, {0: (), 1: sizes.shape}[np.ndim(start)])
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    return np.arange(len(row)) + (start - (np.cumsum(sizes) - sizes))[row], row

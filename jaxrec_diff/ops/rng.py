@@ -9,12 +9,22 @@ True
 
 from collections.abc import Callable
 
+import chex
 import jax
+import jax.numpy as jnp
 
 
 def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
     """A key for each row: i32[B] global row indices -> key[B]."""
+    chex.assert_rank(rows, 1)
+    chex.assert_type(rows, int)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+
+def split(keys: jax.Array, num: int = 2) -> jax.Array:
+    """`num` keys of each row's: key[B] -> key[num, B]."""
+    chex.assert_rank(keys, {1, 2})  # keys, or their raw words
+    return jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys)
 
 
 def normal(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -41,7 +51,7 @@ def randint(
     key: jax.Array, rows: jax.Array, low: int, high: int, shape: tuple[int, ...] = ()
 ) -> jax.Array:
     """Integers in [low, high), i32[B, *shape]."""
-    return _by_row(lambda k: jax.random.randint(k, shape, low, high), key, rows)
+    return _by_row(lambda k: jax.random.randint(k, shape, low, high, jnp.int32), key, rows)
 
 
 def _by_row(draw: Callable[[jax.Array], jax.Array], key: jax.Array, rows: jax.Array) -> jax.Array:

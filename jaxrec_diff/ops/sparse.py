@@ -12,6 +12,7 @@ A row fills its places from the left; id 0 ends it, items are 1..I. No item stan
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +21,8 @@ _PLACES = 512
 
 
 def dense(items: jax.Array, value: jax.Array, num_items: int) -> jax.Array:
-    """The rows as f32[B, I], column j for item j + 1; exists for one batch only."""
+    """The rows as float[B, I], column j for item j + 1; exists for one batch only."""
+    _check(items, value)
     column = jnp.where(items > 0, items - 1, num_items)
     row = jnp.arange(items.shape[0])[:, None]
     return jnp.zeros((items.shape[0], num_items), value.dtype).at[row, column].set(
@@ -36,6 +38,9 @@ def project(items: jax.Array, value: jax.Array, table: jax.Array) -> jax.Array:
     not the padding behind them.
     """
     items, value, table = (jnp.asarray(part) for part in (items, value, table))
+    _check(items, value)
+    chex.assert_rank(table, 2)
+    chex.assert_type(table, float)
     start = jnp.zeros((items.shape[0], table.shape[1]), table.dtype)
 
     def add(total, row, place):
@@ -71,6 +76,12 @@ def _backward(saved, grad):
 
 
 project.defvjp(_forward, _backward)
+
+
+def _check(items: jax.Array, value: jax.Array) -> None:
+    chex.assert_rank(items, 2)
+    chex.assert_equal_shape([items, value])
+    chex.assert_type([items, value], [int, float])
 
 
 def _over_filled(items: jax.Array, visit, carry):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrec_diff.evaluation import metrics as evaluation_metrics
 from jaxrec_diff.reporting import statistics
 
 
@@ -69,20 +70,23 @@ def read(folder: Path) -> Run:
     """
     import pyarrow.parquet as pq
 
-    from jaxrec_diff.experiments import workdir
+    from jaxrec_diff.config.stored import check_schema, read_json
+    from jaxrec_diff.experiments import workdirs
 
     for name in ("results.json", "config.json"):
         if not (folder / name).exists():
             raise ValueError(f"{folder} holds no {name}; name finished workdirs of bin/train")
-    path = workdir.per_user_path(folder)
+    path = workdirs.per_user_path(folder)
     if not path.exists():
         raise ValueError(
             f"{folder} holds no {path.name}; bin/evaluate --workdir={folder} --per-user={path} "
             "writes it"
         )
-    results = json.loads((folder / "results.json").read_text())
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("seed")
+    results, config = (read_json(folder / name) for name in ("results.json", "config.json"))
+    for name, kept in (("results.json", results), ("config.json", config)):
+        check_schema(kept, folder / name)
+    for name in ("seed", "schema"):
+        config.pop(name, None)
     table = pq.read_table(path)
     values = {name: np.asarray(table[name]) for name in table.column_names if "@" in name}
     return Run(
@@ -107,7 +111,7 @@ def board(
 
     Args:
       runs: from `read`.
-      metrics: columns; by default hr, ndcg (and recall where a user has several answers) at 10, 20.
+      metrics: columns; by default those of `evaluation.metrics.compared`.
       metric: to sort by; by default the first ndcg.
       resamples: of the users, for the intervals.
       seed: of the resamples.
@@ -125,7 +129,8 @@ def board(
     metric = metric or next((name for name in metrics if name.startswith("ndcg")), metrics[0])
     metrics = metrics if metric in metrics else (metric, *metrics)
     raw = [*_by_settings(runs), *_controls(runs[0], metrics)]
-    raw.sort(key=lambda entry: -np.mean([values[metric].mean() for values in entry[1]]))
+    better = evaluation_metrics.sign(metric)
+    raw.sort(key=lambda entry: -better * np.mean([values[metric].mean() for values in entry[1]]))
     users = [
         {
             name: np.asarray(np.mean([values[name] for values in seeds], axis=0, dtype=np.float64))
@@ -192,17 +197,14 @@ def _check(runs: Sequence[Run]) -> None:
 
 
 def _default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
-    known = set.intersection(*(set(run.values) for run in runs))
-    single = all(
-        run.values[name] is run.values[name.replace("recall", "hr")]
-        or np.array_equal(run.values[name], run.values[name.replace("recall", "hr")])
-        for run in runs
-        for name in known
-        if name.startswith("recall")
-    )
-    wanted = [f"{kind}@{k}" for kind in ("hr", "recall", "ndcg") for k in (10, 20)]
-    chosen = [name for name in wanted if name in known and not (single and "recall" in name)]
-    return tuple(chosen) or tuple(sorted(name for name in known if ":" not in name)[:4])
+    known = [name for name in runs[0].values if all(name in run.values for run in runs)]
+
+    def equal(one, other):
+        pairs = [(run.values[one], run.values[other]) for run in runs]
+        return all(a is b or np.array_equal(a, b) for a, b in pairs)
+
+    chosen = evaluation_metrics.compared(known, equal)
+    return chosen or tuple(sorted(name for name in known if ":" not in name)[:4])
 
 
 def _by_settings(runs: Sequence[Run]) -> list[tuple[str, list[dict], bool]]:

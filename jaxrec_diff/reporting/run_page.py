@@ -5,7 +5,6 @@ process and the example users are worked out here, from the best checkpoint, on 
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -14,48 +13,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from jaxrec_diff.data.card import render
-from jaxrec_diff.experiments import judging, reopen, restore
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.diffusion import process
+from jaxrec_diff.experiments import judging, phases, restore, workdirs
+from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.inference import histories
 from jaxrec_diff.inference import recommender as inference_recommender
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import files, ragged
 from jaxrec_diff.reporting import figures, leaderboard, page, statistics
-from jaxrec_diff.terminal import wrapped
+from jaxrec_diff.reporting.text import wrapped
 
 _RESAMPLES = 1000
-
-
 _STEP_USERS = 1000  # test users of the curve over reverse steps
-
-
 _STEP_POINTS = 6
-
-
-_WALKERS = 61  # a prime, so that no other axis of a model has this size
-
-
+_WALKERS = 61
 _DRAWN = 6
-
-
 _EXAMPLES = 6
-
-
 _SHOWN_HISTORY = 8
-
-
 _LIST = 10
 
 
-def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Path:
+def write(workdir: Path, made: Run | None = None) -> Path:
     """Writes `report.html` into a finished workdir.
 
     Args:
       workdir: what `bin/train` left.
-      prepared: its run, if that is in memory.
+      made: its run, if that is in memory.
 
     Raises:
       ValueError: if the run is not finished, or matplotlib is missing.
@@ -63,9 +47,9 @@ def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Pa
     if not figures.available():
         raise ValueError("the report needs matplotlib: pip install 'jaxrec-diff[report]'")
     run = leaderboard.read(workdir)
-    if prepared is None:
-        prepared = reopen.reopen(workdir)
-    restored = restore.honest(restore.restore(prepared, workdir))
+    if made is None:
+        made = restore.reopen(workdir)
+    restored = restore.honest(restore.restore(made, workdir))
     results = run.results
     metric = results["selected_by"].split()[-1]
     sections = [
@@ -75,15 +59,14 @@ def write(workdir: Path, prepared: experiments_run.Prepared | None = None) -> Pa
         ("Who is served well", _strata(workdir, run, metric)),
         ("From noise to an item", _walks(restored)),
         ("Example users", _examples(restored)),
-        ("Data", f"<pre>{escape(wrapped(render(prepared.dataset.card)))}</pre>"),
+        ("Data", f"<pre>{escape(wrapped(render(made.dataset.card)))}</pre>"),
         ("How to make this run again", _again(workdir, results)),
     ]
     kept = [(heading, body) for heading, body in sections if body]
     path = workdir / "report.html"
-    partial = path.with_name(path.name + ".partial")
     title = f"{results['model']} on {results['dataset']}"
-    partial.write_text(page.document(title, kept, _lead(results, metric)))
-    partial.replace(path)
+    with files.replacing(path) as partial:
+        partial.write_text(page.document(title, kept, _lead(results, metric)))
     return path
 
 
@@ -156,7 +139,7 @@ def _training(workdir: Path, results: dict[str, Any], metric: str) -> str:
 
 
 def _steps(restored: restore.Restored, metric: str) -> str:
-    experiment, dataset = restored.prepared.experiment, restored.prepared.dataset
+    experiment, dataset = restored.phase.settings, restored.phase.dataset
     sampler = getattr(experiment.model, "sampler", None)
     if (
         sampler is None
@@ -183,8 +166,8 @@ def _steps(restored: restore.Restored, metric: str) -> str:
             model=replace(experiment.model, sampler=chosen),
             eval=replace(experiment.eval, protocol="honest", seeds=1),
         )
-        asked = restored.prepared._replace(experiment=settings, dataset=part)
-        found = judging.evaluate_split(asked, restored.params, restored.state, "test")
+        asked = phases.changed(restored.phase, settings=settings, dataset=part)
+        (found,) = judging.draws(asked, restored.params, restored.state, "test")
         values.append(found.per_user[metric].astype(np.float64))
     drawn = statistics.bootstrap(np.stack(values, axis=1), _RESAMPLES)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -205,7 +188,7 @@ def _steps(restored: restore.Restored, metric: str) -> str:
 def _strata(workdir: Path, run: leaderboard.Run, metric: str) -> str:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(experiments_workdir.per_user_path(workdir))
+    table = pq.read_table(workdirs.per_user_path(workdir))
     series = {run.name: np.asarray(table[metric], np.float64)}
     if f"popularity:{metric}" in table.column_names:
         series["popularity"] = np.asarray(table[f"popularity:{metric}"], np.float64)
@@ -241,14 +224,20 @@ def _quarters(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _walks(restored: restore.Restored) -> str:
-    prepared, model, params, state = _step_by_step(restored)
-    feed = experiments_run.feed_of(prepared)
-    size = min(_WALKERS, len(prepared.dataset.test.start))
-    query = feed.query(feed.splits["test"], jnp.arange(size))
-    state = model.prepare(params, state)
-    points = walk(model.sample, params, state, jax.random.key(0), query)
-    if points is None:
+    phase, model, params, state = restored
+    if model.chain is None:
         return "<p>This model's points are not the end of a walk.</p>"
+    test = phase.dataset.test
+    size = min(_WALKERS, len(test.start))
+    query = phase.batcher.query(phase.batcher.splits["test"], jnp.arange(size))
+    state = model.precompute(params, state)
+    chain = model.chain
+
+    @jax.jit
+    def walk(params, state, query):
+        return process.trajectory(chain(params, state, jax.random.key(0), query))
+
+    points = np.asarray(walk(params, state, query))
     points = points.reshape(len(points), size, -1, points.shape[-1])[:, :, 0]
     head = model.head(params, state)
     table = np.asarray(head.table)
@@ -273,7 +262,7 @@ def _walks(restored: restore.Restored) -> str:
         + (" of the items, scaled to the length of the ends." if same else "."),
     )
     if same:
-        answers = prepared.dataset.test.items[prepared.dataset.test.end[:size]]
+        answers = test.items[test.end[:size]]
         ranks = _ranks(points, table, None if head.bias is None else np.asarray(head.bias), answers)
         walked = np.arange(len(points))
         lines = {
@@ -287,17 +276,6 @@ def _walks(restored: restore.Restored) -> str:
     return body
 
 
-def _step_by_step(restored: restore.Restored) -> restore.Restored:
-    """The run by a sampler that walks: a closed form has the law of ddpm's end."""
-    experiment = restored.prepared.experiment
-    sampler = getattr(experiment.model, "sampler", None)
-    if sampler is None or sampler.kind != "closed_form":
-        return restored
-    model = replace(experiment.model, sampler=replace(sampler, kind="ddpm"))
-    prepared = restored.prepared._replace(experiment=replace(experiment, model=model))
-    return restored._replace(prepared=prepared, model=experiments_run.build(prepared))
-
-
 def _ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> np.ndarray:
     """i64[N, B] how many items score at least as much as the answer, step by step."""
     out = []
@@ -308,11 +286,11 @@ def _ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> 
 
 
 def _examples(restored: restore.Restored) -> str:
-    dataset = restored.prepared.dataset
+    dataset = restored.phase.dataset
     place = np.linspace(0, len(dataset.test.start) - 1, _EXAMPLES).astype(int)
     rows = ragged.pick(dataset.test, place)
     users = dataset.test_users[place]
-    asked = ragged.pick(experiments_run.scored_by(restored.prepared, "test"), place)
+    asked = ragged.pick(phases.scored_by(restored.phase, "test"), place)
     recommender = inference_recommender.of(restored, k=_LIST, batch_size=_EXAMPLES)
     (lists,) = inference_recommender.ask(
         recommender, [histories.of_rows(recommender, asked, users)]
@@ -362,66 +340,3 @@ def _figure(pictures: str | list[str], caption: str) -> str:
         svg = f'<div class="side">{"".join(f"<div>{picture}</div>" for picture in pictures)}</div>'
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f"<figure>{svg}{words}</figure>"
-
-
-def walk(sample: Callable, params: Any, state: Any, key: jax.Array, query: Any) -> Any | None:
-    """The points of every row from the start of its walk to the end.
-
-    Args:
-      sample: of a model.
-      params: trained arrays.
-      state: the others.
-      key: of the noise.
-      query: B rows.
-
-    Returns:
-      f32[N + 1, B, ..., D] for N reverse steps; None for a program without a scan over points.
-    """
-    args = (params, state, key, query)
-    traced = jax.make_jaxpr(sample)(*args)
-    rows = query.row.shape[0]
-    found = None
-    for place, eqn in enumerate(traced.jaxpr.eqns):
-        if eqn.primitive.name == "scan" and _carry(eqn, rows) is not None:
-            found = place  # the last one: what comes before it encodes histories
-    if found is None:
-        return None
-    eqn = traced.jaxpr.eqns[found]
-    before = traced.jaxpr.replace(
-        eqns=traced.jaxpr.eqns[:found],
-        outvars=eqn.invars,
-        debug_info=traced.jaxpr.debug_info._replace(result_paths=None),
-    )
-    inputs = core.jaxpr_as_fun(core.ClosedJaxpr(before, traced.consts))(*jax.tree.leaves(args))
-    return _kept(eqn, list(inputs), rows)
-
-
-def _carry(eqn: Any, rows: int) -> int | None:
-    """Which part of a scan's carry is a point of every row."""
-    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
-    for place, atom in enumerate(eqn.invars[consts : consts + carries]):
-        kind = atom.aval
-        if kind.ndim >= 2 and kind.shape[0] == rows and jnp.issubdtype(kind.dtype, jnp.floating):
-            return place
-    return None
-
-
-def _kept(eqn: Any, inputs: list, rows: int) -> np.ndarray:
-    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
-    body = core.jaxpr_as_fun(eqn.params["jaxpr"])
-    place = _carry(eqn, rows)
-    assert place is not None
-    fixed, first, along = (
-        inputs[:consts],
-        inputs[consts : consts + carries],
-        inputs[consts + carries :],
-    )
-
-    def step(carry, row):
-        after = body(*fixed, *carry, *row)[:carries]
-        return after, after[place]
-
-    _, points = jax.lax.scan(
-        step, first, along, length=eqn.params["length"], reverse=eqn.params["reverse"]
-    )
-    return np.concatenate([np.asarray(first[place])[None], np.asarray(points)])

@@ -2,22 +2,16 @@
 
 from typing import Any
 
+from jaxrec_diff.evaluation import metrics
+
 
 def table(results: dict[str, Any]) -> str:
     """The final table: the model beside its controls and, where it is known, the optimum."""
-    names = [
-        name
-        for name in results["metrics"]
-        if name.split("@")[0] in ("hr", "ndcg", "recall") and name.split("@")[1] in ("10", "20")
-    ]
-    if all(
-        results["metrics"][n] == results["metrics"][n.replace("recall", "hr")]
-        for n in names
-        if n.startswith("recall") and n.replace("recall", "hr") in names
-    ):
-        names = [name for name in names if not name.startswith("recall")]  # one target a row
+    found = results["metrics"]
+    columns = metrics.compared(found, lambda one, other: found[one] == found[other])
+    names = [name for name in found if name in columns]
     rows = [(results["model"], results["metrics"])]
-    # The same model otherwise read: its probes, and other candidates.
+    # The same model otherwise read: its variants, and other candidates.
     rows += [
         (f"  {name.replace('_', ' ')}", values)
         for name, values in results["diagnostics"].items()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.batches import epochs
+from jaxrec_diff.ops import streams
 from jaxrec_diff.training import checkpoint, parallel, step
 from jaxrec_diff.training.config import TrainConfig
 from jaxrec_diff.training.optim import make
@@ -90,8 +91,9 @@ def fit(
     check(config, num_examples, mesh)
     total = num_updates(config, num_examples)
     per_epoch = total // config.num_epochs
-    root = jax.random.key(seed)
-    k_init, k_order, k_noise = (jax.random.fold_in(root, i) for i in range(3))
+    k_init, k_order, k_noise = (
+        stream(seed) for stream in (streams.init, streams.order, streams.training)
+    )
     optimizer = make(config, total)
     axis_name = parallel.AXIS if mode == "pmap" else None
     model = model_of(axis_name)

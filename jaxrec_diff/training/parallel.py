@@ -7,6 +7,7 @@ holds its place in the global batch.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -116,14 +117,19 @@ def _run(update, select, train: TrainState, data, key, order, first, count):
         # them, has the keys that folding small numbers into it has.
         return select(data, index, jax.random.fold_in(jax.random.fold_in(key, _CUT), train.step))
 
+    # Traced once, for the shapes of what is reported and for the loop.
+    @partial(jax.jit, inline=True)
+    def one(train, index):
+        return update(train, key, cut(train, index))
+
     def body(i, carry):
         train, reports = carry
-        after, metrics = update(train, key, cut(train, order[first + i]))
+        after, metrics = one(train, order[first + i])
         bad = (reports.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
         bad_step = jnp.where(bad, after.step, reports.bad_step)
         kept = jax.tree.map(lambda row, value: row.at[i].set(value), reports.metrics, metrics)
         return after, Reports(kept, bad_step)
 
-    shapes = jax.eval_shape(lambda: update(train, key, cut(train, order[0]))[1])
+    shapes = jax.eval_shape(lambda: one(train, order[0])[1])
     zeros = jax.tree.map(lambda leaf: jnp.zeros((MOST_UPDATES, *leaf.shape), leaf.dtype), shapes)
     return jax.lax.fori_loop(0, count, body, (train, Reports(zeros, jnp.int32(-1))))

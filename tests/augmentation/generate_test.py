@@ -16,10 +16,9 @@ from jaxrec_diff.cli import main
 from jaxrec_diff.data import views
 from jaxrec_diff.data.load import load
 from jaxrec_diff.evaluation import held_out
-from jaxrec_diff.experiments import augmentation, judging, prepare, reopen, train
-from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.experiments import generation, judging, pipeline, restore, runs, workdirs
 from jaxrec_diff.models.contract import Head, Model, Variables
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 DATA = [
     "--data.synthetic.num-users=150", "--data.synthetic.num-items=40",
@@ -34,7 +33,7 @@ SMALL = [
     "--backbone.eval.candidates=20", "--devices=1",
 ]  # fmt: skip
 
-PROFILES = Slices(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 3, 5], [3, 5, 5])),
+USER_ITEMS = Ragged(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 3, 5], [3, 5, 5])),
                   np.array([3, 5, 5]))  # fmt: skip
 
 
@@ -43,9 +42,9 @@ def constant_model(length=2):
     table = jnp.eye(5)
 
     def sample(params, state, key, query):
-        wanted = (query.row[:, None] + jnp.arange(length)) % 5
+        wanted = (query.row_id[:, None] + jnp.arange(length)) % 5
         noise = 0.01 * jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (5,)))(
-            query.row
+            query.row_id
         )
         return table[wanted] + noise[:, None, :]
 
@@ -61,7 +60,7 @@ def constant_model(length=2):
 def test_items_are_nearest_rows_whatever_the_batch(batch_size):
     chunks = list(
         generate.prefixes(
-            constant_model(), (), (), PROFILES, seed=0, max_len=4, batch_size=batch_size
+            constant_model(), (), (), USER_ITEMS, seed=0, max_len=4, batch_size=batch_size
         )
     )
     items = np.concatenate([chunk for _, chunk in chunks])
@@ -70,9 +69,9 @@ def test_items_are_nearest_rows_whatever_the_batch(batch_size):
 
 
 def test_controls_draw_from_the_catalogue_and_from_the_history():
-    drawn = baselines.uniform(PROFILES, 7, 400, seed=0)
+    drawn = baselines.uniform(USER_ITEMS, 7, 400, seed=0)
     assert set(drawn[0]) == set(range(1, 8)) and not drawn[2].any()
-    own = baselines.resampled(PROFILES, 400, seed=0)
+    own = baselines.resampled(USER_ITEMS, 400, seed=0)
     assert [set(row) for row in own.tolist()] == [{3, 4, 5}, {1, 2}, {0}]
     np.testing.assert_allclose(np.bincount(own[0])[3:], 400 / 3, rtol=0.2)
 
@@ -88,9 +87,9 @@ def test_reversed_recommender_is_continued_item_by_item():
         return table[(2 * last + jnp.where(count > 3, query.seq[:, 0], 1)) % 60]
 
     model = Model(None, None, sample, lambda params, state: Head(table))
-    profiles = Slices(np.array([3, 4, 5, 1, 2, 3]), *(np.array(p) for p in ([0, 5, 6], [5, 6, 6])),
-                      np.array([5, 6, 6]))  # fmt: skip
-    found = baselines.recommended(model, (), (), profiles, 3, max_len=4, batch_size=2)
+    bounds = ([0, 5, 6], [5, 6, 6], [5, 6, 6])
+    user_items = Ragged(np.array([3, 4, 5, 1, 2, 3]), *map(np.array, bounds))
+    found = baselines.recommended(model, (), (), user_items, 3, max_len=4, batch_size=2)
     expected = []
     for row in ([3, 4, 5, 1, 2], [3]):
         seen = row[:4][::-1]
@@ -105,7 +104,7 @@ def test_quality_of_items_by_hand():
     prefix = np.array([[3, 3], [4, 1], [0, 0]], np.int32)
     counts = np.array([1, 1, 2, 1, 1])
     true = np.array([[3, 9], [4, 1], [0, 0]])[:2]
-    found = quality.quality(prefix[:2], Slices(*(p for p in PROFILES)), counts, true)
+    found = quality.quality(prefix[:2], Ragged(*(p for p in USER_ITEMS)), counts, true)
     assert found["distinct_in_row"] == 0.75
     assert found["coverage"] == 3 / 5
     assert found["in_history"] == 3 / 4
@@ -134,18 +133,14 @@ def test_one_command_ends_in_the_recommender_on_longer_sequences(workdir):
     with np.load(workdir / "stages" / "generator" / "export.npz") as stored:
         prefix = stored["prefix"]
     assert prefix.shape == (150, 2) and 1 <= prefix.min() and prefix.max() <= 40
-    name, source, experiment = experiments_workdir.read_config(workdir)
-    prepared = prepare.prepare(name, experiment, source)
-    found, _ = judging.reevaluate(prepared, workdir, "test")
+    found, _ = judging.reevaluate(restore.reopen(workdir), workdir, "test")
     assert found[0].metrics == pytest.approx(results["metrics"], abs=1e-6)
 
 
 def test_frozen_rows_are_the_trained_backbones(workdir):
     with np.load(workdir / "stages" / "backbone" / "export.npz") as stored:
         items = stored["items"]
-    name, source, experiment = experiments_workdir.read_config(workdir)
-    prepared = prepare.prepare(name, experiment, source)
-    generator = augmentation.generator_of(prepared, workdir)
+    generator = generation.generator_of(restore.reopen(workdir), workdir)
     state = generator.train.state
     rows = np.asarray(state["items"])[1:]
     np.testing.assert_allclose(np.corrcoef(rows[:, 0], items[:, 0])[0, 1], 1.0, rtol=1e-5)
@@ -155,14 +150,13 @@ def test_the_generator_is_chosen_by_its_held_out_loss(workdir):
     log = workdir / "stages" / "generator" / "metrics.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     best = min(lines, key=lambda line: line["valid/loss"])
-    name, source, experiment = experiments_workdir.read_config(workdir)
-    generator = augmentation.generator_of(prepare.prepare(name, experiment, source), workdir)
+    generator = generation.generator_of(restore.reopen(workdir), workdir)
     assert len(lines) == 2 and int(generator.train.step) == best["step"]
     assert lines[0]["valid/loss"] > lines[1]["valid/loss"]  # it learns, so the later one is kept
 
 
 def test_held_out_loss_against_a_loop():
-    held = Slices(np.arange(12), np.array([0, 4, 7]), np.array([2, 5, 10]), np.array([4, 7, 12]))
+    held = Ragged(np.arange(12), np.array([0, 4, 7]), np.array([2, 5, 10]), np.array([4, 7, 12]))
 
     def loss(params, state, key, example):
         first, row, weight = example
@@ -206,21 +200,20 @@ def test_sequences_are_written_and_read_as_they_were_trained_on(workdir, tmp_pat
     assert not (tmp_path / f"longer.{ending}.parts").exists()
     whole = output.read_bytes()
     assert main(words) == 2 and output.read_bytes() == whole  # nothing is overwritten
-    name, source, experiment = experiments_workdir.read_config(workdir)
-    prepared = prepare.prepare(name, experiment, source)
+    run = restore.reopen(workdir)
     with np.load(workdir / "stages" / "generator" / "export.npz") as stored:
-        trained_on = views.longer(prepared.dataset, stored["prefix"])
+        trained_on = views.longer(run.dataset, stored["prefix"])
     # the synthetic catalogue numbers items that occur in no sequence, a file cannot
-    read = load(str(output), experiment.data)
+    read = load(str(output), run.experiment.data)
     assert read.num_users == trained_on.num_users
-    for part, other in ((read.train, trained_on.train), (read.profiles, trained_on.profiles),
+    for part, other in ((read.train, trained_on.train), (read.user_items, trained_on.user_items),
                         (read.shown["test"], trained_on.shown["test"])):  # fmt: skip
         for bound in ("start", "end", "stop", "generated"):
             np.testing.assert_array_equal(getattr(part, bound), getattr(other, bound))
         raw = read.item_ids[part.items - 1]
-        np.testing.assert_array_equal(raw, prepared.dataset.item_ids[other.items - 1])
+        np.testing.assert_array_equal(raw, run.dataset.item_ids[other.items - 1])
     # what is seen and ranked is raw
-    assert cut(read.test) == cut(prepared.dataset.test)
+    assert cut(read.test) == cut(run.dataset.test)
 
 
 def test_a_stopped_augmentation_goes_on_and_other_settings_are_refused(
@@ -259,7 +252,7 @@ class Killed(Exception):
 def test_a_run_that_has_no_trained_generator_is_refused(phase, tmp_path, capsys):
     folder, output = tmp_path / "half run", tmp_path / "longer.csv"
     asked = config.parse(config.preset("diffuasr", "synthetic").experiment, [*DATA, *SMALL])
-    prepared = prepare.prepare("diffuasr", asked, "synthetic")
+    run = runs.prepare("diffuasr", asked, "synthetic")
 
     def kill(progress):
         # the first epoch is logged after its checkpoint was written
@@ -267,7 +260,7 @@ def test_a_run_that_has_no_trained_generator_is_refused(phase, tmp_path, capsys)
             raise Killed
 
     with pytest.raises(Killed):
-        train.train(prepared, folder, say=lambda text: None, on_progress=kill)
+        pipeline.train(run, folder, log=lambda text: None, on_progress=kill)
     before = sorted(tmp_path.rglob("*"))
     augmented = ["augment", f"--workdir={folder}", f"--output={output}", "--quiet"]
     name = {"backbone": "sasrec", "generator": "diffuasr"}[phase]
@@ -309,7 +302,7 @@ def test_rounding_leaves_out_what_it_is_told_to(batch_size):
     table = jnp.eye(5)
 
     def sample(params, state, key, query):
-        wanted = 10 * table[query.row % 5] + jnp.arange(5.0)
+        wanted = 10 * table[query.row_id % 5] + jnp.arange(5.0)
         return jnp.tile(wanted[:, None], (1, 3, 1))
 
     model = constant_model()._replace(sample=sample)
@@ -320,7 +313,7 @@ def test_rounding_leaves_out_what_it_is_told_to(batch_size):
         (generate.Rounding(True, True), [[1, 2, 0], [5, 4, 3], [0, 0, 0]]),
     ):
         chunks = generate.prefixes(
-            model, (), (), PROFILES, seed=0, max_len=2, batch_size=batch_size, rounding=rounding
+            model, (), (), USER_ITEMS, seed=0, max_len=2, batch_size=batch_size, rounding=rounding
         )
         assert np.concatenate([items for _, items in chunks]).tolist() == expected
 
@@ -336,8 +329,8 @@ def test_rounding_is_the_same_in_a_run_and_afterwards(workdir, tmp_path):
     assert main([*words, *DATA, *SMALL, *ROUNDED]) == 0
     with np.load(folder / "stages" / "generator" / "export.npz") as stored:
         prefix = stored["prefix"]
-    profiles = reopen.reopen(folder).dataset.profiles
-    sizes = profiles.end - profiles.start
+    user_items = restore.reopen(folder).dataset.user_items
+    sizes = user_items.end - user_items.start
     np.testing.assert_array_equal((prefix > 0).all(axis=1), sizes <= 4)
     np.testing.assert_array_equal((prefix > 0).any(axis=1), sizes <= 4)
     assert 0 < (sizes <= 4).sum() < len(sizes)
@@ -354,8 +347,8 @@ def test_rounding_is_the_same_in_a_run_and_afterwards(workdir, tmp_path):
         assert main(["augment", f"--workdir={run}", f"--output={file}", "--quiet", *flags]) == 0
     own, other, plain = (file.read_bytes() for file in files)
     assert own == other and own != plain
-    made = load(str(files[0]), experiments_workdir.read_config(folder)[2].data)
-    assert made.profiles.generated.sum() == (prefix > 0).sum()
+    made = load(str(files[0]), workdirs.read_config(folder)[2].data)
+    assert made.user_items.generated.sum() == (prefix > 0).sum()
 
 
 def test_a_limit_that_leaves_nobody_is_refused(workdir, tmp_path, capsys):
@@ -369,11 +362,11 @@ def test_few_items_alone_get_more(workdir, tmp_path, capsys):
     output = tmp_path / "short.parquet"
     words = ["augment", f"--workdir={workdir}", f"--output={output}", "--quiet", "--max-items=4"]
     assert main(words) == 0
-    name, source, experiment = experiments_workdir.read_config(workdir)
-    profiles = prepare.prepare(name, experiment, source).dataset.profiles
-    read = load(str(output), experiment.data)
-    ahead = np.add.reduceat(read.profiles.generated, read.profiles.start)
-    few = profiles.end - profiles.start <= 4
+    run = restore.reopen(workdir)
+    user_items = run.dataset.user_items
+    read = load(str(output), run.experiment.data)
+    ahead = np.add.reduceat(read.user_items.generated, read.user_items.start)
+    few = user_items.end - user_items.start <= 4
     assert few.any() and not few.all()
     said = f"{2 * few.sum()} generated items ahead of the sequences of {few.sum()} of 150 users in "
     assert capsys.readouterr().out.startswith(said)
@@ -404,8 +397,8 @@ def test_what_cannot_be_started_from_is_refused(tmp_path):
     np.savez(tmp_path / "items.npz", items=np.zeros((600, 4), np.float32))
     given = config.with_backbone(made, str(tmp_path / "items.npz"), "synthetic")
     with pytest.raises(ValueError, match="--backbone=sasrec is"):
-        prepare.prepare("diffuasr", given, "synthetic")
+        runs.prepare("diffuasr", given, "synthetic")
     asked = config.parse(made, ["--model.guidance=classifier"])
     blind = config.with_backbone(asked, "mf", "synthetic")
     with pytest.raises(ValueError, match="classifier_free"):
-        prepare.prepare("diffuasr", blind, "synthetic")
+        runs.prepare("diffuasr", blind, "synthetic")

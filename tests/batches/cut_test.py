@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches import cut
-from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
-def random_slices(seed: int, rows: int = 50) -> Slices:
+def random_rows(seed: int, rows: int = 50) -> Ragged:
     rng = np.random.default_rng(seed)
     flat = rng.integers(1, 1000, 200).astype(np.int32)
     start = rng.integers(0, 150, rows)
     end = start + rng.integers(0, 20, rows)
     stop = end + rng.integers(1, 6, rows)
-    return Slices(flat, *(part.astype(np.int32) for part in (start, end, stop)))
+    return Ragged(flat, *(part.astype(np.int32) for part in (start, end, stop)))
 
 
 def last(flat: np.ndarray, start: int, end: int, length: int) -> list[int]:
@@ -24,25 +23,9 @@ def last(flat: np.ndarray, start: int, end: int, length: int) -> list[int]:
     return kept + [0] * (length - len(kept))
 
 
-@pytest.mark.parametrize("length", [1, 2, 7, 30])
-def test_window_is_the_end_of_a_slice(length):
-    data = random_slices(length)
-    found = ragged.window(jnp.asarray(data.items), data.start, data.end, length)
-    expected = [last(data.items, s, e, length) for s, e in zip(*data[1:3], strict=True)]
-    assert found.dtype == jnp.int32
-    assert found.tolist() == expected
-
-
-def test_window_reaches_both_ends_of_the_flat_array():
-    items = jnp.array([4, 5, 6])
-    start, end = jnp.array([0, 0, 3, 2, 0]), jnp.array([3, 1, 3, 3, 0])
-    found = ragged.window(items, start, end, 3).tolist()
-    assert found == [[4, 5, 6], [4, 0, 0], [0, 0, 0], [6, 0, 0], [0, 0, 0]]
-
-
 @pytest.mark.parametrize("compile_it", [False, True])
 def test_examples_queries_and_answers(compile_it):
-    data = random_slices(1)
+    data = random_rows(1)
     index = np.array([3, -1, 0, 49, -1, 3], np.int32)
 
     def all_three(index):
@@ -67,18 +50,18 @@ def test_examples_queries_and_answers(compile_it):
         assert answer.relevant[place].tolist() == last(data.items, end, stop, 6)
     weight = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
     assert example.weight.tolist() == weight and answer.weight.tolist() == weight
-    assert query.row.tolist() == index.tolist()
-    assert example.row.tolist() == [0, 1, 2, 3, 4, 5]
+    assert query.row_id.tolist() == index.tolist()
+    assert example.row_id.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_rows_of_a_shard_keep_their_global_place():
-    data = random_slices(2)
+    data = random_rows(2)
     row = jnp.array([8, 9], jnp.int32)
-    assert cut.sequences(data, jnp.array([1, 2]), max_len=3, row=row).row.tolist() == [8, 9]
+    assert cut.sequences(data, jnp.array([1, 2]), max_len=3, row_id=row).row_id.tolist() == [8, 9]
 
 
 def test_targets_of_padding_rows_are_real_items():
     """A loss gathers table rows at targets, so 0 would wrap around to the last one."""
-    data = random_slices(3)
+    data = random_rows(3)
     found = cut.sequences(data, jnp.array([-1, 5]), max_len=3)
     assert (np.asarray(found.target) >= 1).all()

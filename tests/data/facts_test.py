@@ -62,8 +62,8 @@ def test_repeated_answers_are_counted(tmp_path):
         table(tmp_path / "a.csv", rows), DataConfig(split="ratio", ratio=(0.4, 0.2, 0.4))
     ).card
     # of four test answers 1 1 2 3 or the like, one is there twice
-    assert card["repeated_answers"] == {"valid": 0.0, "test": 0.25}
-    assert "25.0% of test answers repeat another answer of their row" in render(card)
+    assert card["answers_repeated"] == {"valid": 0, "test": 2}
+    assert "2 test answers repeat another one of their row" in render(card)
 
 
 @pytest.mark.parametrize("split", ["leave_one_out", "ratio"])

@@ -55,7 +55,7 @@ def test_rows_are_the_last_items_of_users_and_users_are_in_one_split(tmp_path):
     )
     targets = [row[1][0] for row in rows_of(data, "train")]
     assert data.train_counts.tolist() == [targets.count(item) for item in data.item_ids]
-    assert data.profiles is None
+    assert data.user_items is None
     short = sum(len(items) == 1 for items in history.values())
     assert short and sum(data.card["without_history"].values()) == short
     assert "rows without a history" in render(data.card)

@@ -25,7 +25,7 @@ from jaxrec_diff.evaluation import baselines, config, metrics, popularity, ranki
 from jaxrec_diff.evaluation.ranking import Top
 from jaxrec_diff.models import protocols
 from jaxrec_diff.ops import ragged
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 
 def random_slices(seed=0, rows=40, items=9):
@@ -33,7 +33,7 @@ def random_slices(seed=0, rows=40, items=9):
     flat = rng.integers(1, items + 1, 200).astype(np.int32)
     end = rng.integers(0, 190, rows)
     start = np.maximum(end - rng.integers(0, 12, rows), 0)
-    return Slices(flat, *(x.astype(np.int32) for x in (start, end, end + rng.integers(1, 4, rows))))
+    return Ragged(flat, *(x.astype(np.int32) for x in (start, end, end + rng.integers(1, 4, rows))))
 
 
 def test_windows_are_the_last_items():
@@ -152,7 +152,7 @@ def test_controls_are_their_definitions(mask_seen):
     train = train._replace(stop=train.end + 1)
     counts = np.bincount(train.items[train.end], minlength=10)[1:]
     allowed = np.arange(9) != 4
-    got = popularity.controls(train, queries, counts, k=6, mask_seen=mask_seen, allowed=allowed)
+    got = popularity.lists(train, queries, counts, k=6, mask_seen=mask_seen, allowed=allowed)
     popular = sorted(range(1, 10), key=lambda i: (-counts[i - 1], i))
     after: dict[int, Counter] = {}
     for s, e in zip(train.start, train.end, strict=True):
@@ -172,73 +172,75 @@ def test_controls_are_their_definitions(mask_seen):
             assert lists.items[row].tolist() == (want + [0] * 6)[:6], name
 
 
-def tiny_law():
-    return synthetic.make_law(
+def tiny_process():
+    return synthetic.make_process(
         SyntheticConfig(num_users=1, num_items=6, num_interests=3, min_length=1, max_length=3,
                         num_successors=2)
     )  # fmt: skip
 
 
-def chance(law, pair, history, item):
-    """p(item | history, pair) from the law's definition, in plain Python."""
-    a, b, c = law.shares
+def chance(process, pair, history, item):
+    """p(item | history, pair) from the process's definition, in plain Python."""
+    a, b, c = process.shares
 
     def raw(j):
         last = history[-1] if history else None
         edge = 0.0
         if last is not None:
             edge = sum(
-                p for s, p in zip(law.successors[last], law.successor_probs, strict=True) if s == j
+                p
+                for s, p in zip(process.successors[last], process.successor_probs, strict=True)
+                if s == j
             )
-        taste = law.within[j] / 2 if law.group[j] in pair else 0.0
-        return a * edge + b * taste + c * law.popularity[j]
+        taste = process.within[j] / 2 if process.group[j] in pair else 0.0
+        return a * edge + b * taste + c * process.popularity[j]
 
     free = [j for j in range(6) if j not in history]
     return raw(item) / sum(raw(j) for j in free)
 
 
 def test_the_law_by_enumeration():
-    law = tiny_law()
+    process = tiny_process()
     pairs = list(itertools.combinations(range(3), 2))
     joint: dict[tuple, float] = {}
     for pair in pairs:
         for sequence in itertools.permutations(range(6), 3):
             p = 1 / len(pairs)
             for place, item in enumerate(sequence):
-                p *= chance(law, pair, sequence[:place], item)
+                p *= chance(process, pair, sequence[:place], item)
             joint[sequence] = joint.get(sequence, 0.0) + p
     np.testing.assert_allclose(sum(joint.values()), 1.0, rtol=1e-12)
     for history in ((), (2,), (4, 1)):
         padded = np.array([list(history) + [-1] * (3 - len(history))])
-        got = synthetic.predictive(law, padded)[0]
+        got = synthetic.predictive(process, padded)[0]
         begun = [s for s in joint if s[: len(history)] == history]
         total = sum(joint[s] for s in begun)
         for j in range(6):
             want = sum(joint[s] for s in begun if s[len(history)] == j) / total
             np.testing.assert_allclose(got[j], want, atol=1e-12)
-    best = sorted(synthetic.predictive(law, np.array([[4, 1]]))[0], reverse=True)
-    one = Slices(np.array([5, 2, 1]), np.array([0]), np.array([2]), np.array([3]))
-    optimum = synthetic.optimum(law, one, (2,))
-    np.testing.assert_allclose(optimum["hr@2"], best[0] + best[1])
-    np.testing.assert_allclose(optimum["ndcg@2"], best[0] + best[1] / math.log2(3))
+    best = sorted(synthetic.predictive(process, np.array([[4, 1]]))[0], reverse=True)
+    one = Ragged(np.array([5, 2, 1]), np.array([0]), np.array([2]), np.array([3]))
+    best_figures = synthetic.bayes_optimal(process, one, (2,))
+    np.testing.assert_allclose(best_figures["hr@2"], best[0] + best[1])
+    np.testing.assert_allclose(best_figures["ndcg@2"], best[0] + best[1] / math.log2(3))
 
 
 def test_users_follow_the_law_and_the_best_ranker_reaches_the_optimum():
     data = load("synthetic", DataConfig(synthetic=SyntheticConfig(num_users=4000)))
-    want = synthetic.optimum(data.law, data.test, (10,))
+    want = synthetic.bayes_optimal(data.synthetic_process, data.test, (10,))
     hits = 0.0
     at = 0
     for histories in synthetic._histories(data.test):
-        top = np.argsort(-synthetic.predictive(data.law, histories), axis=1)[:, :10]
+        top = np.argsort(-synthetic.predictive(data.synthetic_process, histories), axis=1)[:, :10]
         truth = data.test.items[data.test.end[at : at + len(top)]] - 1
         hits += (top == truth[:, None]).any(1).sum()
         at += len(top)
     error = math.sqrt(want["hr@10"] * (1 - want["hr@10"]) / at)
     assert abs(hits / at - want["hr@10"]) < 4 * error
-    beside = baselines.controls(
+    beside = baselines.per_user(
         data.train, data.test, data.train_counts, config.EvalConfig(), protocols.HONEST
     )
-    assert want["hr@10"] > 6 * beside["popularity"]["hr@10"]
+    assert want["hr@10"] > 6 * beside["popularity"]["hr@10"].mean()
 
 
 @pytest.mark.parametrize("rule", ["leave_one_out", "ratio", "global_time"])
@@ -443,8 +445,8 @@ def test_rows_that_lack_a_value_are_left_out_and_counted(tmp_path):
         order.setdefault(user, []).append((dt.datetime.fromisoformat(when), item))
     for number, user in enumerate(got.user_ids):
         mine = [item for _, item in sorted(order[user], key=lambda pair: pair[0])]
-        start = got.profiles.start[number]
-        items = got.item_ids[got.profiles.items[start : start + len(mine)] - 1]
+        start = got.user_items.start[number]
+        items = got.item_ids[got.user_items.items[start : start + len(mine)] - 1]
         assert items.tolist() == mine
 
 
@@ -509,6 +511,18 @@ def test_the_card_counts_answers_that_were_never_trained(tmp_path):
     assert card["answers_never_trained"] == {"valid": 0.5, "test": 0.5}
 
 
+def test_the_card_counts_answers_that_are_repeated(tmp_path):
+    # five to train on, two to validate, three to test
+    lines = [f"1,{item}" for item in "abcdebcadd"] + [f"2,{item}" for item in "abcdebbabc"]
+    (tmp_path / "again.csv").write_text("\n".join(["user_id,item_id", *lines]) + "\n")
+    settings = DataConfig(min_history=0, split="ratio", ratio=(0.5, 0.2, 0.3))
+    data = load(str(tmp_path / "again.csv"), settings)
+    answers = [data.test.items[a:b] for a, b in zip(data.test.end, data.test.stop, strict=True)]
+    assert [len(part) - len(set(part.tolist())) for part in answers] == [1, 0]
+    assert data.card["answers_repeated"] == {"valid": 1, "test": 1}
+    assert "1 test answers repeat another one of their row and count once" in render(data.card)
+
+
 def test_the_split_hash_is_of_the_numbers_alone(tmp_path):
     data = load(str(write(tmp_path, "csv")), DataConfig(min_history=0))
     total = hashlib.sha256()
@@ -548,9 +562,8 @@ def test_zhihu_popularity_is_the_published_control(real_data):
     data = load(str(real_data / "zhihu"), DataConfig())
     rules = protocols.Rules(mask_seen=False, trained_only=False, multiple_of=100)
     for part, hr, ndcg in ((data.valid, 0.0190, 0.0075), (data.test, 0.0143, 0.0054)):
-        got = baselines.controls(data.train, part, data.train_counts, config.EvalConfig(), rules)[
-            "popularity"
-        ]
+        found = baselines.per_user(data.train, part, data.train_counts, config.EvalConfig(), rules)
+        got = baselines.means(found, config.EvalConfig(), rules)["popularity"]
         assert abs(got["hr@20"] - hr) < 6e-5 and abs(got["ndcg@20"] - ndcg) < 6e-5
 
 

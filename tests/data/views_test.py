@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches import kinds
+from jaxrec_diff.batches.prefixes import PREFIXES
+from jaxrec_diff.batches.sequences import WINDOWS
+from jaxrec_diff.batches.whole_sequences import WHOLE_SEQUENCES
 from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
@@ -66,7 +68,7 @@ def test_windows_follow_the_same_rule(dataset):
 def test_examples_hold_the_answer_and_the_newest_of_the_rest(dataset):
     config = DataConfig(max_len=2, prefix_len=2)
     found = views.before(dataset, config)
-    fed = kinds.feed("prefixes", found, config)
+    fed = PREFIXES.batcher(found, config)
     index = jnp.arange(-1, fed.num_examples, dtype=jnp.int32)
     batch = fed.example(fed.train, index, jnp.arange(len(index)), KEY)
     assert batch.weight.tolist() == [0.0] + [1.0] * fed.num_examples
@@ -81,13 +83,13 @@ PREFIX = np.array([[9, 8], [7, 0], [0, 0], [6, 6], [8, 1], [2, 9]], np.int32)
 
 def test_generated_items_are_shown_and_nothing_else_changes(dataset):
     longer = views.longer(dataset, PREFIX)
-    for before, after in ((dataset.train, longer.train), (dataset.profiles, longer.profiles)):
+    for before, after in ((dataset.train, longer.train), (dataset.user_items, longer.user_items)):
         assert cut(after, "answer") == cut(before, "answer")
     assert longer.test is dataset.test and longer.valid is dataset.valid
     assert longer.train_counts is dataset.train_counts
-    raw = cut(dataset.profiles)
+    raw = cut(dataset.user_items)
     ahead = [[item for item in row if item] for row in PREFIX.tolist()]
-    assert cut(longer.profiles) == [a + b for a, b in zip(ahead, raw, strict=True)]
+    assert cut(longer.user_items) == [a + b for a, b in zip(ahead, raw, strict=True)]
     tests = cut(dataset.test)
     shown = [ahead[u] + row for u, row in zip(dataset.test_users, tests, strict=True)]
     assert cut(longer.shown["test"]) == shown
@@ -96,14 +98,14 @@ def test_generated_items_are_shown_and_nothing_else_changes(dataset):
 
 def test_no_generated_items_give_the_same_arrays(dataset):
     same = views.longer(dataset, np.zeros((6, 3), np.int32))
-    for name in ("train", "profiles"):
+    for name in ("train", "user_items"):
         for a, b in zip(getattr(dataset, name), getattr(same, name), strict=True):
             np.testing.assert_array_equal(a, b)
     for split, rows in same.shown.items():
         for a, b in zip(rows, getattr(dataset, split), strict=True):
             np.testing.assert_array_equal(a, b)
     # and so the batches: no flag of generated items is even there
-    fed = kinds.feed("windows", same, CONFIG)
+    fed = WINDOWS.batcher(same, CONFIG)
     index = jnp.arange(3, dtype=jnp.int32)
     assert fed.example(fed.train, index, index, KEY).first is None
 
@@ -112,18 +114,18 @@ def test_no_generated_items_give_the_same_arrays(dataset):
 def test_only_chosen_items_are_targets(dataset, max_len):
     config = DataConfig(max_len=max_len, prefix_len=2)
     longer = views.longer(dataset, PREFIX)
-    walks = kinds.feed("walks", longer, config)
+    walks = WHOLE_SEQUENCES.batcher(longer, config)
     index = jnp.arange(walks.num_examples, dtype=jnp.int32)
     batch = walks.example(walks.train, index, index, KEY)
-    users = [u for u, row in enumerate(cut(dataset.profiles)) if len(row) >= 2]
+    users = [u for u, row in enumerate(cut(dataset.user_items)) if len(row) >= 2]
     for i, user in enumerate(users):
         ahead = [item for item in PREFIX[user].tolist() if item]
-        whole = (ahead + cut(dataset.profiles)[user])[-max_len:]
+        whole = (ahead + cut(dataset.user_items)[user])[-max_len:]
         assert batch.seq[i].tolist() == whole + [0] * (max_len - len(whole))
-        assert batch.first[i] == max(0, len(whole) - len(cut(dataset.profiles)[user]))
-        own = set(cut(dataset.profiles)[user])
+        assert batch.first[i] == max(0, len(whole) - len(cut(dataset.user_items)[user]))
+        own = set(cut(dataset.user_items)[user])
         assert not own & set(batch.negative[i].tolist())
-    windows = kinds.feed("windows", longer, config)
+    windows = WINDOWS.batcher(longer, config)
     index = jnp.arange(windows.num_examples, dtype=jnp.int32)
     batch = windows.example(windows.train, index, index, KEY)
     targets = []
@@ -133,13 +135,13 @@ def test_only_chosen_items_are_targets(dataset, max_len):
         after = np.asarray(sasrec.next_items(seq[None], target[None]))[0]
         targets += after[np.asarray(asked)].tolist()
     if max_len == 8:  # one window a user
-        assert sorted(targets) == sorted(sum((row[1:] for row in cut(dataset.profiles)), []))
+        assert sorted(targets) == sorted(sum((row[1:] for row in cut(dataset.user_items)), []))
 
 
 def test_time_runs_backwards_over_training_items(dataset):
     found = views.backwards(dataset, CONFIG)
-    raw = cut(dataset.profiles)
+    raw = cut(dataset.user_items)
     turned = [row[::-1] for row in raw]
     assert cut(found.test, "answer") == [row[-1:] for row in turned if len(row) >= 3]
     assert cut(found.test) == [row[:-1] for row in turned if len(row) >= 3]
-    assert cut(found.profiles) == [row[:-2] if len(row) >= 3 else row for row in turned]
+    assert cut(found.user_items) == [row[:-2] if len(row) >= 3 else row for row in turned]

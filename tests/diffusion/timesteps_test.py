@@ -8,10 +8,11 @@ from jaxrec_diff.diffusion import timesteps
 from jaxrec_diff.ops import rng
 
 
-def test_mirrored_draws():
-    assert timesteps.mirrored(jnp.array([3, 0, 4]), 5, 5).tolist() == [3, 0, 4, 1, 4]
-    drawn = timesteps.antithetic(jax.random.key(0), 6, 9)
-    assert (drawn[4:] == 8 - drawn[:2]).all()
+def test_rows_are_mirrored_in_pairs():
+    drawn = timesteps.antithetic_rows(jax.random.key(0), jnp.arange(6), 9)
+    assert (drawn[1::2] == 8 - drawn[::2]).all() and len(set(drawn.tolist())) > 2
+    later = timesteps.antithetic_rows(jax.random.key(0), jnp.arange(2, 6), 9)
+    np.testing.assert_array_equal(later, drawn[2:])
 
 
 def test_every_row_has_a_stream_of_its_own():

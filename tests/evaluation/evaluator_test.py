@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches import cut
-from jaxrec_diff.batches.kinds import feed
+from jaxrec_diff.batches.interactions import INTERACTIONS
+from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.batches.types import Group
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
@@ -16,16 +17,16 @@ from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation import evaluator, types
 from jaxrec_diff.evaluation.config import EvalConfig
-from jaxrec_diff.models import registry
+from jaxrec_diff.models import diffrec, registry
 from jaxrec_diff.models.contract import DataSpec, Head, Model
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import ragged, sparse
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import parallel
 
-OFFICIAL = registry.SYSTEMS[DiffRecConfig].official
+OFFICIAL = diffrec.SYSTEM.official
 KS = (10, 20, 50, 100)
 
 
@@ -41,11 +42,11 @@ def fixed(table, points=None):
 
 
 def judged(model, data, split, *, slices=None, rules=OFFICIAL, ks=KS):
-    fed, mesh = feed("interactions", data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
     slices = slices or {"valid": data.valid, "test": data.test}[split]
     run = evaluator.evaluator(
         model,
-        evaluator.put(slices, fed.splits[split], fed.query, mesh, rules),
+        evaluator.to_device(slices, fed.splits[split], fed.query, mesh, rules),
         mesh,
         EvalConfig(metric=f"recall@{ks[0]}", ks=ks, batch_size=2000),
         rules,
@@ -87,14 +88,14 @@ def test_popularity_on_released_clean_files(real_data):
     rows = [
         np.concatenate([data.test.items[a:b], data.test.items[c:d]])
         for a, b, c, d in zip(
-            data.profiles.start[data.test_users], data.profiles.end[data.test_users],
+            data.user_items.start[data.test_users], data.user_items.end[data.test_users],
             data.test.end, data.test.stop, strict=True,
         )
     ]  # fmt: skip
     stop = np.cumsum([len(row) for row in rows]).astype(np.int32)
     end = stop - (data.test.stop - data.test.end)
     start = np.append(0, stop[:-1]).astype(np.int32)
-    slices = Slices(np.concatenate(rows), start, end, stop)
+    slices = Ragged(np.concatenate(rows), start, end, stop)
     agree(
         judged(popularity(data), data, "test", slices=slices),
         {20: (0.036241, 0.094359, 0.066513, 0.110296)},
@@ -119,8 +120,8 @@ def test_popularity_on_released_noisy_files(real_data):
 def test_cooccurrence_on_released_files(real_data, name, recall, ndcg):
     data = load(str(real_data / name), DataConfig())
     rows = np.zeros((data.num_users, data.num_items), np.float32)
-    for user, (a, b) in enumerate(zip(data.profiles.start, data.profiles.end, strict=True)):
-        rows[user, data.profiles.items[a:b] - 1] = 1
+    for user, (a, b) in enumerate(zip(data.user_items.start, data.user_items.end, strict=True)):
+        rows[user, data.user_items.items[a:b] - 1] = 1
     together = rows.T @ rows
     np.fill_diagonal(together, 0)
     model = fixed(together, lambda query: sparse.dense(query.items, query.value, data.num_items))
@@ -144,12 +145,12 @@ def test_users_without_answers_count_where_the_script_counts_them(tmp_path):
 @pytest.mark.parametrize("grouped", [False, True])
 def test_rows_come_back_in_order(grouped, devices):
     # Item 1 + (3 row) % 6 is recommended to a row.
-    model = fixed(np.eye(6), lambda query: jax.nn.one_hot((3 * query.row) % 6, 6))
+    model = fixed(np.eye(6), lambda query: jax.nn.one_hot((3 * query.row_id) % 6, 6))
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 5, 11)
     end = np.cumsum(lengths + 1) - 1
     items = rng.integers(1, 6 + 1, end[-1] + 1).astype(np.int32)
-    slices = Slices(items, end - lengths, end, end + 1)
+    slices = Ragged(items, end - lengths, end, end + 1)
 
     def query(length):
         return lambda rows, index: cut.queries(rows, index, max_len=length)
@@ -163,7 +164,7 @@ def test_rows_come_back_in_order(grouped, devices):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     rules = Rules(mask_seen=False, trained_only=False)
     config = EvalConfig(ks=(1,), metric="hr@1", batch_size=2)
-    split = evaluator.put(slices, slices, query(4), mesh, rules, groups)
+    split = evaluator.to_device(slices, slices, query(4), mesh, rules, groups)
     counts = np.ones(6, np.int64)
     run = evaluator.evaluator(model, split, mesh, config, rules, counts, diagnose=False)
     found = run({}, (), jax.random.key(0))
@@ -176,14 +177,14 @@ def test_rows_come_back_in_order(grouped, devices):
 def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     """(one pass over both splits, a pass a split, how often queries were sampled in the first)."""
     system, mesh = registry.system(settings), parallel.make_mesh(jax.devices()[:1])
-    fed = feed(system.feed, data, DataConfig(max_len=4))
-    spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.profiles)
+    fed = system.input.batcher(data, DataConfig(max_len=4))
+    spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.user_items)
     model = system.build(settings, spec)
     index = jnp.arange(2, dtype=jnp.int32)
     example = fed.example(fed.train, index, index, jax.random.key(0))
     variables = jax.device_get(model.init(jax.random.key(1), example))
     splits = {
-        name: evaluator.put(part, fed.splits[name], fed.query, mesh, rules)
+        name: evaluator.to_device(part, fed.splits[name], fed.query, mesh, rules)
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     config = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3)
@@ -193,11 +194,11 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     sampled = []
 
     def sample(params, state, key, query):
-        jax.debug.callback(lambda row: sampled.append(np.asarray(row)), query.row)
+        jax.debug.callback(lambda row: sampled.append(np.asarray(row)), query.row_id)
         return model.sample(params, state, key, query)
 
     watched = model._replace(sample=sample)
-    run = evaluator.together(watched, splits, fed.shared, fed.query, *rest, **options)
+    run = evaluator.evaluate_splits(watched, splits, fed.shared, fed.query, *rest, **options)
     joint = run(*variables, key)
     jax.effects_barrier()
     apart = {
@@ -262,37 +263,25 @@ def test_splits_together_drop_the_rows_that_a_split_drops(tmp_path):
 
 
 def test_histories_are_sampled_apart(tmp_path):
-    fed = feed("sequences", few_users(tmp_path), DataConfig(max_len=4))
+    fed = SEQUENCES.batcher(few_users(tmp_path), DataConfig(max_len=4))
     assert fed.shared is None
-
-
-def test_what_a_program_reads():
-    def through(x, key, row):
-        unread = jax.random.normal(jax.random.fold_in(key, row), x.shape)
-        y, _ = jax.lax.scan(lambda c, s: (c + s, None), x, jnp.arange(3.0))
-        return jax.jit(lambda y: y * 2)(y), jnp.zeros(2), (unread, y)[1]
-
-    args = (jnp.ones(2), jax.random.key(0), jnp.int32(1))
-    assert evaluator.reads(through, *args) == (True, False, False)
-    drawn = evaluator.reads(lambda x, key, row: x + jax.random.normal(key, x.shape), *args)
-    assert drawn == (True, True, False)
-    # one that is handed on as it is
-    assert evaluator.reads(lambda x, key, row: (row, x), *args) == (True, False, True)
 
 
 def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     # Row r of a split is recommended what row r of the test looks for; users' rows differ.
     data = few_users(tmp_path)
     given = np.pad(data.test.items[data.test.end], (0, 1), constant_values=1)
-    model = fixed(np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row] - 1, 12))
-    fed, mesh = feed("interactions", data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    model = fixed(
+        np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row_id] - 1, 12)
+    )
+    fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=False)
     splits = {
-        name: evaluator.put(part, fed.splits[name], fed.query, mesh, rules)
+        name: evaluator.to_device(part, fed.splits[name], fed.query, mesh, rules)
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     rest = (mesh, EvalConfig(ks=(1,), metric="hr@1"), rules, data.train_counts)
-    run = evaluator.together(
+    run = evaluator.evaluate_splits(
         model, splits, fed.shared, fed.query, *rest, num_users=data.num_users, diagnose=False
     )
     found = run({}, (), jax.random.key(0))
@@ -336,10 +325,10 @@ def test_lists_are_taken_apart_by_what_was_trained(trained_only):
     counts[[2, 19, 20]] = 0  # items 3, 20 and 21
     answers = np.array([3, 4, 4, 20], np.int32)
     place = np.arange(4)
-    slices = Slices(answers, place, place, place + 1)
+    slices = Ragged(answers, place, place, place + 1)
     mesh = parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=trained_only)
-    split = evaluator.put(
+    split = evaluator.to_device(
         slices, slices, lambda rows, index: cut.queries(rows, index, max_len=1), mesh, rules
     )
     config = EvalConfig(ks=(3,), metric="hr@3", batch_size=3)

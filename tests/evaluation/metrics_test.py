@@ -1,5 +1,6 @@
 """Metrics by hand and against trec_eval."""
 
+import inspect
 import math
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from jaxrec_diff.evaluation import metrics
+from jaxrec_diff.evaluation import config, metrics, sampled
+from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.reporting import leaderboard, tables
 
 per_user = jax.jit(metrics.per_user, static_argnames="ks")
 
@@ -25,7 +28,7 @@ def close(found, expected):
 
 def test_one_relevant_item_at_rank_three():
     found = per_user(listed(4, 9, 2, 7, 5), jnp.array([[2]]), (2, 4))
-    for name in metrics.NAMES:
+    for name in metrics.METRICS:
         close(found[f"{name}@2"], 0)
     close(found["hr@4"], 1)
     close(found["recall@4"], 1)
@@ -128,7 +131,8 @@ def test_ndcg_is_at_most_hr_and_more_is_never_worse():
     for k in (1, 5, 10, 20):
         assert (ours[f"ndcg@{k}"] <= ours[f"hr@{k}"] + 1e-6).all()
         assert all(
-            ((0 <= ours[f"{n}@{k}"]) & (ours[f"{n}@{k}"] <= 1 + 1e-6)).all() for n in metrics.NAMES
+            ((0 <= ours[f"{n}@{k}"]) & (ours[f"{n}@{k}"] <= 1 + 1e-6)).all()
+            for n in metrics.METRICS
         )
     for name in ("hr", "recall", "mrr"):
         assert (ours[f"{name}@5"] <= ours[f"{name}@10"]).all()
@@ -156,3 +160,70 @@ def test_spread_of_a_table():
     assert found == {"item_spread": 4.0, "item_norm_trained": 5.0, "item_norm_untrained": 2.0}
     assert "item_norm_untrained" not in metrics.table_spread(table, np.ones(3, bool))
     assert metrics.table_spread(np.ones((4, 2)), np.ones(4, bool))["item_spread"] == 0
+
+
+def test_answers_are_a_set():
+    # answers 5 and 5 are the set {5}, at rank 1 of 5, 7, 2
+    found = per_user(listed(5, 7, 2), jnp.array([[5, 5]]), (1, 2))
+    for name in ("hr", "recall", "ndcg", "mrr", "map"):
+        close(found[f"{name}@1"], 1)
+        close(found[f"{name}@2"], 1)
+    close(found["precision@2"], 1 / 2)
+    # {2, 9} of 4, 9, 2: ranks 2 and 3
+    found = per_user(listed(4, 9, 2, 7, 5), jnp.array([[2, 9, 2, 0, 9]]), (4,))
+    close(found["recall@4"], 1)
+    close(found["ndcg@4"], (1 / math.log2(3) + 1 / math.log2(4)) / (1 + 1 / math.log2(3)))
+    close(found["map@4"], (1 / 2 + 2 / 3) / 2)
+    assert metrics.sizes(jnp.array([[5, 5, 0], [0, 0, 0], [1, 2, 3], [3, 0, 3]])).tolist() == [
+        1, 0, 3, 1,
+    ]  # fmt: skip
+    assert metrics.sizes(jnp.array([[4], [0]])).tolist() == [1, 0]
+
+
+def test_numbers_are_the_same_on_the_host():
+    _, relevant, found = random_lists(2)
+    ours = per_user(found, jnp.asarray(relevant), (1, 5, 20))
+    hit, rank = (np.asarray(part) for part in (metrics.hits(found, relevant), metrics.ranks(found)))
+    host = metrics.at_cut_offs(hit, rank, metrics.sizes(relevant), (1, 5, 20))
+    for name, value in ours.items():
+        assert isinstance(host[name], np.ndarray)
+        np.testing.assert_allclose(host[name], value, rtol=1e-6)
+
+
+def test_whatever_names_metrics_reads_the_one_table():
+    table = metrics.METRICS
+    written = {
+        function
+        for _, function in inspect.getmembers(metrics, inspect.isfunction)
+        if list(inspect.signature(function).parameters) == ["hit", "rank", "size", "k"]
+    }
+    assert written == {metric.value for metric in table.values()}
+    ks = (5, 10, 20)
+    every = [f"{name}@{k}" for k in ks for name in table]
+    # what is computed
+    assert list(metrics.per_user(listed(*range(1, 22)), jnp.array([[1]]), ks)) == every
+    # what a run may be chosen by, and what a wrong name is told
+    for name in every:
+        assert EvalConfig(metric=name, ks=ks).metric == name
+        assert config.sign(name) == (1 if table[name.split("@")[0]].higher_is_better else -1)
+    assert config.sign(config.LOSS) == -1
+    with pytest.raises(ValueError, match="did you mean 'precision@5'"):
+        EvalConfig(metric="precison@5", ks=ks)
+    # columns: of a run's table, and by default of a leaderboard
+    columns = {f"{name}@{k}" for name in table if table[name].compared for k in (10, 20)}
+    values = {name: np.array([0.0, place], np.float32) for place, name in enumerate(every)}
+    means = {name: float(value.mean()) for name, value in values.items()}
+    results = {
+        "model": "x", "metrics": means, "controls": {}, "optimum": {}, "diagnostics": {},
+        "protocol": "honest", "dataset": "d", "data_hash": "h", "seed": 0,
+    }  # fmt: skip
+    assert set(tables.table(results).splitlines()[0].split()) == columns
+    run = leaderboard.Run("x", "runs/x", "{}", results, np.arange(2), values)
+    assert set(leaderboard.board([run], resamples=10).metrics) == columns
+    # metrics that say the same where rows have one answer share a column
+    single = {name for name in columns if not table[name.split("@")[0]].same_as}
+    alike = {name: values[name.replace("recall", "hr")] for name in every}
+    assert set(leaderboard.board([run._replace(values=alike)], resamples=10).metrics) == single
+    # groups of users and drawn items
+    groups = {name for name in every if table[name.split("@")[0]].grouped}
+    assert set(sampled.figures(np.array([1, 7]), 101, ks)) == groups

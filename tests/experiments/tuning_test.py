@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxrec_diff import cli, config, search
-from jaxrec_diff.experiments import judging, phases, pipeline
-from jaxrec_diff.search import Choice, Range
+from jaxrec_diff import cli, config
+from jaxrec_diff.config import selection
+from jaxrec_diff.config.space import Choice, Range, text
+from jaxrec_diff.experiments import exports, judging, pipeline
 
 optuna = pytest.importorskip("optuna")
 from jaxrec_diff.experiments import tuning  # noqa: E402
@@ -41,7 +42,7 @@ def test_every_preset_declares_a_space_of_settings_that_it_takes(name):
             values = {
                 field: ends(where)[min(k, len(ends(where)) - 1)] for field, where in space.items()
             }
-            got = config.parse(base, [f"--{f}={search.text(value)}" for f, value in values.items()])
+            got = config.parse(base, [f"--{f}={text(value)}" for f, value in values.items()])
             for field, value in values.items():
                 found = got
                 for part in field.replace("-", "_").split("."):
@@ -56,7 +57,7 @@ def test_every_preset_declares_a_space_of_settings_that_it_takes(name):
 
 
 def _as_stored(value):
-    return search.text(value) if isinstance(value, tuple) else value
+    return text(value) if isinstance(value, tuple) else value
 
 
 def _width(value):
@@ -79,15 +80,15 @@ def planned(workdir, *, fixed=("model.width",), flags=()):
 def fake_fit(score_of, epochs=6):
     """Training whose validation score is a function of (learning rate, epoch)."""
 
-    def fit(prepared, folder, *, say, on_progress):
+    def fit(run, folder, *, log, on_progress):
         from jaxrec_diff.training import loop
         from jaxrec_diff.training import progress as training_progress
 
         folder.mkdir(parents=True, exist_ok=True)
-        rate, scores = prepared.experiment.train.learning_rate, []
+        rate, scores = run.experiment.train.learning_rate, []
         for epoch in range(1, epochs + 1):
             scores.append(score_of(rate, epoch))
-            metrics = {f"valid/{prepared.experiment.eval.metric}": scores[-1]}
+            metrics = {f"valid/{run.experiment.eval.metric}": scores[-1]}
             on_progress(
                 training_progress.Progress("epoch", epoch, epochs, float(epoch), 1.0, metrics)
             )
@@ -107,21 +108,21 @@ def outcome(study):
 
 def test_a_search_in_parts_is_the_search_in_one_go(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "fit", fake_fit(near))
-    whole = tuning.run(planned(tmp_path / "whole"), 14, say=lambda _: None)
+    whole = tuning.tune(planned(tmp_path / "whole"), 14, log=lambda _: None)
     for trials in (3, 8, 14, 14):
-        parts = tuning.run(planned(tmp_path / "parts"), trials, say=lambda _: None)
+        parts = tuning.tune(planned(tmp_path / "parts"), trials, log=lambda _: None)
         assert len(outcome(parts)) == trials
     assert outcome(parts) == outcome(whole)
     rates = [params["train.learning-rate"] for _, _, params in outcome(whole)]
     assert len(set(rates)) == 14
-    other = tuning.run(planned(tmp_path / "other", flags=["--seed=1"]), 3, say=lambda _: None)
+    other = tuning.tune(planned(tmp_path / "other", flags=["--seed=1"]), 3, log=lambda _: None)
     assert outcome(other)[0] != outcome(whole)[0]
 
 
 def test_trials_behind_the_median_are_pruned_and_the_best_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "fit", fake_fit(near))
     chosen, said = planned(tmp_path), []
-    study = tuning.run(chosen, 12, say=said.append)
+    study = tuning.tune(chosen, 12, log=said.append)
     trials = study.get_trials()
     pruned = [t for t in trials if t.state == optuna.trial.TrialState.PRUNED]
     assert pruned and all(t.number >= 4 and max(t.intermediate_values) < 6 for t in pruned)
@@ -136,7 +137,7 @@ def test_trials_behind_the_median_are_pruned_and_the_best_is_kept(tmp_path, monk
         median = before[middle] if len(before) % 2 else sum(before[middle - 1 : middle + 1]) / 2
         assert trial.intermediate_values[last] < median and last >= 2
     best = max((t for t in trials if t not in pruned), key=lambda t: t.value)
-    found = config.read(tuning.best_path(tmp_path)).preset.experiment
+    found = selection.read(tuning.best_path(tmp_path)).settings.experiment
     assert found.train.learning_rate == best.params["train.learning-rate"]
     assert found.model.l2 == best.params["model.l2"] and found.model.width == 8
     shown = tuning.summary(study, chosen)
@@ -152,13 +153,13 @@ def test_losses_and_settings_that_cannot_be_are_pruned(tmp_path, monkeypatch):
     })  # fmt: skip
     good = fake_fit(near)
 
-    def fit(prepared, folder, **how):
-        if prepared.experiment.train.learning_rate > 1e-2:
+    def fit(run, folder, **how):
+        if run.experiment.train.learning_rate > 1e-2:
             raise training_progress.NonFiniteLoss(3, None)
-        return good(prepared, folder, **how)
+        return good(run, folder, **how)
 
     monkeypatch.setattr(pipeline, "fit", fit)
-    study = tuning.run(planned(tmp_path), 12, say=lambda _: None)
+    study = tuning.tune(planned(tmp_path), 12, log=lambda _: None)
     assert len(outcome(study)) == 12
     for trial in study.get_trials():
         bad = trial.params["model.l2"] < 0 or trial.params["train.learning-rate"] > 1e-2
@@ -168,7 +169,7 @@ def test_losses_and_settings_that_cannot_be_are_pruned(tmp_path, monkeypatch):
 
 def test_other_searches_and_folders_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "fit", fake_fit(near))
-    tuning.run(planned(tmp_path / "one"), 1, say=lambda _: None)
+    tuning.tune(planned(tmp_path / "one"), 1, log=lambda _: None)
     planned(tmp_path / "one", flags=["--eval.seeds=2", "--eval.track-test=true"])
     with pytest.raises(ValueError, match=r"train.patience: 5 there, 7 here"):
         planned(tmp_path / "one", flags=["--train.patience=7"])
@@ -189,9 +190,9 @@ def test_the_test_split_is_not_looked_at_and_the_preset_trains_the_same(
     seen = []
     real = judging.placed_split  # whatever is evaluated comes from here
 
-    def split_of(prepared, split, rules):
+    def split_of(phase, split, rules):
         seen.append(split)
-        return real(prepared, split, rules)
+        return real(phase, split, rules)
 
     monkeypatch.setattr(judging, "placed_split", split_of)
     flags = ["--model=mf", *SMALL, "--eval.track-test=true"]
@@ -256,14 +257,14 @@ def test_a_killed_trial_goes_on_in_its_folder(tmp_path, capsys):
 def test_two_processes_share_a_search(tmp_path):
     program = f"""
 import sys, time
-sys.path.insert(0, {str(ROOT / "tests")!r})
-import tune_test as t
+sys.path.insert(0, {str(ROOT / "tests" / "experiments")!r})
+import tuning_test as t
 real = t.fake_fit(t.near, epochs=2)
 def slow(*args, **named):
     time.sleep(0.3)
     return real(*args, **named)
-t.experiments.fit = slow
-t.tune.run(t.planned(t.Path({str(tmp_path)!r})), 8, say=print)
+t.pipeline.fit = slow
+t.tuning.tune(t.planned(t.Path({str(tmp_path)!r})), 8, log=print)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     both = [
@@ -273,7 +274,7 @@ t.tune.run(t.planned(t.Path({str(tmp_path)!r})), 8, say=print)
     ]  # fmt: skip
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    study = tuning.run(planned(tmp_path), 8, say=lambda _: None)
+    study = tuning.tune(planned(tmp_path), 8, log=lambda _: None)
     done = outcome(study)
     assert len(done) == 8 == len(study.get_trials())
     assert len({params["train.learning-rate"] for _, _, params in done}) == 8
@@ -310,16 +311,16 @@ def test_trials_share_a_backbone(tmp_path, monkeypatch):
     arrays = []
     real = pipeline.fit
 
-    def fit(prepared, folder, **how):
-        with np.load(phases.backbone_path(folder)) as stored:
+    def fit(run, folder, **how):
+        with np.load(exports.path(folder, "backbone")) as stored:
             arrays.append(stored["items"])
-        return real(prepared, folder, **how)
+        return real(run, folder, **how)
 
     monkeypatch.setattr(pipeline, "fit", fit)
     said = []
     fixed = ("model.num-steps", "model.layers")
     chosen = tuning.plan("ddrm", experiment, "synthetic", tmp_path, fixed=fixed)
-    study = tuning.run(chosen, 2, say=said.append)
+    study = tuning.tune(chosen, 2, log=said.append)
     assert [state for state, _, _ in outcome(study)] == ["COMPLETE"] * 2
     assert sum("first lightgcn" in line for line in said) == 1
     assert len(arrays) == 2 and np.array_equal(*arrays) and arrays[0].std() > 0
@@ -328,16 +329,16 @@ def test_trials_share_a_backbone(tmp_path, monkeypatch):
 
 
 def test_a_trial_that_is_ended_leaves_a_whole_folder(tmp_path):
-    prepared = planned(tmp_path / "search").prepared
+    run = planned(tmp_path / "search").run
 
     def stop(progress):
         if progress.kind == "epoch" and progress.epoch == 2.0:
             raise optuna.TrialPruned
 
     with pytest.raises(optuna.TrialPruned):
-        pipeline.fit(prepared, tmp_path / "ended", on_progress=stop)
-    ended = pipeline.fit(prepared, tmp_path / "ended")  # from the second epoch
-    whole = pipeline.fit(prepared, tmp_path / "whole")
+        pipeline.fit(run, tmp_path / "ended", on_progress=stop)
+    ended = pipeline.fit(run, tmp_path / "ended")  # from the second epoch
+    whole = pipeline.fit(run, tmp_path / "whole")
     assert (ended.steps, ended.best_step, ended.best_score) == (
         whole.steps, whole.best_step, whole.best_score,
     )  # fmt: skip

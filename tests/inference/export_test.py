@@ -89,12 +89,31 @@ def test_the_vocabulary_is_the_runs(clicks_run, tmp_path):
         np.testing.assert_array_equal(found["item_ids"], stored["item_ids"])
 
 
+@pytest.mark.parametrize("name", ["diffrec", "dimerec"])
+def test_histories_with_repeated_items_get_the_lists_of_recommend(name, untrained):
+    restored = untrained(name)
+    ids = restored.phase.dataset.item_ids
+    histories = [[4, 4, 9], [7, 2, 7, 2, 5, 7, 11, 3, 20], [6]]
+    serve, weights, _ = export.program(restored, k=5)
+    history, row_id = np.zeros((3, 10), np.int32), np.arange(3, dtype=np.int32)
+    for row, items in enumerate(histories):
+        history[row, : len(items)] = items
+    seed = np.int32(restored.phase.settings.seed)
+    found, scores = jax.jit(serve)(weights, history, row_id, seed)
+    asked = recommender.of(restored, k=5, batch_size=16)
+    raw = [[ids[item - 1] for item in items] for items in histories]
+    want = recommend.recommend(asked, histories=raw)
+    np.testing.assert_allclose(scores, [entry.scores for entry in want], rtol=1e-4, atol=1e-5)
+    got = [ids[row - 1].tolist() for row in np.asarray(found)]
+    assert got == [entry.items for entry in want]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", config.preset_names())
 def test_every_model_can_be_exported(name, untrained, tmp_path):
     restored = untrained(name)
-    dataset = restored.prepared.dataset
-    if restored.prepared.experiment.data.time_weight_min != 1:
+    dataset = restored.phase.dataset
+    if restored.phase.settings.data.time_weight_min != 1:
         with pytest.raises(ValueError, match="weighs a history by time"):
             export.program(restored, k=5)
         return
@@ -109,7 +128,7 @@ def test_every_model_can_be_exported(name, untrained, tmp_path):
         mine = whole.items[whole.start[row] : whole.end[row]]
         history[row, : len(mine)] = mine
     args = [users] if "user_ids" in np.load(tmp_path / "out" / "vocabulary.npz").files else []
-    seed = np.int32(restored.prepared.experiment.seed)
+    seed = np.int32(restored.phase.settings.seed)
     items, scores = jax.export.deserialize(program).call(weights, history, *args, users, seed)
     asked = recommender.of(restored, k=5, batch_size=4)
     (lists,) = recommender.ask(asked, inference_histories.of_users(asked, users))

@@ -11,33 +11,28 @@ import pytest
 
 from jaxrec_diff import cli, config
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.experiments import run
+from jaxrec_diff.experiments import phases
 from jaxrec_diff.inference import files, neighbours, recommend, recommender, types
 from jaxrec_diff.inference import histories as inference_histories
-from jaxrec_diff.models import registry
 
 
 @pytest.mark.parametrize("name", config.preset_names())
 def test_lists_are_those_of_the_model(name, untrained):
     """Raw histories, batches of 16 and the stand-in users give what the test split gives."""
     restored = untrained(name)
-    prepared, model, params, state = restored
-    dataset, feed = prepared.dataset, run.feed_of(prepared)
-    rows = dataset.test
-    if registry.feed(prepared.experiment.model) in ("interactions", "pairs", "user_pairs"):
-        rows = dataset.profiles._replace(
-            **{k: getattr(dataset.profiles, k)[dataset.test_users] for k in ("start", "end")}
-        )
+    phase, model, params, state = restored
+    dataset, feed = phase.dataset, phase.batcher
+    rows = phases.scored_by(phase, "test")
     histories = [rows.items[a:b] for a, b in zip(rows.start, rows.end, strict=True)]
     index = np.arange(len(histories), dtype=np.int32)
     query = feed.query(feed.splits["test"], index)
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(prepared.experiment.seed), 3), 0)
-    state = model.prepare(params, state)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(phase.settings.seed), 3), 0)
+    state = model.precompute(params, state)
     points = np.asarray(model.sample(params, state, key, query), np.float64)
     head = model.head(params, state)
     points = points[:, None] if points.ndim == 2 else points
     each = points @ np.asarray(head.table, np.float64).T
-    scores = each.max(1) if model.pool == "best" else np.log(np.exp(each).sum(1))
+    scores = each.max(1) if model.score_pooling == "best" else np.log(np.exp(each).sum(1))
     scores = scores if head.bias is None else scores + np.asarray(head.bias)
     scores[:, dataset.train_counts == 0] = -np.inf
     for row, history in enumerate(histories):
@@ -78,9 +73,9 @@ def test_known_users_are_asked_with_all_they_did(clicks_run, clicks):
 
 def test_items_that_nobody_chose_are_no_history(clicks_run):
     dataset = recommender.load(clicks_run).dataset
-    made = np.zeros(len(dataset.profiles.items), bool)
-    made[dataset.profiles.start[3] : dataset.profiles.start[3] + 2] = True
-    marked = dataset._replace(profiles=dataset.profiles._replace(generated=made))
+    made = np.zeros(len(dataset.user_items.items), bool)
+    made[dataset.user_items.start[3] : dataset.user_items.start[3] + 2] = True
+    marked = dataset._replace(user_items=dataset.user_items._replace(generated=made))
     before, after = (
         inference_histories.known_users(dataset),
         inference_histories.known_users(marked),
@@ -91,8 +86,8 @@ def test_items_that_nobody_chose_are_no_history(clicks_run):
 
 def test_a_new_history_is_served_through_the_most_similar_user(untrained):
     asked = recommender.of(untrained("mf"), k=5)
-    profiles = asked.dataset.profiles
-    sets = [set(profiles.items[a:b].tolist()) for a, b in zip(*profiles[1:3], strict=True)]
+    user_items = asked.dataset.user_items
+    sets = [set(user_items.items[a:b].tolist()) for a, b in zip(*user_items[1:3], strict=True)]
     rng = np.random.default_rng(0)
     histories = [rng.choice(30, size, replace=False) + 1 for size in (1, 3, 8)] + [[4, 4, 4, 9]]
     names, offsets = pa.array(range(4)), np.cumsum([0] + [len(h) for h in histories])
@@ -267,4 +262,4 @@ def test_refusals_are_one_line(clicks_run, flags, said, capsys, tmp_path, monkey
     assert cli.main(["recommend", f"--workdir={clicks_run}", *flags]) == 2
     said_there = capsys.readouterr().err
     assert said in said_there and said_there.count("\n") == 1
-    assert not [path for path in tmp_path.iterdir() if path.suffix != ".partial"]
+    assert not list(tmp_path.iterdir())

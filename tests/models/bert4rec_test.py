@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches.types import SequenceQuery, Walks
+from jaxrec_diff.batches.types import SequenceQuery, WholeSequences
 from jaxrec_diff.models import bert4rec
 from jaxrec_diff.models.bert4rec import Bert4RecConfig, Bert4RecNet
 from jaxrec_diff.models.contract import DataSpec
@@ -43,7 +43,7 @@ def walk(seq, first=None, rows=None):
     seq = jnp.asarray(seq)
     first = jnp.zeros(len(seq), int) if first is None else jnp.asarray(first)
     rows = jnp.arange(len(seq)) if rows is None else rows
-    return Walks(seq, first, jnp.full(seq.shape, 6), jnp.ones(len(seq)), rows)
+    return WholeSequences(seq, first, jnp.full(seq.shape, 6), jnp.ones(len(seq)), rows)
 
 
 def test_scores_and_loss_of_the_released_encoder():
@@ -72,7 +72,8 @@ def test_scores_and_loss_of_the_released_encoder():
         )  # fmt: skip
         label = jnp.array([[0, 1, 0, 0, 0], [0, 4, 0, 1, 0]])
         negative = jnp.array([[0, 2, 0, 0, 0], [0, 3, 0, 5, 0]])
-        value = bert4rec.binary(features, params["items"], label, negative, label > 0)
+        weight = (label > 0).astype(features.dtype)
+        value = bert4rec.binary(features, params["items"], label, negative, weight)
         np.testing.assert_allclose(value, 1.206343374185704, rtol=1e-8)
 
 

@@ -1,4 +1,6 @@
-"""One exam for every model of the registry."""
+"""One exam for every model that a preset names."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +9,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.batches.by_length import by_length
-from jaxrec_diff.batches.kinds import feed, view
+from jaxrec_diff import config as settings
+from jaxrec_diff.batches.types import Sequences
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.load import load
+from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation import ranking
@@ -48,7 +51,7 @@ SPEC = DataSpec(
     num_items=ITEMS,
     max_len=LENGTH,
     item_counts=np.arange(ITEMS) + 1,
-    profiles=DATASET.profiles,
+    user_items=DATASET.user_items,
     exports={
         "users": _RNG.normal(size=(DATASET.num_users, 8)).astype(np.float32),
         "items": _RNG.normal(size=(ITEMS, 8)).astype(np.float32),
@@ -58,7 +61,7 @@ SPEC = DataSpec(
     reader=Reader({"gain": np.float32(2.0)}, lambda params, x: params["gain"] * x.mean(axis=1)),
 )
 
-# Small settings of every model; a registry entry without a row here fails the first test.
+# Small settings of every model; a preset of a model without a row here fails the first test.
 SMALL = {
     "dreamrec": DreamRecConfig(width=8, num_steps=6, beta_stop=0.3),
     "dreamrec-mlp2-frozen": DreamRecConfig(
@@ -192,8 +195,8 @@ def build(name, **kwargs):
 
 
 def feed_of(name, dataset=DATASET):
-    kind = registry.feed(SMALL[name])
-    return feed(kind, view(kind, dataset, DATA), DATA)
+    kind = registry.input_of(SMALL[name])
+    return kind.batcher(kind.view(dataset, DATA), DATA)
 
 
 def example(name, rows=ROWS, seed=0):
@@ -208,12 +211,22 @@ def query(name, rows=ROWS):
     return fed.query(fed.splits["test"], jnp.arange(rows, dtype=jnp.int32))
 
 
+@functools.cache
+def asked_of(name):
+    """A model with its `sample` compiled once for all tests, its variables and a query."""
+    model = build(name)
+    model = model._replace(sample=jax.jit(model.sample))
+    return model, jax.jit(model.init)(jax.random.key(0), example(name)), query(name)
+
+
 def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
 def test_every_model_takes_the_exam():
-    assert {type(config) for config in SMALL.values()} == set(registry.SYSTEMS)
+    presets = [settings.preset(name, "synthetic") for name in settings.preset_names()]
+    models = {type(chosen.experiment.model) for chosen in presets}
+    assert {type(config) for config in SMALL.values()} == models
 
 
 @EVERY
@@ -240,7 +253,7 @@ def test_padding_rows_change_nothing(name):
     variables = model.init(jax.random.key(0), batch)
     padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:4]]), batch)
     padded = padded._replace(
-        weight=padded.weight.at[ROWS:].set(0.0), row=jnp.arange(ROWS + 4, dtype=jnp.int32)
+        weight=padded.weight.at[ROWS:].set(0.0), row_id=jnp.arange(ROWS + 4, dtype=jnp.int32)
     )
     loss = jax.jit(jax.value_and_grad(lambda p, b: model.loss(p, variables.state, KEY, b)[0]))
     close(loss(variables.params, batch), loss(variables.params, padded), rtol=1e-4, atol=1e-6)
@@ -265,12 +278,12 @@ def test_jit_equals_eager_and_traces_once(name):
 
 @EVERY
 def test_points_do_not_depend_on_the_other_rows(name):
-    model, asked = build(name), query(name)
-    params, extra = model.init(jax.random.key(0), example(name))
-    sample = jax.jit(model.sample)
-    whole = sample(params, extra, KEY, asked)
+    model, (params, extra), asked = asked_of(name)
+    whole = model.sample(params, extra, KEY, asked)
     part = jax.tree.map(lambda x: x[3:7], asked)
-    np.testing.assert_allclose(sample(params, extra, KEY, part), whole[3:7], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.sample(params, extra, KEY, part), whole[3:7], rtol=1e-4, atol=1e-5
+    )
     head = model.head(params, extra)
     assert head.table.shape == (ITEMS, whole.shape[-1])
     found = ranking.top(whole, head.table, head.bias, k=5)
@@ -278,22 +291,60 @@ def test_points_do_not_depend_on_the_other_rows(name):
 
 
 @EVERY
-def test_a_prepared_state_says_the_same(name):
+def test_points_are_the_end_of_the_chain_that_the_model_names(name):
+    model, variables, asked = asked_of(name)
+    config = SMALL[name]
+    if model.chain is None:
+        # no sampler of its own, or one call from many seeds
+        assert not hasattr(config, "sampler") or config.inference == "efficient"
+        return
+    chain = model.chain
+    path = jax.jit(lambda key: process.trajectory(chain(*variables, key, asked)))(KEY)
+    steps = jax.eval_shape(lambda: chain(*variables, KEY, asked).steps)
+    assert path.shape[:2] == (len(steps.t) + 1, ROWS)
+    if isinstance(config, (DiffRecConfig, LDiffRecConfig, DiffRec2Config)):
+        return  # their points are made of the end
+    if config.sampler.kind == "closed_form":
+        return  # drawn from the law of the end
+    end = np.asarray(path[-1])
+    if isinstance(config, DiffuASRConfig):
+        end = end / np.linalg.norm(end, axis=-1, keepdims=True)
+    points = model.sample(*variables, KEY, asked)
+    np.testing.assert_allclose(points, end, rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_a_deterministic_model_reads_no_key_and_no_row_and_another_does(name):
+    model, variables, asked = asked_of(name)
+    points = model.sample(*variables, KEY, asked)
+    moved = asked._replace(row_id=asked.row_id + ROWS)
+    same = [
+        np.array_equal(points, model.sample(*variables, key, each))
+        for key, each in ((jax.random.key(8), asked), (KEY, moved))
+    ]
+    assert same == [model.deterministic] * 2
+    if model.deterministic:
+        for variant in map(jax.jit, model.variants.values()):
+            np.testing.assert_array_equal(variant(*variables, asked), variant(*variables, moved))
+
+
+@EVERY
+def test_a_precomputed_state_says_the_same(name):
     model, asked = build(name), query(name)
     params, extra = model.init(jax.random.key(0), example(name))
-    ready = model.prepare(params, extra)
+    ready = model.precompute(params, extra)
     points = [model.sample(params, s, KEY, asked) for s in (extra, ready)]
     np.testing.assert_allclose(*points, rtol=1e-6, atol=1e-7)
     close(*(model.head(params, s) for s in (extra, ready)), rtol=1e-6, atol=1e-7)
-    for probe in model.probes.values():
-        np.testing.assert_allclose(*(probe(params, s, asked) for s in (extra, ready)), rtol=1e-6)
+    for variant in model.variants.values():
+        np.testing.assert_allclose(*(variant(params, s, asked) for s in (extra, ready)), rtol=1e-6)
 
 
 @EVERY
 def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
     model, batch = build(name), example(name)
     params, extra = model.init(jax.random.key(0), batch)
-    if registry.feed(SMALL[name]) not in ("sequences", "windows"):
+    if not isinstance(batch, Sequences):
         pytest.skip("reads no sequences")
     if getattr(SMALL[name], "pad_class", False):
         pytest.skip("padding is a class of its softmax, as released")
@@ -312,7 +363,7 @@ def _updates(name, mode, devices, count=6, lengths=False):
     fed = feed_of(name)
     order = np.arange(96, dtype=np.int32).reshape(6, 16)
     if lengths:
-        fed = by_length(registry.feed(SMALL[name]), DATASET, DATA, 16, devices)
+        fed = registry.input_of(SMALL[name]).by_length(DATASET, DATA, 16, devices)
         order = fed.order(jax.random.key(5))
 
     def update(train, key, batch):
@@ -406,8 +457,8 @@ def test_two_tastes_are_learned(config, tmp_path):
     data = DataConfig(max_len=LENGTH)
     dataset = load(str(tmp_path / "tastes.npz"), data)
     system = registry.system(config)
-    fed = feed(registry.feed(config), dataset, data)
-    spec = SPEC._replace(num_users=users, profiles=dataset.profiles)
+    fed = registry.input_of(config).batcher(dataset, data)
+    spec = SPEC._replace(num_users=users, user_items=dataset.user_items)
     model = system.build(config, spec)
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)
     rows = jnp.arange(64, dtype=jnp.int32)

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches.types import InteractionQuery, Pairs
-from jaxrec_diff.diffusion import forward, samplers
+from jaxrec_diff.batches.types import InteractionQuery, Triplets
+from jaxrec_diff.diffusion import forward, process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models import ddrm
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.nets.guided import GuidedMLP
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 USERS, ITEMS, WIDTH = 6, 8, 4
 KEY = jax.random.key(1)
@@ -41,14 +41,14 @@ def spec(seed=0, **exports):
         "items": rng.normal(size=(ITEMS, WIDTH)).astype(np.float32),
     }
     return DataSpec(
-        USERS, ITEMS, 5, profiles=Slices(flat, start, stop, stop), exports=tables | exports
+        USERS, ITEMS, 5, user_items=Ragged(flat, start, stop, stop), exports=tables | exports
     )
 
 
 def example(rows=4):
     rng = np.random.default_rng(2)
     user, positive, negative = (jnp.asarray(rng.integers(1, USERS, rows)) for _ in range(3))
-    return Pairs(user, positive, negative, jnp.ones(rows), jnp.arange(rows))
+    return Triplets(user, positive, negative, jnp.ones(rows), jnp.arange(rows))
 
 
 def query(users):
@@ -81,7 +81,10 @@ def small(**kwargs):
 def test_schedules_are_the_reference_values():
     def table(settings, t):
         betas = ddrm.betas_of(DDRMConfig(**settings))
-        post, rest = forward.posterior(betas), forward.one_minus_alphas_cumprod(betas)
+        post, rest = (
+            forward.posterior(forward.levels(betas)),
+            forward.one_minus_alphas_cumprod(betas),
+        )
         return betas[t], rest[t], post.c1[t], post.c2[t]
 
     for settings, t, want in (
@@ -113,7 +116,7 @@ def test_schedules_are_the_reference_values():
         np.testing.assert_allclose(found[1], float(rest), rtol=1e-9)
         if c1 is not None:
             np.testing.assert_allclose(found[2], c1, rtol=1e-8)
-    tables = forward.tables(ddrm.betas_of(DDRMConfig(**LIGHTGCN_ML1M)))
+    tables = forward.tables(forward.levels(ddrm.betas_of(DDRMConfig(**LIGHTGCN_ML1M))))
     np.testing.assert_allclose(tables.signal[49], 0.9999904999953751, rtol=1e-7)
     np.testing.assert_allclose(
         np.asarray(tables.noise)[[0, 49]], [0.003162277660162, 0.004358889652156], 1e-6
@@ -133,37 +136,37 @@ def test_schedules_are_the_reference_values():
 )
 def test_linear_networks_shrink_the_start_as_computed(settings, extra, factor, want):
     config = DDRMConfig(**settings, extra_steps=extra)
-    steps, noisy = ddrm.reverse_steps(config, ddrm.betas_of(config))
+    steps, noisy = ddrm.reverse_steps(config, forward.levels(ddrm.betas_of(config)))
     assert not noisy
     start = jnp.array([[1.0, -2.0], [0.5, 3.0]])
-    got = samplers.run(steps, lambda xt, t: factor * xt, start)
+    got = process.run(process.Chain(steps, lambda xt, t: factor * xt, start))
     np.testing.assert_allclose(got, want * start, rtol=3e-5)
-    constant = samplers.run(steps, lambda xt, t: jnp.full_like(xt, 0.7), start)
+    constant = process.run(process.Chain(steps, lambda xt, t: jnp.full_like(xt, 0.7), start))
     np.testing.assert_allclose(constant, 0.7, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("extra", "want"), [(0, 0.526315664818), (12, 0.468404371355)])
 def test_what_is_left_of_the_start_before_the_last_step(extra, want):
     config = DDRMConfig(**LIGHTGCN_ML1M, extra_steps=extra)
-    steps, _ = ddrm.reverse_steps(config, ddrm.betas_of(config))
+    steps, _ = ddrm.reverse_steps(config, forward.levels(ddrm.betas_of(config)))
     assert steps.t.tolist() == list(range(49 + extra, -1, -1))
     before = jax.tree.map(lambda column: column[:-1], steps)
-    got = samplers.run(before, lambda xt, t: jnp.zeros_like(xt), jnp.ones((1, 1)))
+    got = process.run(process.Chain(before, lambda xt, t: jnp.zeros_like(xt), jnp.ones((1, 1))))
     np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
 def test_more_steps_than_levels_repeat_the_last_coefficients():
     config = DDRMConfig(**LIGHTGCN_ML1M, extra_steps=12)
     betas = ddrm.betas_of(config)
-    longer, _ = ddrm.reverse_steps(config, betas)
-    plain, _ = ddrm.reverse_steps(DDRMConfig(**LIGHTGCN_ML1M), betas)
+    longer, _ = ddrm.reverse_steps(config, forward.levels(betas))
+    plain, _ = ddrm.reverse_steps(DDRMConfig(**LIGHTGCN_ML1M), forward.levels(betas))
     network = lambda xt, t: jnp.cos(xt + 0.1 * t)
     start = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
-    want, post = start, forward.posterior(betas)
+    want, post = start, forward.posterior(forward.levels(betas))
     for t in range(61, 49, -1):
         want = post.c1[49] * network(want, t) + post.c2[49] * want
-    want = samplers.run(plain, network, want)
-    np.testing.assert_allclose(samplers.run(longer, network, start), want, rtol=1e-5)
+    want = process.run(process.Chain(plain, network, want))
+    np.testing.assert_allclose(process.run(process.Chain(longer, network, start)), want, rtol=1e-5)
     assert 62 == int(50 * 1.25) == len(longer.t)
 
 
@@ -174,7 +177,7 @@ def test_a_network_that_returns_its_guidance_gives_the_backbone():
     users = np.arange(USERS)
     points = model.sample(params, state, KEY, query(users))
     np.testing.assert_allclose(points, spec().exports["users"], rtol=1e-5, atol=1e-6)
-    probe = model.probes["backbone"](params, state, query(users))
+    probe = model.variants["backbone"](params, state, query(users))
     np.testing.assert_array_equal(probe, spec().exports["users"])
     table = model.head(params, state).table
     np.testing.assert_array_equal(table, spec().exports["items"])
@@ -191,7 +194,7 @@ def test_the_identity_without_noise_gives_the_mean_item(extra):
     got = model.sample(params, state, KEY, query(users))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        model.probes["mean_item"](params, state, query(users)), want, rtol=1e-6
+        model.variants["mean_item"](params, state, query(users)), want, rtol=1e-6
     )
 
 
@@ -206,7 +209,7 @@ def test_the_start_is_noised_to_the_last_level_by_row():
     got = np.asarray(sample(params, state, KEY, asked), np.float64)
     centre = np.sqrt(0.5) * np.asarray(state.means[0], np.float64)
     # products of c1 + c2 fall a little short of 1 once levels are large
-    steps, _ = ddrm.reverse_steps(noisy, ddrm.betas_of(noisy))
+    steps, _ = ddrm.reverse_steps(noisy, forward.levels(ddrm.betas_of(noisy)))
     shrink = float(np.prod(np.asarray(steps.a, np.float64) + np.asarray(steps.b, np.float64)))
     np.testing.assert_allclose(got.mean(axis=0), shrink * centre, atol=0.04)
     np.testing.assert_allclose(got.std(axis=0), shrink * np.sqrt(0.5), rtol=0.05)
@@ -244,7 +247,7 @@ def test_loss_of_the_reference_example(settings, want):
     state = model.init(KEY, example()).state
     # each network returns its guidance: the user is restored as b and the item as a
     params = {"user": copies("c"), "item": copies("c")}
-    rows = Pairs(*(jnp.array([value]) for value in (2, 5, 7)), jnp.ones(1), jnp.arange(1))
+    rows = Triplets(*(jnp.array([value]) for value in (2, 5, 7)), jnp.ones(1), jnp.arange(1))
     value, aux = model.loss(params, state, KEY, rows)
     np.testing.assert_allclose(value, want, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["bpr"], 0.313261687518, rtol=1e-5)

@@ -9,12 +9,12 @@ import pytest
 
 from jaxrec_diff import losses
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
 from jaxrec_diff.models import diffrec2
 from jaxrec_diff.models.contract import DataSpec
-from jaxrec_diff.models.diffrec2 import DiffRec2Config, DiffRec2Net
+from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.ops import rng as ops_rng
 
 D, ITEMS, LENGTH = 8, 5, 3
@@ -91,7 +91,7 @@ def golden_params():
 
 
 def estimate(xt, t, seq=SEQ, config=CONFIG, params=None):
-    net = DiffRec2Net(num_items=ITEMS, max_len=LENGTH, config=config)
+    net = diffrec2.network(config, ITEMS, LENGTH)
     params = golden_params() if params is None else params
     seq = jnp.asarray(seq)
 
@@ -128,12 +128,12 @@ def noised(item, n, eps, betas):
 )  # fmt: skip
 def test_schedule(n, beta, bar, signal, noise, c1, c2, var):
     betas = betas_of()
-    row = forward.posterior(betas)
+    row = forward.posterior(forward.levels(betas))
     got = [betas, forward.alphas_cumprod(betas), row.c1, row.c2, row.var]
     want = [beta, bar, c1, c2, var]
     for values, expected in zip(got, want, strict=True):
         np.testing.assert_allclose(values[n - 1], expected, rtol=4e-5, atol=1e-10)
-    tables = forward.tables(betas)
+    tables = forward.tables(forward.levels(betas))
     np.testing.assert_allclose(tables.signal[n - 1], signal, rtol=1e-6)
     np.testing.assert_allclose(tables.noise[n - 1], noise, rtol=1e-6)
 
@@ -182,7 +182,7 @@ def test_efficient_inference_and_its_two_averages():
     params = golden_params()
     pooled = diffrec2._as_logits(points[None], (params["head"], params["bias"]))
     table = jnp.pad(params["head"], ((0, 0), (0, 1)), constant_values=1.0)
-    found = ranking.top(pooled, table, params["bias"], k=ITEMS, pool="mixture", chunk=2)
+    found = ranking.top(pooled, table, params["bias"], k=ITEMS, score_pooling="mixture", chunk=2)
     np.testing.assert_allclose(
         np.exp(found.scores[0]) / 4, by_prob[np.asarray(found.items[0]) - 1], atol=1e-8
     )
@@ -192,13 +192,15 @@ def test_efficient_inference_and_its_two_averages():
 @in_float64
 def test_full_chain_of_three_steps():
     betas = np.array([0.1, 0.2, 0.3])
-    row = forward.posterior(betas)
+    row = forward.posterior(forward.levels(betas))
     np.testing.assert_allclose(row.c1, [1, 0.67763093, 0.51322266], atol=1e-8)
     np.testing.assert_allclose(row.c2, [0, 0.31943828, 0.47230808], atol=1e-8)
     np.testing.assert_allclose(row.var, [0, 0.07142857, 0.16935484], atol=1e-8)
-    steps = samplers.Steps(*(jnp.asarray(column) for column in samplers.ddpm_rows(betas)))
+    steps = process.Steps(
+        *(jnp.asarray(column) for column in samplers.ddpm_rows(forward.levels(betas)))
+    )
     start = jnp.asarray(noised(6, 3, EPS, betas)[None])
-    _, path = samplers.trajectory(steps, estimate, start)
+    path = process.trajectory(process.Chain(steps, estimate, start))[1:]
     want = [
         [-0.09460078, 1.288384, 1.0167706, 0.24362127, 0.72518746, -0.46506612, -0.39090901,
          0.40490998],
@@ -227,7 +229,7 @@ def test_order_matters_and_padding_does_not():
 @in_float64
 def test_blind_history_is_computed_once_for_all_steps_and_seeds():
     config = DiffRec2Config(**TINY, history_blind=True)
-    net = DiffRec2Net(num_items=ITEMS, max_len=LENGTH, config=config)
+    net = diffrec2.network(config, ITEMS, LENGTH)
     params, seq = {"params": golden_params()}, jnp.asarray(SEQ)
     history = net.apply(params, seq, method="embed")
     memory = net.apply(params, history, seq > 0, method="remember")
@@ -282,7 +284,7 @@ def test_loss_is_the_mean_of_its_parts_in_a_plain_loop():
     _, aux = jax.jit(model.loss)(params, state, jax.random.key(5), batch)
     # beta = 1: x_t is noise alone
     k_item, k_eps = jax.random.split(jax.random.key(5), 4)[1:3]
-    xt, apart_from_item = (ops_rng.normal(k, batch.row, (D,)) for k in (k_eps, k_item))
+    xt, apart_from_item = (ops_rng.normal(k, batch.row_id, (D,)) for k in (k_eps, k_item))
     apart, rec = [], []
     for i in range(6):
         out = estimate(xt[i : i + 1], 0, seq=batch.seq[i : i + 1], config=config, params=params)
@@ -335,7 +337,7 @@ def test_history_of_losses_fills_and_then_steers_the_steps():
 def test_efficient_and_full_are_reported_side_by_side():
     config = DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3, num_seeds=3)
     batch = example()
-    query = SequenceQuery(batch.seq, batch.row)
+    query = SequenceQuery(batch.seq, batch.row_id)
     model = diffrec2.build(config, SPEC)
     params, state = model.init(jax.random.key(0), batch)
     other = diffrec2.build(
@@ -345,12 +347,12 @@ def test_efficient_and_full_are_reported_side_by_side():
     )  # fmt: skip
     key = jax.random.key(0)
     np.testing.assert_allclose(
-        model.probes["full"](params, state, query),
+        model.variants["full"](params, state, query),
         other.sample(params, state, key, query),
         rtol=1e-5,
     )
     np.testing.assert_allclose(
-        other.probes["efficient"](params, state, query),
+        other.variants["efficient"](params, state, query),
         model.sample(params, state, key, query),
         rtol=1e-5,
     )
@@ -396,10 +398,9 @@ def test_one_step_over_a_thousand_is_one_row_of_the_schedule():
     # fewer reverse steps: betas recomputed over the visited ones
     betas = betas_of()
     ts = schedules.subset(1000, 10)
-    rows = samplers.ddpm_rows(betas, ts[::-1])
-    np.testing.assert_allclose(
-        samplers.ddpm_rows(schedules.respace(betas, ts)).a, rows.a, rtol=1e-9
-    )
+    rows = samplers.ddpm_rows(forward.levels(betas), ts[::-1])
+    visited = 1.0 - np.exp(np.diff(np.cumsum(np.log1p(-betas))[ts], prepend=0.0))
+    np.testing.assert_allclose(samplers.ddpm_rows(forward.levels(visited)).a, rows.a, rtol=1e-9)
 
 
 @pytest.mark.parametrize("mask_mode", ["key", "query"])
@@ -428,7 +429,7 @@ def test_importance_weights_reach_the_loss():
     )
     key = jax.random.key(2)
     value, aux = jax.jit(model.loss)(params, before, key, batch)
-    t, weight = timesteps.importance(jax.random.split(key, 4)[0], batch.row, before)
+    t, weight = timesteps.importance(jax.random.split(key, 4)[0], batch.row_id, before)
     # the state keeps the unweighted errors, newest last, in the order of the batch
     newest = {n: list(aux.state.losses[n][10 - int((t == n).sum()) :]) for n in range(4)}
     squared = np.array([newest[int(n)].pop(0) for n in t])

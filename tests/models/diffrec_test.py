@@ -9,7 +9,8 @@ import pytest
 
 from jaxrec_diff import config
 from jaxrec_diff.batches.types import InteractionQuery, Interactions
-from jaxrec_diff.diffusion import forward, row_process, samplers
+from jaxrec_diff.diffusion import forward, row_process
+from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation import ranking
@@ -42,7 +43,7 @@ def batch(rows=9, most=12, seed=0, values=False):
 
 
 def asked(of):
-    return InteractionQuery(of.items, of.value, of.user, of.row)
+    return InteractionQuery(of.items, of.value, of.user, of.row_id)
 
 
 def dense(of):
@@ -158,7 +159,10 @@ def test_released_noise_levels_and_weights(dataset, rest, weight):
     process = published(dataset)
     betas = row_process.betas(process)
     assert betas[0] == 1e-5
-    got = forward.one_minus_alphas_cumprod(betas), row_process.step_weights(process, betas)
+    got = (
+        forward.one_minus_alphas_cumprod(betas),
+        row_process.step_weights(process, forward.levels(betas)),
+    )
     for want, table in zip((rest, weight), got, strict=True):
         for t, value in want.items():
             np.testing.assert_allclose(table[t], value, rtol=1e-9)
@@ -180,7 +184,9 @@ def test_released_noise_levels_and_weights(dataset, rest, weight):
 def test_reverse_path_of_a_halving_network(dataset, result):
     made = row_process.make(published(dataset), SamplerConfig(kind="mean"))
     assert not made.noisy
-    got = samplers.run(made.steps, lambda x, t: 0.5 * x, jnp.ones((2, 3)))
+    got = diffusion_process.run(
+        diffusion_process.Chain(made.steps, lambda x, t: 0.5 * x, jnp.ones((2, 3)))
+    )
     np.testing.assert_allclose(got, result, rtol=2e-6)
 
 
@@ -256,11 +262,13 @@ def test_weights_of_the_bound_for_noise_are_its_own():
     # beta_i / (2 alpha_i (1 - abar_{i-1})); the released ones divide by the variance once more
     process = dataclasses.replace(published("yelp-clean"), predict="eps")
     betas = row_process.betas(process)
-    auto = row_process.step_weights(process, betas)
+    auto = row_process.step_weights(process, forward.levels(betas))
     np.testing.assert_allclose(auto[1], 2.2500731 / 2, rtol=1e-6)
     released = dataclasses.replace(process, weighting="released")
     want = [1, 3.250073127405e5, 5.207217757929e4, 2.562041120166e4, 1.664969826849e4]
-    np.testing.assert_allclose(row_process.step_weights(released, betas), want, rtol=1e-9)
+    np.testing.assert_allclose(
+        row_process.step_weights(released, forward.levels(betas)), want, rtol=1e-9
+    )
 
 
 def test_dropout_acts_on_the_noised_row(monkeypatch):
@@ -284,7 +292,7 @@ def test_hidden_path_equals_the_plain_path(kind, values):
     query = asked(batch(values=values))
     want = rows.sample(params, extra, KEY, query)
     np.testing.assert_allclose(hidden.sample(params, extra, KEY, query), want, rtol=1e-4, atol=2e-5)
-    prepared = hidden.prepare(params, extra)
+    prepared = hidden.precompute(params, extra)
     assert prepared.folded is not None
     np.testing.assert_allclose(
         hidden.sample(params, prepared, KEY, query), want, rtol=1e-4, atol=2e-5
@@ -320,7 +328,7 @@ def test_noise_of_the_hidden_path_has_the_law_of_the_plain_path(settings):
     # One user 6000 times: means and covariances of the points agree within sampling error.
     count, settings = 6000, settings | {"process": STRONG}
     one = jax.tree.map(lambda x: jnp.repeat(x[:1], count, axis=0), asked(batch()))
-    one = one._replace(row=jnp.arange(count))
+    one = one._replace(row_id=jnp.arange(count))
     hidden, rows = model_of(**settings), model_of(path="rows", **settings)
     params, extra = fresh(hidden, scale=1.0)
     a, b = (

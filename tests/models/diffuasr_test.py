@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +14,11 @@ from jaxrec_diff.batches.types import Prefixes, SequenceQuery
 from jaxrec_diff.diffusion import forward, guidance, samplers, schedules
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.evaluation import ranking
-from jaxrec_diff.models import diffuasr, diffuasr_rows
+from jaxrec_diff.models import diffuasr, diffuasr_guidance, diffuasr_rows
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.nets import plain as nets_plain
-from jaxrec_diff.ops import negatives
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -44,8 +45,15 @@ def config(**settings):
     return DiffuASRConfig(**(plain | few | settings))
 
 
+def generator(settings, spec=SPEC):
+    """The functions of a generator, bound to its parts."""
+    made = diffuasr.parts(settings, spec)
+    names = ("init", "loss", "points", "log_prob")
+    return SimpleNamespace(**{name: partial(getattr(diffuasr, name), made) for name in names})
+
+
 def started(settings):
-    made = diffuasr.generator(settings, SPEC)
+    made = generator(settings)
     return made, *made.init(jax.random.key(0), BATCH)
 
 
@@ -64,7 +72,7 @@ def test_reverse_path_of_the_released_sampler():
         bar[ts], [0.00150752105978, 0.0255674922655, 0.193572009667, 0.656347005519, 0.9999],
         rtol=1e-10,
     )  # fmt: skip
-    rows = samplers.ddim_rows(betas, ts)
+    rows = samplers.ddim_rows(forward.levels(betas), ts)
     np.testing.assert_allclose(
         np.stack([rows.b, rows.a], axis=1),
         [[0.987878384782, 0.121542216173], [0.909718265623, 0.29450571376],
@@ -89,14 +97,14 @@ def test_direction_and_size_of_both_classifier_guidances():
     # <x, u> = .425; the paper's correction of eps at t = 400 and the released one
     u, x = jnp.array([0.2, -0.4, 0.1]), jnp.array([[1.0, -0.5, 0.25]])
     betas = schedules.linear_scaled(1000)
-    table = forward.tables(betas)
+    table = forward.tables(forward.levels(betas))
     log_prob = lambda x: jax.nn.log_sigmoid(x @ u)
     zero_noise = lambda xt, t: xt / table.signal[t]
     guided = guidance.classifier(zero_noise, log_prob, table, 1.0, on="xt")
     t = jnp.int32(400)
     eps = forward.eps_from_x0(guided(x, t), x, table.signal[t], table.noise[t])
     np.testing.assert_allclose(eps[0], [-0.07100069, 0.14200138, -0.03550035], rtol=1e-4)
-    released = diffuasr_rows.released_correction(log_prob, x, 1.0)
+    released = diffuasr_guidance.released_correction(log_prob, x, 1.0)
     np.testing.assert_allclose(released[0], [0.00079064, -0.00158128, 0.00039532], rtol=1e-4)
 
 
@@ -109,7 +117,7 @@ def test_frozen_rows_are_standardised_and_known_rows_alone_count():
     np.testing.assert_allclose(np.ptp(rows[1:, 0]) / np.ptp(rows[1:, 1]),
                                np.ptp(ROWS[:, 0]) / np.ptp(ROWS[:, 1]), rtol=1e-5)  # fmt: skip
     counts = np.r_[np.zeros(4, int), np.ones(8, int)]
-    known = diffuasr.generator(config(), SPEC._replace(item_counts=counts))
+    known = generator(config(), SPEC._replace(item_counts=counts))
     rows = np.asarray(known.init(KEY, BATCH).state["items"])
     np.testing.assert_allclose(rows[5:].mean(axis=0), 0.0, atol=1e-6)
     np.testing.assert_allclose(rows[5:].var(axis=0).mean(), 1.0, rtol=1e-5)
@@ -142,19 +150,17 @@ def test_conditions_ignore_order_and_a_weight_of_zero_is_no_guidance():
     plain = made.points(params, extra, KEY, QUERY)
     turned = QUERY._replace(seq=jnp.array([[5, 3, 4, 0, 0], [12, 9, 2, 1, 7], [11, 0, 0, 0, 0]]))
     np.testing.assert_allclose(made.points(params, extra, KEY, turned), plain, rtol=2e-3, atol=1e-4)
-    guided = diffuasr.generator(config(guidance_weight=1.5), SPEC)
+    guided = generator(config(guidance_weight=1.5), SPEC)
     moved = guided.points(params, extra, KEY, QUERY)
     assert np.abs(moved - plain).max() > 1e-3
     # with the null condition equal to the condition there is nothing to extrapolate from
     official = config(compat="official", items="trained", width=4, guidance_weight=3.0)
-    released = diffuasr.generator(official, SPEC)
+    released = generator(official, SPEC)
     params, extra = released.init(KEY, BATCH)
     one = QUERY._replace(seq=SEQ[:, :1])
     params = params | {"items": params["items"].at[1:].set(params["null"])}
     same = released.points(params, extra, KEY, one)
-    none = diffuasr.generator(
-        config(compat="official", items="trained", width=4, guidance="none"), SPEC
-    )
+    none = generator(config(compat="official", items="trained", width=4, guidance="none"), SPEC)
     np.testing.assert_allclose(none.points(params, extra, KEY, one), same, rtol=1e-3, atol=1e-3)
 
 
@@ -270,26 +276,10 @@ def test_the_released_code_asks_about_the_wrong_end_of_a_history(compat):
     assert moved[asked] > 1e-3 and moved[other] < moved[asked] / 20, moved
 
 
-def test_strangers_are_drawn_evenly_from_what_a_history_lacks():
-    seq = jnp.array([[3, 4, 3, 0], [1, 12, 0, 0], [0, 0, 0, 0]])
-    found = negatives.strangers(KEY, jnp.array([7, 2, 9]), seq, ITEMS)
-    for b, row in enumerate((7, 2, 9)):
-        assert found[b].tolist() == outsiders(KEY, row, seq[b].tolist())
-    many = np.asarray(
-        negatives.strangers(KEY, jnp.arange(2000), jnp.tile(seq[:1], (2000, 1)), ITEMS)
-    )
-    counts = np.bincount(many.reshape(-1), minlength=ITEMS + 1)
-    assert counts[[0, 3, 4]].sum() == 0
-    np.testing.assert_allclose(counts[[1, 2, *range(5, 13)]] / 8000, 0.1, atol=0.015)
-    # a history with everything leaves nothing to compare with
-    everything = jnp.arange(1, 4)[None]
-    assert (np.asarray(negatives.strangers(KEY, jnp.arange(1), everything, 3)) > 3).all()
-
-
 def test_released_guidance_acts_in_the_loss_as_well():
     common = dict(items="frozen", guidance="classifier", guidance_weight=50.0)
     paper, params, extra = started(config(**common))
-    released = diffuasr.generator(config(compat="official", **common), SPEC)
+    released = generator(config(compat="official", **common), SPEC)
     first, second = (made.loss(params, extra, KEY, BATCH)[0] for made in (paper, released))
     assert abs(float(first - second)) > 1e-6
 

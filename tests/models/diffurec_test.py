@@ -12,9 +12,9 @@ from jaxrec_diff import losses
 from jaxrec_diff.batches import types
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import config as diffusion_config
-from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion import forward, process, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.experiments import prepare, run
+from jaxrec_diff.experiments import phases, runs
 from jaxrec_diff.models import diffurec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffurec import DiffuRecConfig
@@ -112,8 +112,8 @@ def test_golden_loss(monkeypatch, mask, pads):
 def test_golden_chain_of_one_step(monkeypatch, mask):
     # A single call with the step's embedding of t = 3 gives the logits of the golden network.
     given_start(monkeypatch)
-    only = samplers.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diffusion_config, "plan", lambda config, betas: (only, False))
+    only = process.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
+    monkeypatch.setattr(diffurec, "plan", lambda config, levels: (only, False))
     model = model_of(mask=mask)
     head = diffurec.build(settings(mask=mask), SPEC, protocol="official").head(tiny_weights(), ())
     query = SequenceQuery(HISTORY[:, :2], jnp.zeros(1))
@@ -154,7 +154,7 @@ def test_one_step_is_the_last_step_alone(monkeypatch, scale, difference):
 
 def test_the_default_path_is_the_released_one():
     path, noisy = diffusion_config.plan(
-        DiffuRecConfig().sampler, diffurec.released_betas("trunc_lin", 32)
+        DiffuRecConfig().sampler, forward.levels(diffurec.released_betas("trunc_lin", 32))
     )
     assert noisy
     np.testing.assert_array_equal(path.t, np.arange(32)[::-1])
@@ -197,10 +197,10 @@ def test_initial_cross_entropy_of_real_histories(real_data, folder, low, high):
     # Logits are roughly N(0, 128), far above ln 12102 = 9.4. The released code's first batches have
     # 52.85 (Beauty) and 56.29 (ML-1M).
     released = jaxrec_diff_config.preset("diffurec", folder).experiment
-    prepared = prepare.prepare(
+    (phase,) = runs.prepare(
         "diffurec", replace(released, devices=1), str(real_data / folder / "interactions.parquet")
-    )
-    model, feed = run.build(prepared), run.feed_of(prepared)
+    ).phases
+    model, feed = phases.model_of(phase), phase.batcher
     key = jax.random.key(0)
     rows = jnp.arange(96, dtype=jnp.int32)
     example = feed.example(

@@ -11,7 +11,7 @@ from absl.testing import parameterized
 
 from jaxrec_diff import losses
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
-from jaxrec_diff.diffusion import samplers, schedules, sphere
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, sphere
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import dimerec
 from jaxrec_diff.models.contract import DataSpec
@@ -211,8 +211,8 @@ class GoldenModelTest(parameterized.TestCase):
     @in_float64
     def test_reverse_chain(self, scale, want):
         params = golden_params()
-        rows = samplers.ddpm_rows(betas())
-        steps = samplers.Steps(*(jnp.asarray(column) for column in rows))
+        rows = samplers.ddpm_rows(forward.levels(betas()))
+        steps = process.Steps(*(jnp.asarray(column) for column in rows))
         grid = np.stack(
             [
                 np.sin(i + 0.5 * np.arange(2)[:, None] + 0.25 * np.arange(D)[None, :])
@@ -223,13 +223,14 @@ class GoldenModelTest(parameterized.TestCase):
         interests = NET.apply({"params": params}, SEQ, method="guide")
         for form in (dimerec.plain, dimerec.hoisted):
             denoise = form(NET, params, interests)
-            got = samplers.run(
+            chain = process.Chain(
                 steps,
                 lambda xt, t, f=denoise: sphere.normalize(f(xt, t)),
                 sphere.normalize(jnp.asarray(start)),
                 samplers.draw_given(jnp.asarray(scale * grid)),
                 project=sphere.normalize,
             )
+            got = process.run(chain)
             np.testing.assert_allclose(got, want, rtol=1e-8)
         if scale == 0.5:
             scores = got @ sphere.normalize(params["items"][1:]).T
@@ -257,7 +258,7 @@ def _example(rows=6):
 
 def test_samples_are_unit_vectors_and_hoisting_changes_nothing():
     example = _example()
-    query = SequenceQuery(example.seq, example.row)
+    query = SequenceQuery(example.seq, example.row_id)
     params = _model().init(jax.random.key(0), example).params
     points = [
         _model(hoist=hoist).sample(params, (), jax.random.key(1), query) for hoist in (True, False)
@@ -268,7 +269,7 @@ def test_samples_are_unit_vectors_and_hoisting_changes_nothing():
 
 def test_one_step_is_one_call():
     example = _example()
-    query = SequenceQuery(example.seq, example.row)
+    query = SequenceQuery(example.seq, example.row_id)
     model = _model(num_steps=1)
     params = model.init(jax.random.key(0), example).params
     got = model.sample(params, (), jax.random.key(1), query)
@@ -290,11 +291,11 @@ def test_empty_history_guides_with_zeros_and_padded_places_do_not_matter():
     model = _model()
     example = _example()
     params = model.init(jax.random.key(0), example).params
-    probe = model.probes["interests_only"]
-    np.testing.assert_array_equal(probe(params, (), SequenceQuery(example.seq[:1] * 0, 0)), 0.0)
+    variant = model.variants["interests_only"]
+    np.testing.assert_array_equal(variant(params, (), SequenceQuery(example.seq[:1] * 0, 0)), 0.0)
     changed = params | {"items": params["items"].at[0].set(7.0)}
-    query = SequenceQuery(example.seq, example.row)
-    np.testing.assert_allclose(probe(params, (), query), probe(changed, (), query))
+    query = SequenceQuery(example.seq, example.row_id)
+    np.testing.assert_allclose(variant(params, (), query), variant(changed, (), query))
 
 
 def test_the_sphere_bounds_the_softmax_loss():
@@ -311,7 +312,7 @@ def test_full_negatives_are_the_softmax_over_the_catalogue():
     params = model.init(jax.random.key(0), example).params
     gem = model.loss(params, (), jax.random.key(1), example)[1].metrics["gem"]
     interests = np.asarray(
-        model.probes["interests_only"](params, (), SequenceQuery(example.seq, 0))
+        model.variants["interests_only"](params, (), SequenceQuery(example.seq, 0))
     )
     items, each = np.asarray(params["items"], np.float64), []
     for row, target in zip(interests, example.target, strict=True):

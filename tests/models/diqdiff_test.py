@@ -12,8 +12,7 @@ from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.config import preset
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
-from jaxrec_diff.diffusion import config as diffusion_config
-from jaxrec_diff.diffusion import forward, samplers, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import diffurec, diqdiff
 from jaxrec_diff.models.contract import DataSpec
@@ -136,8 +135,8 @@ def test_golden_network():
 
 def test_golden_points_of_one_step_at_evaluation(monkeypatch):
     force(monkeypatch)
-    only = samplers.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
-    monkeypatch.setattr(diffusion_config, "plan", lambda config, betas: (only, False))
+    only = process.Steps(np.array([3]), np.ones(1), *np.zeros((3, 1)))
+    monkeypatch.setattr(diqdiff, "plan", lambda config, levels: (only, False))
     monkeypatch.setattr(ops_rng, "normal", lambda key, row, shape: jnp.asarray(XT, jnp.float32))
     config = DiQDiffConfig(**TINY)
     query = SequenceQuery(jnp.asarray(SEQ[:, :3]), jnp.arange(3))
@@ -172,10 +171,10 @@ def test_released_noise_of_the_reverse_steps():
         (31, 1.3736884936, 0.7968681862),
     ):
         for noise, want in (("exp_var", released), ("std_small", meant)):
-            rows = samplers.ddpm_rows(betas, noise=noise)
+            rows = samplers.ddpm_rows(forward.levels(betas), noise=noise)
             np.testing.assert_allclose(rows.c[31 - t], want, rtol=1e-9)
             assert rows.c[-1] == 0
-    c = forward.posterior(betas)
+    c = forward.posterior(forward.levels(betas))
     before = np.sqrt(np.append(1.0, forward.alphas_cumprod(betas)[:-1]))
     now = np.sqrt(forward.alphas_cumprod(betas))
     np.testing.assert_allclose(c.c1 + c.c2 * now, before, rtol=1e-12)
@@ -260,7 +259,7 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
         np.testing.assert_allclose(aux.state.codebook[code], want, rtol=1e-4, atol=1e-5)
     # rows of weight 0 are nobody's members
     filled = jax.tree.map(lambda x: jnp.concatenate([x, x[:3]]), batch)
-    filled = filled._replace(weight=filled.weight.at[12:].set(0.0), row=jnp.arange(15))
+    filled = filled._replace(weight=filled.weight.at[12:].set(0.0), row_id=jnp.arange(15))
     kept = jax.jit(model.loss)(params, state, jax.random.key(1), filled)[1].state.codebook
     np.testing.assert_allclose(kept, aux.state.codebook, rtol=1e-4, atol=1e-5)
 
@@ -275,7 +274,7 @@ def test_squared_error_is_summed_over_coordinates(monkeypatch):
 
 def test_who_else_is_asked_for_changes_released_lists_only():
     batch = random_example()
-    query = SequenceQuery(batch.seq, batch.row)
+    query = SequenceQuery(batch.seq, batch.row_id)
     model = diqdiff.build(DiQDiffConfig(**SMALLER), SPEC)
     params, state = model.init(jax.random.key(0), batch)
     part = jax.tree.map(lambda x: x[:5], query)
@@ -291,14 +290,14 @@ def test_who_else_is_asked_for_changes_released_lists_only():
     # rows that only fill a batch are nobody
     filled = SequenceQuery(
         jnp.concatenate([part.seq, jnp.zeros((3, LENGTH), jnp.int32)]),
-        jnp.concatenate([part.row, jnp.full(3, -1)]),
+        jnp.concatenate([part.row_id, jnp.full(3, -1)]),
     )
     np.testing.assert_allclose(
         released(params, state, key, filled)[:5], released(params, state, key, part), atol=1e-5
     )
     # the other codes are the probe
     np.testing.assert_allclose(
-        model.probes["official_codes"](params, state, query),
+        model.variants["official_codes"](params, state, query),
         released(params, state, jax.random.key(0), query),
         atol=1e-5,
     )
@@ -308,7 +307,7 @@ def test_frozen_codes_are_the_noiseless_choice_from_the_codebook():
     batch = random_example()
     model = diqdiff.build(DiQDiffConfig(**SMALLER), SPEC)
     params, state = model.init(jax.random.key(0), batch)
-    query = SequenceQuery(batch.seq, batch.row)
+    query = SequenceQuery(batch.seq, batch.row_id)
     ramp = jnp.linspace(-9.0, 9.0, D)  # a constant would vanish in a LayerNorm
     moved = state._replace(codebook=state.codebook + ramp)
     before, after = (model.sample(params, s, jax.random.key(0), query) for s in (state, moved))

@@ -11,7 +11,7 @@ from absl.testing import parameterized
 
 from jaxrec_diff import losses
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
-from jaxrec_diff.diffusion import guidance, samplers, schedules
+from jaxrec_diff.diffusion import forward, guidance, process, samplers, schedules
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import dreamrec
 from jaxrec_diff.models.contract import DataSpec
@@ -136,12 +136,12 @@ class GoldenNetworkTest(parameterized.TestCase):
     def test_reverse_chain(self, form):
         params = golden_params()
         betas = schedules.linear(6, start=1e-4, stop=0.3)
-        rows = samplers.ddpm_rows(betas)
-        steps = samplers.Steps(*(jnp.asarray(column) for column in rows))
+        rows = samplers.ddpm_rows(forward.levels(betas))
+        steps = process.Steps(*(jnp.asarray(column) for column in rows))
         given = jnp.asarray(np.stack([grid_noise(i) for i in (5, 4, 3, 2, 1, 0)]))
         denoise = getattr(dreamrec, form)(NET, params, jnp.array(H))
         start = jnp.asarray(grid_noise(6))
-        got = samplers.run(steps, denoise, start, samplers.draw_given(given))
+        got = process.run(process.Chain(steps, denoise, start, samplers.draw_given(given)))
         np.testing.assert_allclose(got, X_FINAL, rtol=1e-8, atol=1e-9)
 
     @in_float64

@@ -9,7 +9,8 @@ import pytest
 
 from jaxrec_diff import config
 from jaxrec_diff.batches.types import InteractionQuery, Interactions
-from jaxrec_diff.diffusion import row_process, samplers
+from jaxrec_diff.diffusion import process as diffusion_process
+from jaxrec_diff.diffusion import row_process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.models import ldiffrec
@@ -17,7 +18,7 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.nets import clustered, dropout
 from jaxrec_diff.ops import rng as ops_rng
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import optim
 
 ITEMS, KEY = 24, jax.random.key(3)
@@ -41,7 +42,7 @@ def batch(rows=8, most=10, seed=0):
 
 
 def asked(of):
-    return InteractionQuery(of.items, of.value, of.user, of.row)
+    return InteractionQuery(of.items, of.value, of.user, of.row_id)
 
 
 def dense(of, value=None):
@@ -181,7 +182,9 @@ def test_divergence_and_likelihood():
 def test_reverse_path_of_a_halving_network(dataset, result):
     process = config.preset("ldiffrec", dataset).experiment.model.process
     made = row_process.make(process, SamplerConfig(kind="mean"))
-    got = samplers.run(made.steps, lambda x, t: 0.5 * x, jnp.ones((2, 3)))
+    got = diffusion_process.run(
+        diffusion_process.Chain(made.steps, lambda x, t: 0.5 * x, jnp.ones((2, 3)))
+    )
     np.testing.assert_allclose(got, result, rtol=5e-6)
 
 
@@ -289,10 +292,10 @@ def test_the_checkpoint_says_which_item_is_in_which_cluster():
 
 
 def test_passes_are_counted_over_users_with_items():
-    rows = Slices(
+    rows = Ragged(
         np.ones(9, np.int32), np.array([0, 3, 3]), np.array([3, 3, 9]), np.array([3, 3, 9])
     )
-    model = ldiffrec.build(SMALL, SPEC._replace(profiles=rows))
+    model = ldiffrec.build(SMALL, SPEC._replace(user_items=rows))
     params, extra = fresh(model)
     for seen, epoch in ((1, 0), (2, 1), (201, 100)):
         aux = model.loss(params, extra._replace(examples=jnp.int32(seen)), KEY, batch())[1]

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.batches.types import InteractionQuery, Pairs
+from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.models import lightgcn, mf
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 USERS, ITEMS, WIDTH = 5, 7, 4
 KEY = jax.random.key(3)
@@ -21,11 +21,11 @@ def spec():
     stop = np.cumsum([len(row) for row in rows])
     start = stop - [len(row) for row in rows]
     flat = np.array([item for row in rows for item in row], np.int32)
-    return DataSpec(USERS, ITEMS, 5, profiles=Slices(flat, start, stop, stop)), rows
+    return DataSpec(USERS, ITEMS, 5, user_items=Ragged(flat, start, stop, stop)), rows
 
 
 def example():
-    return Pairs(
+    return Triplets(
         jnp.array([0, 1, 4, 4]), jnp.array([1, 4, 7, 7]), jnp.array([4, 1, 3, 6]),
         jnp.array([1.0, 1.0, 1.0, 0.0]), jnp.arange(4),
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """Classifier guidance by recommenders that were trained in the same run."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,7 @@ import pytest
 
 from jaxrec_diff import config
 from jaxrec_diff.batches import cut, types
-from jaxrec_diff.experiments import augmentation, prepare, reopen
-from jaxrec_diff.experiments import run as experiments_run
-from jaxrec_diff.experiments import train as experiments_train
+from jaxrec_diff.experiments import generation, pipeline, restore, runs
 from jaxrec_diff.models import diffuasr, registry
 from jaxrec_diff.models.readers import unpacked
 from jaxrec_diff.training import state as training_state
@@ -37,26 +37,25 @@ class Enough(Exception):
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guided") / "run"
     chosen = config.choose({"model": "diffuasr", "backbone": request.param})
-    asked = config.parse(chosen.preset.experiment, FLAGS)
-    prepared = prepare.prepare("diffuasr", asked, "synthetic")
+    asked = config.parse(chosen.settings.experiment, FLAGS)
+    run = runs.prepare("diffuasr", asked, "synthetic")
 
     def leave(progress):
         if not progress.phase:  # the recommender on longer sequences, which nothing here needs
             raise Enough
 
     with pytest.raises(Enough):
-        experiments_train.train(prepared, folder, say=lambda text: None, on_progress=leave)
+        pipeline.train(run, folder, log=lambda text: None, on_progress=leave)
     return folder
 
 
 def opened(workdir, *flags):
     """The generator's parts, its arrays and queries of all users."""
-    prepared = reopen.reopen(workdir, list(flags))
-    run, train = augmentation.generator_of(prepared, workdir)
-    made = diffuasr.generator(run.experiment.model, experiments_run.spec_of(run))
-    users = jnp.arange(run.dataset.num_users)
-    query = cut.queries(run.dataset.profiles, users, max_len=run.experiment.data.max_len)
-    return run, made, training_state.averaged(train), train.state, query
+    phase, train = generation.generator_of(restore.reopen(workdir, list(flags)), workdir)
+    made = diffuasr.parts(phase.settings.model, phase.spec)
+    users = jnp.arange(phase.dataset.num_users)
+    query = cut.queries(phase.dataset.user_items, users, max_len=phase.settings.data.max_len)
+    return phase, made, training_state.averaged(train), train.state, query
 
 
 @pytest.mark.parametrize("on", ["x0_hat", "xt"])
@@ -66,9 +65,11 @@ def test_guidance_raises_a_trained_recommenders_log_probability(trained, on):
         _, made, params, state, query = opened(
             trained, f"--model.classifier-on={on}", f"--model.guidance-weight={weight}"
         )
-        points = jax.jit(made.points)(params, state, KEY, query)  # the same noise
+        points = jax.jit(partial(diffuasr.points, made))(
+            params, state, KEY, query
+        )  # the same noise
         assert 0.3 < np.std(points) < 2  # rows have 1
-        found.append(np.asarray(made.log_prob(params, state, KEY, query, points)))
+        found.append(np.asarray(diffuasr.log_prob(made, params, state, KEY, query, points)))
     plain, guided = found
     # two log probabilities near log(1/2) that differ by .03 are 3 % of a probability apart
     assert guided.mean() > plain.mean() + 0.03
@@ -76,11 +77,11 @@ def test_guidance_raises_a_trained_recommenders_log_probability(trained, on):
 
 
 def test_points_on_items_are_read_as_the_recommender_reads_the_items(trained):
-    run, made, params, state, _ = opened(trained, "--model.classifier-target=softmax")
-    phase = run.experiment.backbone
-    system = registry.system(phase.model)
-    spec = experiments_run.spec_of(run)._replace(exports={}, reader=None)
-    model, weights = system.build(phase.model, spec, protocol="honest"), unpacked(run.exports)
+    phase, made, params, state, _ = opened(trained, "--model.classifier-target=softmax")
+    backbone = phase.settings.backbone.model
+    spec = phase.spec._replace(exports={}, reader=None)
+    model = registry.system(backbone).build(backbone, spec, protocol="honest")
+    weights = unpacked(phase.spec.exports)
     rng = np.random.default_rng(0)
     items, target = rng.integers(1, 41, (30, 3)), rng.integers(1, 41, (30, 1))
     # the recommender is shown the items, the generator's reader their standardised rows
@@ -93,7 +94,7 @@ def test_points_on_items_are_read_as_the_recommender_reads_the_items(trained):
     asked = types.SequenceQuery(jnp.asarray(target, jnp.int32), jnp.arange(30))
     points = jnp.asarray(state["items"])[items]
     np.testing.assert_allclose(
-        made.log_prob(params, state, KEY, asked, points),
+        diffuasr.log_prob(made, params, state, KEY, asked, points),
         np.take_along_axis(log_softmax, target - 1, axis=1)[:, 0],
         atol=1e-4,
     )

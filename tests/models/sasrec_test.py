@@ -111,17 +111,6 @@ def test_bce_compares_with_items_outside_the_window(monkeypatch):
     np.testing.assert_allclose(got, np.mean(positive) + np.mean(negative), rtol=1e-5)
 
 
-def test_negatives_are_uniform_outside_the_window():
-    seq, target = jnp.array([3, 9, 3, 1, 0, 0]), jnp.array(7)
-    keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = np.asarray(jax.vmap(lambda k: ops_negatives.absent(k, seq, target, 10))(keys)).ravel()
-    share = np.bincount(drawn, minlength=11) / drawn.size
-    np.testing.assert_allclose(share[[2, 4, 5, 6, 8, 10]], 1 / 6, atol=0.01)
-    assert not share[[0, 1, 3, 7, 9]].any()
-    everything = ops_negatives.absent(keys[0], jnp.arange(1, 10), jnp.array(10), 10)
-    assert (everything == 10).all()
-
-
 def test_parameters_of_the_released_encoder():
     # 64 (N + 2) + 73,920 of the released encoder, less its mask token, 99 places beyond the longest
     # history, the place of padding and an unused 64 x 64 projection.

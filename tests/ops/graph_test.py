@@ -7,19 +7,19 @@ import pytest
 
 from jaxrec_diff.ops import graph
 from jaxrec_diff.ops.graph import Nodes
-from jaxrec_diff.ops.ragged import Slices
+from jaxrec_diff.ops.ragged import Ragged
 
 USERS, ITEMS = 7, 9
 
 
-def profiles(seed=0):
+def user_items(seed=0):
     """Rows out of order, with repeats, an empty user and an item nobody has."""
     rng = np.random.default_rng(seed)
     rows = [rng.integers(1, ITEMS, rng.integers(1, 8)) for _ in range(USERS)]
     rows[3] = np.zeros(0, int)
     stop = np.cumsum([len(row) for row in rows])
     start = stop - [len(row) for row in rows]
-    return Slices(np.concatenate(rows).astype(np.int32), start, stop, stop)
+    return Ragged(np.concatenate(rows).astype(np.int32), start, stop, stop)
 
 
 def dense(rows):
@@ -64,7 +64,7 @@ def as_matrix(made, keep=None):
 
 
 def test_sets_are_sorted_and_hold_each_item_once():
-    rows = profiles()
+    rows = user_items()
     sets = graph.item_sets(rows, ITEMS)
     for user in range(USERS):
         got = sets.members[sets.start[user] : sets.start[user + 1]]
@@ -77,7 +77,7 @@ def test_sets_are_sorted_and_hold_each_item_once():
 
 
 def test_adjacency_is_the_normalized_matrix():
-    rows = profiles()
+    rows = user_items()
     matrix, got = dense(rows), as_matrix(make(rows))
     np.testing.assert_allclose(got, normalized(matrix), atol=1e-6)
     np.testing.assert_array_equal(got, got.T)
@@ -89,7 +89,7 @@ def test_adjacency_is_the_normalized_matrix():
 
 
 def test_dropped_edges_leave_the_graph_and_its_degrees():
-    rows = profiles()
+    rows = user_items()
     made, matrix = make(rows, droppable=True), dense(rows)
     kept = np.random.default_rng(4).integers(0, 2, made.by_user.members.shape).astype(np.float32)
     smaller = matrix.copy()
@@ -102,7 +102,7 @@ def test_dropped_edges_leave_the_graph_and_its_degrees():
 @pytest.mark.parametrize("layers", [0, 1, 3])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_propagation_is_that_of_dense_matrices(layers, normalize):
-    rows = profiles()
+    rows = user_items()
     whole, (start, table) = normalized(dense(rows)), nodes()
     total, last = table.copy(), table
     for _ in range(layers):
@@ -123,7 +123,7 @@ def test_propagation_is_that_of_dense_matrices(layers, normalize):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_gradients_are_those_of_dense_matrices(normalize):
-    rows = profiles()
+    rows = user_items()
     made, (start, _) = make(rows), nodes()
     whole = jnp.asarray(normalized(dense(rows)), jnp.float32)
     pull = jnp.asarray(np.random.default_rng(2).normal(size=(USERS + ITEMS, 5)), jnp.float32)
@@ -146,10 +146,16 @@ def test_gradients_are_those_of_dense_matrices(normalize):
 
 
 def test_means_of_items():
-    rows, rng = profiles(), np.random.default_rng(5)
+    rows, rng = user_items(), np.random.default_rng(5)
     table = rng.normal(size=(ITEMS, 3)).astype(np.float32)
     got = graph.means(graph.item_sets(rows, ITEMS), table)
     for user in range(USERS):
         items = {item - 1 for item in rows.items[rows.start[user] : rows.end[user]]}
         want = np.mean([table[i] for i in items], axis=0) if items else np.zeros(3)
         np.testing.assert_allclose(got[user], want, rtol=1e-6, atol=1e-7)
+
+
+def test_without_layers_no_graph_is_needed():
+    tables = Nodes(jnp.ones((2, 3)), 2 * jnp.ones((4, 3)))
+    got = graph.propagate(None, tables, 0)
+    assert (got.users == 1).all() and (got.items == 2).all()

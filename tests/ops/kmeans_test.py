@@ -68,3 +68,30 @@ def test_a_cluster_that_loses_its_points_starts_again():
     points = jnp.asarray(np.r_[np.full((10, 2), 1000.0), 1100.0 + spread], jnp.float32)
     for seed in range(12):
         assert kmeans.kmeans(points, 2, jax.random.key(seed)).distance < 5.0, seed
+
+
+def test_equals_a_plain_loop_that_restarts_empty_clusters():
+    # Every point is there three times, so that centres start on one another.
+    values = np.random.default_rng(0).integers(0, 50, (6, 2))  # whose means of copies are exact
+    points = jnp.asarray(np.repeat(values, 3, axis=0), jnp.float32)
+    restarts = 0
+    for seed in range(8):
+        key = jax.random.key(seed)
+        k_first, k_again = jax.random.split(key)
+        centres = np.float64(points[jax.random.choice(k_first, 18, (5,), replace=False)])
+        turn, step = 0, np.inf
+        while step >= 1e-4:
+            k_turn = jax.random.fold_in(k_again, turn)
+            again = np.float64(points[jax.random.randint(k_turn, (5,), 0, 18)])
+            far = ((np.float64(points)[:, None] - centres) ** 2).sum(axis=-1)
+            cluster = far.argmin(axis=1)
+            empty = np.bincount(cluster, minlength=5) == 0
+            restarts += empty.sum()
+            moved = np.stack(
+                [again[c] if empty[c] else points[cluster == c].mean(axis=0) for c in range(5)]
+            )
+            turn, step = turn + 1, np.linalg.norm(moved - centres, axis=1).sum() ** 2
+            centres = moved
+        found = kmeans.kmeans(points, 5, key)
+        np.testing.assert_allclose(found.centres, centres, rtol=1e-5, atol=1e-6)
+    assert restarts > 3

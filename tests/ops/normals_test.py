@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from jaxrec_diff.diffusion import samplers, schedules
+from jaxrec_diff.diffusion import forward, process, samplers, schedules
 from jaxrec_diff.ops import normals
 
 KEY = jax.random.key(7)
@@ -54,11 +54,12 @@ def test_a_scan_draws_what_calls_draw(kind, num_rows):
         "whole": normals.whole(KEY, (4, 3)),
         "by_row": normals.by_row(KEY, jnp.array([5, 0, 2, 9]), (3,)),
     }[kind]
-    steps = samplers.ddpm_steps(schedules.linear(num_rows))
+    steps = samplers.ddpm_steps(forward.levels(schedules.linear(num_rows)))
     start = jnp.ones((4, 3))
 
     def walk(draw):
-        return jax.jit(lambda: samplers.trajectory(steps, lambda xt, t: 0.3 * xt, start, draw)[1])()
+        chain = process.Chain(steps, lambda xt, t: 0.3 * xt, start, draw)
+        return jax.jit(lambda: process.trajectory(chain))()
 
     np.testing.assert_allclose(walk(draw), walk(lambda i: draw(i)), rtol=1e-5, atol=1e-6)
     pairs = [draw.pair(jnp.int32(half)) for half in range((num_rows + 1) // 2)]

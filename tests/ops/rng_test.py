@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.diffusion import forward, samplers, schedules, timesteps
+from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion import weights as diffusion_weights
 from jaxrec_diff.diffusion.timesteps import History
 from jaxrec_diff.evaluation import metrics
@@ -40,13 +40,13 @@ def near(got, want, rtol=1e-9, **more):
 def test_identities(betas):
     bar, rest = forward.alphas_cumprod(betas), forward.one_minus_alphas_cumprod(betas)
     bar_before, rest_before = np.append(1.0, bar[:-1]), np.append(0.0, rest[:-1])
-    posterior, snr = forward.posterior(betas), forward.snr(betas)
+    posterior, snr = forward.posterior(forward.levels(betas)), forward.snr(forward.levels(betas))
     # a row without noise moves to a row without noise, and noise levels move down the schedule
     near(posterior.c1 + posterior.c2 * np.sqrt(bar), np.sqrt(bar_before))
     near(posterior.c2**2 * rest + posterior.var, rest_before, atol=1e-18)
     near(posterior.c1[0], 1.0, rtol=1e-11)
     assert posterior.c2[0] == posterior.var[0] == 0.0
-    weights = diffusion_weights.diffrec_x0(betas)
+    weights = diffusion_weights.diffrec_x0(forward.levels(betas))
     near(weights[1:], posterior.c1[1:] ** 2 / posterior.var[1:], rtol=1e-6)
     assert weights[0] == 1.0 and (weights > 0).all() and (np.diff(snr) < 0).all()
     product = rest[0] * np.sqrt(bar[-1] / bar[0]) / rest[-1]
@@ -55,16 +55,19 @@ def test_identities(betas):
 
 @EVERY
 def test_paths_of_simple_networks(betas):
-    steps, start = samplers.ddpm_steps(betas, temperature=0.0), jnp.full((1, 2), 3.0)
+    steps, start = (
+        samplers.ddpm_steps(forward.levels(betas), temperature=0.0),
+        jnp.full((1, 2), 3.0),
+    )
     total = len(betas)
 
     def end(denoise):
-        return np.asarray(samplers.run(steps, denoise, start))
+        return np.asarray(process.run(process.Chain(steps, denoise, start)))
 
     near(end(lambda x, t: jnp.full_like(x, 7.0)), 7.0, rtol=1e-6)
     # only the last call counts
     assert (end(lambda x, t: jnp.full_like(x, t)) == 0.0).all()
-    kept = float(np.prod(forward.posterior(betas).c2[1:]))
+    kept = float(np.prod(forward.posterior(forward.levels(betas)).c2[1:]))
     # before the last step the row has shrunk by the product of c2
     near(end(lambda x, t: jnp.where(t > 0, 0.0, x)), 3.0 * kept, rtol=1e-5 * total, atol=1e-12)
 
@@ -80,30 +83,33 @@ def test_levels_without_a_fixed_first_beta_are_even():
 
 
 def test_posteriors():
-    clean = forward.posterior(SCHEDULES["ml-1m-clean"])
+    clean = forward.posterior(forward.levels(SCHEDULES["ml-1m-clean"]))
     near(SCHEDULES["ml-1m-clean"][[1, 2, 39]],
          [6.410416670821e-07, 6.410420779757e-07, 6.410572829241e-07])  # fmt: skip
     near(clean.c1[[1, 2, 39]], [0.060242114269, 0.056819239566, 0.018315411464])
     near(clean.c2[[1, 2, 39]], [0.939757885732, 0.943180760431, 0.981684588532])
     near(forward.alphas_cumprod(SCHEDULES["ml-1m-clean"])[-1], 0.999964999624991, rtol=1e-13)
     near(np.prod(clean.c2[1:]), 0.285707652947)
-    yelp = forward.posterior(SCHEDULES["yelp-clean"])
+    yelp = forward.posterior(forward.levels(SCHEDULES["yelp-clean"]))
     near(yelp.c1[1:], [0.692311153873, 0.409097556982, 0.290330564844, 0.225008719257])
     near(yelp.c2[1:], [0.307688846098, 0.590902442928, 0.709669435001, 0.774991280525])
     near(np.prod(yelp.c2[1:]), 0.099995499853)
-    noisy = forward.posterior(SCHEDULES["ml-1m-noisy"])
+    noisy = forward.posterior(forward.levels(SCHEDULES["ml-1m-noisy"]))
     near([noisy.c1[1], noisy.c2[1]], [0.991198662524, 0.008801336069])
-    near(forward.posterior(SCHEDULES["amazon-clean"]).c1[4], 0.010765503381)
-    latent = forward.posterior(SCHEDULES["latent-amazon-clean"])
+    near(forward.posterior(forward.levels(SCHEDULES["amazon-clean"])).c1[4], 0.010765503381)
+    latent = forward.posterior(forward.levels(SCHEDULES["latent-amazon-clean"]))
     near(latent.c1, [1, 0.500125046895, 0.333500125104, 0.250187711202, 0.200200300501])
     near([latent.c2[4], latent.var[4]], [0.799799574092, 4.008016032064e-04])
     long = SCHEDULES["latent-ml-1m-noisy"]
     near(forward.alphas_cumprod(long)[[0, 99]], [0.999975, 0.9999], rtol=1e-13)
-    near(forward.posterior(long).c1[99], 0.007576133522)
+    near(forward.posterior(forward.levels(long)).c1[99], 0.007576133522)
 
 
 def test_weights():
-    weights = {name: diffusion_weights.diffrec_x0(betas) for name, betas in SCHEDULES.items()}
+    weights = {
+        name: diffusion_weights.diffrec_x0(forward.levels(betas))
+        for name, betas in SCHEDULES.items()
+    }
     near(weights["latent-amazon-clean"], [1, 1000, 1000 / 3, 500 / 3, 100])
     near(weights["latent-ml-1m-noisy"][[1, 99]], [1176.47058822, 76.3358778621])
     near(weights["program-default"][[1, 99]], [66778.5234904, 5.07627161878])
@@ -130,7 +136,7 @@ def test_noise_prediction():
         np.sqrt(rest / bar),
         [0.003162293472, 0.005700969767, 0.007416402441, 0.008803749583, 0.010000500037],
     )
-    table = forward.tables(SCHEDULES["yelp-clean"])
+    table = forward.tables(forward.levels(SCHEDULES["yelp-clean"]))
     x0, eps = jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0])
     for t in range(5):
         xt = table.signal[t] * x0 + table.noise[t] * eps

@@ -5,16 +5,11 @@ import re
 import shutil
 import subprocess
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrec_diff import cli
-from jaxrec_diff.batches.types import SequenceQuery
-from jaxrec_diff.diffusion import samplers, schedules
-from jaxrec_diff.experiments import judging, prepare, restore
-from jaxrec_diff.experiments import workdir as experiments_workdir
+from jaxrec_diff.experiments import judging, restore
 from jaxrec_diff.inference import recommend
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
@@ -29,32 +24,6 @@ def html(clicks_run, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("report") / "run"
     shutil.copytree(clicks_run, workdir)
     return run_page.write(workdir)
-
-
-def test_the_walk_is_read_off_any_sampler():
-    """Against `samplers.trajectory` with the same start and noise, behind another scan."""
-    steps = samplers.ddpm_steps(schedules.linear(12, start=1e-3, stop=0.3))
-    query = SequenceQuery(jnp.ones((7, 3), jnp.int32), jnp.arange(7, dtype=jnp.int32))
-
-    def parts(params, key):
-        start = jax.random.normal(key, (7, 4))
-        draw = samplers.draw_rows(key, query.row, (4,))
-        return lambda xt, t: params * xt, start, draw
-
-    def sample(params, state, key, query):
-        encoded, _ = jax.lax.scan(
-            lambda c, x: (c + x, None), jnp.zeros((7, 2)), jnp.ones((5, 7, 2))
-        )
-        denoise, start, draw = parts(params, key)
-        return samplers.run(steps, denoise, start, draw) + 0 * encoded[:, :1]
-
-    key = jax.random.key(3)
-    got = run_page.walk(sample, jnp.float32(0.7), (), key, query)
-    denoise, start, draw = parts(jnp.float32(0.7), key)
-    _, want = samplers.trajectory(steps, denoise, start, draw)
-    np.testing.assert_allclose(got[0], start, rtol=1e-6)
-    np.testing.assert_allclose(got[1:], want, rtol=1e-5, atol=1e-6)
-    assert run_page.walk(lambda p, s, k, q: q.seq * p, jnp.float32(1), (), key, query) is None
 
 
 def test_ranks_along_a_walk_by_hand():
@@ -95,8 +64,7 @@ def test_the_page_holds_what_the_run_found(html, clicks_run):
 
 
 def test_examples_show_the_newest_history_and_the_answers(html, clicks_run):
-    name, source, experiment = experiments_workdir.read_config(clicks_run)
-    dataset = prepare.prepare(name, experiment, source).dataset
+    dataset = restore.reopen(clicks_run).dataset
     truth = {}
     for row, user in enumerate(dataset.test_users):
         start, end, stop = (int(part[row]) for part in dataset.test[1:4])
@@ -125,17 +93,16 @@ def test_curves_are_marked_at_the_epoch_of_the_checkpoint(clicks_run, monkeypatc
 
 def test_the_curve_over_steps_ends_with_the_whole_schedule(clicks_run, monkeypatch):
     asked = []
-    evaluate = judging.evaluate_split
+    draws = judging.draws
 
-    def record(prepared, *rest):
-        asked.append((prepared.experiment.model.sampler.steps, prepared.experiment.eval.protocol))
-        return evaluate(prepared, *rest)
+    def record(phase, *rest):
+        asked.append((phase.settings.model.sampler.steps, phase.settings.eval.protocol))
+        return draws(phase, *rest)
 
-    monkeypatch.setattr(judging, "evaluate_split", record)
-    name, source, experiment = experiments_workdir.read_config(clicks_run)
-    prepared = prepare.prepare(name, experiment, source)
-    text = run_page._steps(restore.restore(prepared, clicks_run), "hr@20")
-    assert experiment.model.num_steps == 4
+    monkeypatch.setattr(judging, "draws", record)
+    run = restore.reopen(clicks_run)
+    text = run_page._steps(restore.restore(run, clicks_run), "hr@20")
+    assert run.experiment.model.num_steps == 4
     assert asked == [(1, "honest"), (2, "honest"), (3, "honest"), (0, "honest")]
     assert re.findall(r"<tr[^>]*><td[^>]*>(\d+)</td>", text) == ["1", "2", "3", "4"]
 

@@ -8,8 +8,7 @@ import types
 import pytest
 
 from jaxrec_diff import cli, config
-from jaxrec_diff.experiments import pipeline, prepare
-from jaxrec_diff.reporting import tables
+from jaxrec_diff.experiments import files, pipeline, runs
 from jaxrec_diff.training import tracking
 
 SMALL = [
@@ -61,14 +60,14 @@ def test_event_files_hold_every_figure_once(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     command = ["train", *SMALL, "--log.tensorboard=true", f"--workdir={workdir}"]
     # stopped after its second epoch, with figures written that the continuation makes again
-    real = tables.append_line
+    real = files.append_line
 
     def append(path, line):
         real(path, line)
         if line["epoch"] == 3.0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables, "append_line", append)
+    monkeypatch.setattr(files, "append_line", append)
     assert cli.main([*command, "--train.num-epochs=5"]) == 130
     holds_two = {step for _, step, _, _ in scalars(workdir / "tensorboard")}
     monkeypatch.undo()
@@ -97,7 +96,7 @@ def test_an_earlier_phase_has_event_files_of_its_own(tmp_path):
     flags += ["--backbone.train.batch-size=32", "--backbone.train.num-epochs=1"]
     experiment = config.preset("ddrm", "synthetic").experiment
     experiment = config.parse(experiment, [*flags, "--log.tensorboard=true"])
-    pipeline.fit_backbone(prepare.prepare("ddrm", experiment, "synthetic"), tmp_path)
+    pipeline.fit_backbone(runs.prepare("ddrm", experiment, "synthetic"), tmp_path)
     holds(tmp_path / "stages/backbone")
 
 
@@ -122,7 +121,7 @@ def test_wandb_is_told_the_same_and_a_continued_run_stays_one(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", fake)
     workdir = tmp_path / "run"
     command = ["train", *SMALL, "--log.wandb=shoes", f"--workdir={workdir}"]
-    real = tables.append_line
+    real = files.append_line
 
     def append(path, line):
         real(path, line)
@@ -130,7 +129,7 @@ def test_wandb_is_told_the_same_and_a_continued_run_stays_one(tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(tables, "append_line", append)
+        patched.setattr(files, "append_line", append)
         assert cli.main([*command, "--train.num-epochs=3"]) == 130
     assert cli.main([*command, "--train.num-epochs=3"]) == 0
     first, second = fake.runs

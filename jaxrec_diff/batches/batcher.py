@@ -1,0 +1,47 @@
+"""How a model's examples and queries are cut from a data set, batch by batch, on the device.
+
+A training batch and a query are cut from flat arrays that stay on the device; no array of users by
+items exists.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrec_diff.batches.types import Group, Shared
+from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.ops.ragged import Ragged
+
+
+class Batcher(NamedTuple):
+    """One kind of input, cut from one data set."""
+
+    train: Any  # arrays that `example` cuts from, on the host
+    num_examples: int
+    example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
+    """(train, index i32[B], row_id i32[B], key) -> example; index -1 makes a row of weight 0."""
+    splits: dict[str, Any]  # "valid" and "test": arrays that `query` cuts from, on the host
+    query: Callable[[Any, jax.Array], Any]
+    """(arrays of a split, index i32[B]) -> query; index -1 makes an empty one."""
+    order: Callable[[jax.Array], jax.Array] | None = None
+    """key -> i32[steps, slots] of an epoch, where `example` wants its own; -1 is an empty slot."""
+    groups: dict[str, tuple[Group, ...]] = {}
+    """Rows of a split that are cut alike, where there is more than one way."""
+    shared: Shared | None = None
+    """One run of queries for both splits, where a user's are the same in both but for `row_id`."""
+
+
+def shown(dataset: Dataset) -> dict[str, Ragged]:
+    """The histories that queries of validation and test are cut from."""
+    return dataset.shown or {"valid": dataset.valid, "test": dataset.test}
+
+
+def chosen(user_items: Ragged) -> Ragged:
+    """The rows without the generated items ahead of them."""
+    if user_items.generated is None:
+        return user_items
+    before = np.append(0, np.cumsum(user_items.generated))
+    ahead = before[user_items.end] - before[user_items.start]
+    return Ragged(user_items.items, (user_items.start + ahead).astype(np.int32), *user_items[2:4])

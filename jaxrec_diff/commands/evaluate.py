@@ -1,0 +1,113 @@
+"""`bin/evaluate`: a trained workdir again, under another sampler, protocol or split."""
+
+import json
+import re
+from pathlib import Path
+
+from jaxrec_diff.commands.terminal import (
+    FILE,
+    PLAIN,
+    Accepts,
+    explain,
+    muted,
+    quiet_start,
+    refuse,
+    spelled,
+    split_flags,
+    trained_workdir,
+)
+from jaxrec_diff.reporting.text import wrapped
+
+USAGE = """\
+usage: bin/evaluate --workdir=DIR [--split=valid|test] [--sampler=KIND]
+                    [--sampler-steps=N] [--seeds=S] [--data=SOURCE]
+                    [--protocol=honest|official] [--per-user=FILE.parquet]
+                    [--output=FILE.json] [--quiet] [--json]
+                    [--section.field=VALUE ...]
+
+  bin/evaluate --workdir=runs/dimerec-synthetic --split=valid
+  bin/evaluate --workdir=runs/dimerec-synthetic --sampler=ddim \\
+               --sampler-steps=10 --seeds=5
+
+KIND is ddpm, mean, ddim, dpmpp, one_step or closed_form.
+
+--per-user  a row a user with every metric
+--output    where the results go (default: in DIR, named after the flags)
+--quiet     errors only            --json  the results as one json object
+"""
+
+ACCEPTS = Accepts(
+    {
+        "workdir": FILE,
+        "split": ("valid", "test"),
+        "sampler": "model.sampler.kind",
+        "sampler-steps": PLAIN,
+        "seeds": PLAIN,
+        "per-user": FILE,
+        "data": FILE,
+        "protocol": "eval.protocol",
+        "output": FILE,
+    },
+    ("quiet", "json"),
+    fields="",
+)
+
+# Settings that are spent once a model is trained and its items are made.
+_TRAINING_READS = ("--train.", "--backbone.train.", "--data.prefix-")
+
+
+def run(argv: list[str]) -> int:
+    flags = split_flags(argv, ACCEPTS)
+    if flags.help:
+        return explain(USAGE)
+    bare = flags.bare
+    split = bare.get("split", "test")
+    workdir = trained_workdir(flags)
+    for flag in flags.dotted:
+        if flag.startswith(_TRAINING_READS):
+            name = flag.split("=")[0]
+            return refuse(f"{name} changes nothing in an evaluation; bin/train takes it")
+    quiet_start()
+    from jaxrec_diff.commands.progress import show
+    from jaxrec_diff.evaluation import metrics
+    from jaxrec_diff.experiments import files, judging, restore
+    from jaxrec_diff.experiments.results import write_per_user
+
+    dotted = list(flags.dotted)
+    for flag, field in (
+        ("sampler", "model.sampler.kind"),
+        ("sampler-steps", "model.sampler.steps"),
+        ("seeds", "eval.seeds"),
+        ("protocol", "eval.protocol"),
+    ):
+        if flag in bare:
+            dotted.append(f"--{field}={bare[flag]}")
+    run = restore.reopen(workdir, dotted, bare.get("data"))
+    run = run._replace(command=" ".join([spelled("bin/evaluate"), *argv]))
+    output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
+    results, found = judging.evaluation(run, workdir, split)
+    files.write_json(output, results)
+    with muted(flags.switches):
+        show(results)
+        seeds = run.experiment.eval.seeds
+        if seeds > 1:
+            shown = metrics.grouped(metrics.names(metrics.COMPARED_KS))
+            spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
+            print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
+        if "per-user" in bare:
+            write_per_user(run.dataset, split, found, Path(bare["per-user"]))
+            print(f"per-user values are in {bare['per-user']}")
+        print(f"results are in {output}")
+    if "json" in flags.switches:
+        print(json.dumps(results))
+    return 0
+
+
+def _label(bare: dict[str, str], split: str) -> str:
+    """A file name part that tells one re-evaluation from another."""
+    parts = [split] + [
+        f"{flag.replace('-', '_')}_{bare[flag]}"
+        for flag in ("protocol", "sampler", "sampler-steps", "seeds")
+        if flag in bare
+    ]
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in parts)

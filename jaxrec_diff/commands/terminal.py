@@ -1,0 +1,191 @@
+"""What the commands share: flags, usage, refusals, a progress bar, a quiet start of JAX."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxrec_diff.commands import COMMANDS
+from jaxrec_diff.reporting.text import wrapped
+
+# What the value of a flag is, for the shell's completion; a dotted name is a field's words.
+FILE, MODEL, PLAIN = "file", "model", ""
+
+
+class Accepts(NamedTuple):
+    """The words of a command: for its parser, and for the shell's completion."""
+
+    values: dict[str, str | tuple[str, ...]]  # of --name=VALUE: one of the above, or the words
+    switches: tuple[str, ...] = ()  # --name alone
+    fields: str | None = None  # how the dotted flags that it takes begin; "" is all, None no flag
+    words: bool = False  # files and folders without a flag
+
+
+class Flags(NamedTuple):
+    """Words of a command line."""
+
+    bare: dict[str, str]  # --name=value of the command's own names
+    switches: set[str]  # --name alone
+    dotted: list[str]  # every other flag
+    words: list[str]  # what is no flag, where the command takes such words
+    help: bool
+
+
+def split_flags(argv: list[str], accepts: Accepts) -> Flags:
+    """Separates a command's own flags from the dotted ones.
+
+    Raises:
+      ValueError: on a flag that lacks its value or is given twice.
+    """
+    bare: dict[str, str] = {}
+    on: set[str] = set()
+    dotted: list[str] = []
+    plain: list[str] = []
+    rest, asked = list(argv), False
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "--help"):
+            asked = True
+            continue
+        if accepts.words and not word.startswith("-"):
+            plain.append(word)
+            continue
+        found = re.fullmatch(r"--([a-z][a-z0-9_-]*)(?:=(.*))?", word, re.DOTALL)
+        name = found.group(1).replace("_", "-") if found else ""
+        value = found.group(2) if found else None
+        if name in accepts.switches:
+            if value not in (None, "true", "false"):
+                raise ValueError(f"--{name} is a switch and takes no value, got {value!r}")
+            if value != "false":
+                on.add(name)
+            continue
+        if not found or name not in accepts.values:
+            dotted.append(word)
+            continue
+        if value is None:
+            if not rest or rest[0].startswith("--"):
+                raise ValueError(f"--{name} needs a value: --{name}=VALUE")
+            value = rest.pop(0)
+        if name in bare:
+            raise ValueError(f"--{name} is given twice; give it once")
+        bare[name] = value
+    return Flags(bare, on, dotted, plain, asked)
+
+
+def whole(flags: Flags, name: str, default: int, low: int = 1) -> int:
+    """A bare flag as a whole number.
+
+    Raises:
+      ValueError: if it is none, or below `low`.
+    """
+    text = flags.bare.get(name, str(default))
+    if not re.fullmatch(r"-?\d+", text) or int(text) < low:
+        raise ValueError(f"--{name} must be a whole number of at least {low}, got {text!r}")
+    return int(text)
+
+
+def trained_workdir(flags: Flags) -> Path:
+    """The folder that --workdir names.
+
+    Raises:
+      ValueError: if it holds no run.
+    """
+    if "workdir" not in flags.bare:
+        raise ValueError("name a trained workdir: --workdir=DIR")
+    workdir = Path(flags.bare["workdir"])
+    if not (workdir / "config.json").exists():
+        raise ValueError(f"{workdir} holds no config.json; name a workdir that bin/train made")
+    return workdir
+
+
+def installed() -> bool:
+    """Whether `jaxrec-diff NAME` was typed, not `bin/NAME` of a checkout."""
+    return Path(sys.argv[0]).stem == "jaxrec-diff"
+
+
+def spelled(text: str) -> str:
+    """A text with the commands as they were typed: `bin/train`, or `jaxrec-diff train`."""
+    names = "|".join(COMMANDS)
+    return (
+        re.sub(rf"(?<![\w/.-])bin/(?=({names})\b)", "jaxrec-diff ", text) if installed() else text
+    )
+
+
+def explain(usage: str) -> int:
+    """Prints a usage; the exit code of help."""
+    print(wrapped(spelled(usage)) + "\n")
+    return 0
+
+
+def refuse(message: str) -> int:
+    """One sentence on stderr; the exit code of a refusal."""
+    print(f"error: {spelled(' '.join(message.split()))}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def muted(switches: set[str]) -> Iterator[None]:
+    """Keeps stdout free: --json sends what is printed to stderr, --quiet sends it nowhere."""
+    if not switches & {"quiet", "json"}:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        with redirect_stdout(nowhere if "quiet" in switches else sys.stderr):
+            yield
+
+
+def quiet_start() -> None:
+    """Turns the compilation cache on; a folder given by JAX_COMPILATION_CACHE_DIR wins."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "jaxrec_diff" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextmanager
+def counter(
+    what: str, total: int | None, *, quiet: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how many are done: a bar on a terminal, else a line in ten
+    seconds; both on stderr."""
+    if quiet:
+        yield lambda done: None
+        return
+    started = time.monotonic()
+    if not sys.stderr.isatty():
+        said = [started]
+
+        def plain(done: int) -> None:
+            now = time.monotonic()
+            if now - said[0] >= 10 or done == total:
+                said[0] = now
+                of = f" of {total:,}" if total else ""
+                rate = done / max(now - started, 1e-9)
+                print(f"{what}: {done:,}{of}, {rate:,.0f}/s", file=sys.stderr, flush=True)
+
+        yield plain
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(what),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, rate="")
+
+        def fancy(done: int) -> None:
+            rate = done / max(time.monotonic() - started, 1e-9)
+            bar.update(task, completed=done, rate=f"{rate:,.0f}/s")
+
+        yield fancy

@@ -1,0 +1,145 @@
+"""`bin/train`: from flags to a workdir with results."""
+
+import json
+import os
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from jaxrec_diff.commands.terminal import (
+    FILE,
+    MODEL,
+    Accepts,
+    explain,
+    muted,
+    quiet_start,
+    spelled,
+    split_flags,
+)
+from jaxrec_diff.config.presets import preset_names
+from jaxrec_diff.reporting.text import wrapped
+
+USAGE = """\
+usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
+                 [--preset=DATASET|FILE.json] [--backbone=NAME|FILE.npz]
+                 [--quiet] [--json] [--section.field=VALUE ...]
+
+  bin/train --model=dimerec                      the embedded synthetic data
+  bin/train --model=dreamrec --data=clicks.csv   your own interactions
+  bin/train --model=dreamrec --data=zhihu --train.learning-rate=0.003
+
+--model    {models}
+--data     synthetic (default), a csv, tsv, dat, inter, parquet or npz file of
+           interactions, a folder of train, valid and test tables, or tfds:DIR,
+           a prepared TFDS directory
+--workdir  where everything goes; the same command again continues there
+           (default: runs/MODEL-DATA)
+--preset   take the settings published for this data set, or those in a json
+           file: what bin/tune found, or another run's config.json
+--backbone what ldiffrec, ltdiffrec, ddrm and diffuasr start from: another
+           preset, trained first, or an npz file of its arrays
+--quiet    errors only            --json  the results as one json object
+
+bin/train --model=NAME --help lists every field of that model. Among them are
+--log.tensorboard=true, event files in WORKDIR/tensorboard, and
+--log.wandb=PROJECT, which tells Weights & Biases. bin/completion helps to type.
+"""
+
+ACCEPTS = Accepts(
+    {"model": MODEL, "data": FILE, "workdir": FILE, "preset": FILE, "backbone": MODEL},
+    ("quiet", "json"),
+    fields="",
+)
+
+
+def run(argv: list[str]) -> int:
+    flags = split_flags(argv, ACCEPTS)
+    if flags.help and "model" not in flags.bare:
+        return explain(USAGE.format(models=_models()))
+    from jaxrec_diff import config
+    from jaxrec_diff.data.sources import dataset_name
+
+    chosen = config.choose(flags.bare)
+    if flags.help:
+        usage = spelled(f"bin/train --model={chosen.name}")
+        print(config.show_help(chosen.settings.experiment, usage))
+        return 0
+    dataset = dataset_name(chosen.source)
+    workdir = Path(flags.bare.get("workdir", f"runs/{chosen.name}-{dataset}"))
+    with muted(flags.switches):
+        code = _train_in(workdir, chosen, flags.dotted, " ".join([spelled("bin/train"), *argv]))
+    if code == 0 and "json" in flags.switches:
+        print(json.dumps(json.loads((workdir / "results.json").read_text())))
+    return code
+
+
+def _models() -> str:
+    """The presets' names, as the usage has room for them."""
+    indent = " " * 11
+    names = ", ".join(preset_names())
+    return textwrap.fill(names, 80, initial_indent=indent, subsequent_indent=indent).strip()
+
+
+def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> int:
+    from jaxrec_diff import config
+
+    experiment = config.parse(chosen.settings.experiment, dotted)
+    quiet_start()
+    from jaxrec_diff.commands.progress import progress, show
+    from jaxrec_diff.experiments import pipeline, runs, signals, workdirs
+    from jaxrec_diff.training.progress import NonFiniteLoss
+
+    run = runs.prepare(chosen.name, experiment, chosen.source)._replace(command=command)
+    workdirs.check(run, workdir)
+    print(f"{chosen.name} on {run.dataset.name}: {chosen.settings.origin}")
+    print(_card(run))
+    print(_devices(run), flush=True)
+    try:
+        with progress(experiment) as on_progress:
+            results = pipeline.train(
+                run, workdir, log=lambda text: print(text, flush=True), on_progress=on_progress
+            )
+    except NonFiniteLoss as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    except signals.Interrupted as error:
+        print(str(error), file=sys.stderr)
+        return 128 + error.signum
+    show(results)
+    _report(run, workdir)
+    print(f"everything is in {workdir}")
+    return 0
+
+
+def _report(run: Any, workdir: Path) -> None:
+    """Writes report.html, unless JAXREC_REPORT is 0; a run is finished without it."""
+    from jaxrec_diff.reporting import figures
+
+    if (workdir / "report.html").exists() or os.environ.get("JAXREC_REPORT") == "0":
+        return
+    later = spelled(f"bin/report --workdir={workdir}")
+    if not figures.available():
+        print(f"{later} makes a page of it all")
+        return
+    from jaxrec_diff.reporting import run_page
+
+    try:
+        run_page.write(workdir, run)
+    except Exception as error:  # whatever it is, the results are safe
+        if os.environ.get("JAXREC_TRACEBACK"):
+            raise
+        print(f"no report: {type(error).__name__}: {error}; try {later}", file=sys.stderr)
+
+
+def _card(run: Any) -> str:
+    from jaxrec_diff.data.card import render
+
+    return wrapped(render(run.dataset.card))
+
+
+def _devices(run: Any) -> str:
+    kinds = [device.device_kind for device in run.mesh.devices.flat]
+    return (
+        f"devices: {len(kinds)} x {kinds[0]}, {run.experiment.parallel}, seed {run.experiment.seed}"
+    )

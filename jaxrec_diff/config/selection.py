@@ -1,0 +1,116 @@
+"""Which settings a run starts from: those of a preset, or those of a file."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxrec_diff.config import presets, stored
+from jaxrec_diff.config.experiment import Experiment, Phase
+from jaxrec_diff.data.sources import dataset_name
+
+
+class Settings(NamedTuple):
+    """An experiment and where its settings come from."""
+
+    experiment: Experiment
+    origin: str  # a phrase for the terminal
+
+
+class Chosen(NamedTuple):
+    """What the bare flags of `bin/train` and `bin/tune` name."""
+
+    name: str  # of the preset
+    source: str  # of the data
+    settings: Settings
+
+
+def preset(name: str, dataset: str) -> Settings:
+    """The settings that `configs/NAME.py` has for a data set.
+
+    Raises:
+      ValueError: on an unknown name, with the nearest known one.
+    """
+    made = presets.load(name)
+    experiment, origin = made.settings(dataset)
+    if made.backbone and experiment.backbone is None:
+        experiment = dataclasses.replace(experiment, backbone=phase(made.backbone, dataset))
+    return Settings(experiment, origin)
+
+
+def choose(bare: dict[str, str]) -> Chosen:
+    """The settings that --model, --data, --preset and --backbone ask for.
+
+    --preset is a data set whose settings are taken, or a json file of settings: what `bin/tune`
+    found, or the `config.json` of a run. The file names its data, which --data overrides.
+
+    Raises:
+      ValueError: on an unknown name or a file that cannot be used.
+    """
+    if "model" not in bare:
+        names = ", ".join(presets.preset_names())
+        raise ValueError(f"name a model: --model=NAME, one of {names}")
+    name, settings_of = bare["model"], bare.get("preset", "")
+    if settings_of.endswith(".json"):
+        kept = read(Path(settings_of))
+        if kept.name != name:
+            raise ValueError(f"{settings_of} holds settings of {kept.name}, not of {name}")
+        source, settings, settings_of = bare.get("data", kept.source), kept.settings, ""
+    else:
+        source = bare.get("data", "synthetic")
+        settings = preset(name, settings_of or dataset_name(source))
+    if "backbone" in bare:
+        of = settings_of or dataset_name(source)
+        changed = with_backbone(settings.experiment, bare["backbone"], of)
+        settings = settings._replace(experiment=changed)
+    return Chosen(name, source, settings)
+
+
+def read(path: Path) -> Chosen:
+    """The settings in a json file, which holds them as the `config.json` of a run does.
+
+    Raises:
+      ValueError: if the file is damaged or cannot be read as it was meant.
+    """
+    kept = stored.read_json(path)
+    stored.check_schema(kept, path)
+    kept.pop("schema", None)
+    try:
+        name, source = kept.pop("preset"), kept.pop("source")
+        like = preset(name, dataset_name(source)).experiment
+        if kept.get("backbone") is not None:
+            like = with_backbone(like, kept["backbone"]["preset"], dataset_name(source))
+        elif kept.get("embeddings"):
+            like = with_backbone(like, kept["embeddings"], dataset_name(source))
+        experiment = stored.from_json(like, kept)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no settings that can be used: {error!r}") from None
+    except stored.UnknownField as error:
+        raise ValueError(f"{path} {error}") from None
+    return Chosen(name, source, Settings(experiment, f"settings of {path}"))
+
+
+def phase(name: str, dataset: str) -> Phase:
+    """The settings of a preset as an earlier phase.
+
+    Raises:
+      ValueError: on an unknown name, or a preset that has an earlier phase itself.
+    """
+    chosen = preset(name, dataset).experiment
+    if chosen.backbone is not None:
+        raise ValueError(f"{name} needs a backbone itself and cannot be one")
+    return Phase(preset=name, model=chosen.model, train=chosen.train, eval=chosen.eval)
+
+
+def with_backbone(experiment: Experiment, backbone: str, dataset: str) -> Experiment:
+    """The experiment on another backbone: a preset's name or an npz file of its arrays.
+
+    Raises:
+      ValueError: if the experiment takes none, or on an unknown name.
+    """
+    if experiment.backbone is None and not experiment.embeddings:
+        raise ValueError(
+            f"--backbone={backbone} was given, but {type(experiment.model).__name__} takes none"
+        )
+    if backbone.endswith(".npz"):
+        return dataclasses.replace(experiment, backbone=None, embeddings=backbone)
+    return dataclasses.replace(experiment, backbone=phase(backbone, dataset), embeddings="")

@@ -1,0 +1,81 @@
+"""Who ranks: a model samples points for queries, and the catalogue is ranked by them.
+
+Evaluations, sampled metrics, recommendations, exported programs and generated items all come
+through here:
+
+    state = rank.precompute(model, params, state)
+    drawn = rank.sample(model, params, state, key, query)
+    top = rank.top(drawn, k=10, seen=query.seq)
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.models.contract import Head, Model
+
+
+class Drawn(NamedTuple):
+    """What scores every item for every query, while no array holds the scores."""
+
+    points: jax.Array  # f32[B, D], or f32[B, P, D] for P points a query
+    head: Head  # the catalogue
+    score_pooling: Literal["best", "mixture"] = "best"  # what an item scores under P points
+
+
+def precompute(model: Model, params: Any, state: Any) -> Any:
+    """The state with what all queries share worked out; saves time and changes no list."""
+    return jax.jit(model.precompute)(params, state)
+
+
+def sample(model: Model, params: Any, state: Any, key: jax.Array, query: Any) -> Drawn:
+    """One draw of a model's points for a batch of queries, and its catalogue."""
+    points = model.sample(params, state, key, query)
+    return Drawn(points, model.head(params, state), model.score_pooling)
+
+
+def joined(draws: Sequence[Drawn]) -> Drawn:
+    """Several draws of the same queries as one, whose points stand side by side."""
+    points = [each.points[:, None] if each.points.ndim == 2 else each.points for each in draws]
+    return draws[0]._replace(points=jnp.concatenate(points, axis=1))
+
+
+def top(
+    drawn: Drawn,
+    *,
+    k: int,
+    seen: jax.Array | None = None,
+    allowed: jax.Array | None = None,
+    chunk: int | None = None,
+) -> ranking.Top:
+    """The best `k` items of each query, best first; arguments as for `ranking.top`."""
+    return ranking.top(
+        drawn.points,
+        drawn.head.table,
+        drawn.head.bias,
+        k=k,
+        seen=seen,
+        allowed=allowed,
+        chunk=chunk,
+        score_pooling=drawn.score_pooling,
+    )
+
+
+def nearest(drawn: Drawn, *, seen: jax.Array | None = None, distinct: bool = False) -> jax.Array:
+    """The best item of each of a query's points, i32[B, P]; arguments as for `ranking.nearest`."""
+    return ranking.nearest(drawn.points, drawn.head.table, seen=seen, distinct=distinct)
+
+
+def batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Rows in batches of `size`, i32[size] each, the last one filled up with -1.
+
+    >>> [batch.tolist() for batch in batches(np.array([4, 5, 6]), 2)]
+    [[4, 5], [6, -1]]
+    """
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield np.pad(part, (0, size - len(part)), constant_values=-1).astype(np.int32)

@@ -1,0 +1,143 @@
+"""What a user asked for, once it was found to fit the data and the devices."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from jaxrec_diff.config import Experiment
+from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.data.load import load
+from jaxrec_diff.evaluation import config, item_to_item, sampled
+from jaxrec_diff.experiments import exports, phases
+from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
+from jaxrec_diff.models import registry
+from jaxrec_diff.training import loop, parallel
+
+
+class Run(NamedTuple):
+    """What a user asked for; nothing is written yet."""
+
+    name: str  # the preset's
+    source: str
+    experiment: Experiment
+    dataset: Dataset  # as it was read
+    mesh: jax.sharding.Mesh
+    phases: tuple[PhaseRun, ...]
+    """All but the first wait for what the one before exports (`phases.bind`)."""
+    command: str = ""  # what a user typed, for the record
+
+
+def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | None = None) -> Run:
+    """Reads the data and checks everything that can be checked before training.
+
+    Args:
+      name: the preset's.
+      experiment: settings.
+      source: of the data.
+      dataset: the data, if it was read already.
+
+    Raises:
+      ValueError: in one sentence, on data or settings that cannot be used.
+    """
+    if dataset is None:
+        dataset = load(source, experiment.data)
+    mesh = _mesh(experiment.devices)
+    for control in experiment.eval.controls:
+        item_to_item.check(control, dataset.num_items)
+    _check_candidates(experiment.eval.candidates, dataset)
+    _check_metrics(name, experiment)
+    return Run(name, source, experiment, dataset, mesh, _phases(name, experiment, dataset, mesh))
+
+
+def _phases(
+    name: str, experiment: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> tuple[PhaseRun, ...]:
+    makes_items = phases.generates(experiment)
+    own = phases.make(
+        GENERATOR if makes_items else "", name, experiment, phases.view(experiment, dataset), mesh
+    )
+    loop.check(experiment.train, own.batcher.num_examples, mesh)
+    if experiment.backbone is None:
+        if makes_items:
+            raise ValueError(
+                f"{name} ends in a recommender trained on its longer sequences, but --backbone="
+                f"{experiment.embeddings or 'none'} is no model; --backbone=sasrec is"
+            )
+        given = exports.read(Path(experiment.embeddings)) if experiment.embeddings else {}
+        _check_needs(own, tuple(given), experiment.embeddings or "no backbone")
+        own = phases.starting_from(own, given)
+        phases.model_of(own)  # a model refuses settings when it is built
+        return (own,)
+    first = _backbone(experiment, dataset, mesh)
+    loop.check(first.settings.train, first.batcher.num_examples, mesh)
+    phases.model_of(first)
+    backbone, system = registry.system(first.settings.model), registry.system(experiment.model)
+    if system.check is not None:
+        reads = {"reader"} if backbone.reader is not None else set()
+        system.check(experiment.model, own.spec, frozenset(backbone.exports) | reads)
+    _check_needs(own, backbone.exports, f"backbone {first.title}")
+    if makes_items:
+        return first, own, first._replace(name="", title=f"{first.title}+{name}")
+    return first, own
+
+
+def _backbone(experiment: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh) -> PhaseRun:
+    chosen = experiment.backbone
+    settings = replace(
+        experiment,
+        model=chosen.model,
+        train=chosen.train,
+        eval=chosen.eval,
+        backbone=None,
+        embeddings="",
+    )
+    return phases.make(BACKBONE, chosen.preset, settings, dataset, mesh)
+
+
+def _mesh(devices: int) -> jax.sharding.Mesh:
+    available = jax.devices()
+    if devices > len(available):
+        raise ValueError(
+            f"devices={devices} asked for, but JAX sees {len(available)}; at most {len(available)}"
+        )
+    return parallel.make_mesh(available[: devices or len(available)])
+
+
+def _check_needs(phase: PhaseRun, given: tuple[str, ...], origin: str) -> None:
+    """Refuses arrays that do not hold what a model starts from, or that it does not look at."""
+    model, embeddings = phase.settings.model, phase.settings.embeddings
+    system = registry.system(model)
+    if embeddings and not system.requires:
+        raise ValueError(f"{phase.title} starts from no arrays; leave out {embeddings}")
+    for choice in () if system.optional_when(model) else system.requires:
+        if not set(choice) & set(given):
+            wanted = " or ".join(repr(array) for array in choice)
+            raise ValueError(
+                f"{phase.title} needs an array {wanted}, but {origin} has "
+                f"{', '.join(given) or 'none'}"
+            )
+
+
+def _check_metrics(name: str, experiment: Experiment) -> None:
+    judged = [] if phases.generates(experiment) else [(name, experiment.eval)]
+    if experiment.backbone is not None:
+        judged.append((experiment.backbone.preset, experiment.backbone.eval))
+    for model, rules in judged:
+        if rules.metric == config.LOSS:
+            raise ValueError(
+                f"eval.metric={config.LOSS} is of models that generate items, which {model} does "
+                f"not; {config.EvalConfig.metric} is one of its metrics"
+            )
+
+
+def _check_candidates(count: int, dataset: Dataset) -> None:
+    if count == 0:
+        return
+    if (dataset.test.stop - dataset.test.end != 1).any():
+        raise ValueError(
+            f"eval.candidates={count} ranks one answer a row, but {dataset.name} has rows with "
+            "several; take 0"
+        )
+    sampled.draw(dataset.test, dataset.num_items, count)

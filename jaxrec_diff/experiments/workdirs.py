@@ -1,0 +1,96 @@
+"""The folder of a run: whose it is, what it holds.
+
+config.json        the settings, which the same command must have to go on
+data_card.json     what the data was, vocab.npz its ids
+metrics.jsonl      a line an epoch
+checkpoints/       the newest states and the best
+stages/NAME/       the same of an earlier phase, and export.npz, the arrays it hands on
+results.json       the figures of a finished run
+per_user.parquet   the test values of every user
+report.html        all of it as a page
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrec_diff import config
+from jaxrec_diff.config import Experiment, selection
+from jaxrec_diff.config.stored import SCHEMA, check_schema, completed, read_json
+from jaxrec_diff.data import ids
+from jaxrec_diff.experiments import files
+from jaxrec_diff.experiments.runs import Run
+from jaxrec_diff.training import tracking
+
+
+def check(run: Run, workdir: Path) -> None:
+    """Refuses a workdir that holds a run of other settings or other data, and logs that nothing
+    installed can write.
+
+    Raises:
+      ValueError: naming the first field that differs, or the package that is missing.
+    """
+    tracking.check(run.experiment.log)
+    path = workdir / "config.json"
+    if not path.exists():
+        if workdir.is_file():
+            raise ValueError(f"{workdir} is a file; name a folder")
+        if workdir.is_dir() and any(workdir.iterdir()):
+            raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
+        return
+    there = read_json(path)
+    ours = stored(run.name, run.source, run.experiment)
+    check_schema(there, path)
+    if there.get("preset") == ours["preset"]:
+        there = completed(there, run.experiment)
+    differs = config.difference(there, ours)
+    if differs:
+        raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
+    card, ours = read_json(workdir / "data_card.json"), run.dataset.card
+    for name, what in (("hash", "a split"), ("generated_hash", "generated items")):
+        there, here = (str(each.get(name, "none"))[:12] for each in (card, ours))
+        if there != here:
+            raise ValueError(
+                f"{workdir} was trained on {what} with hash {there}, this data has {here}; "
+                "take another workdir"
+            )
+
+
+def create(run: Run, workdir: Path) -> None:
+    """Makes the folder of a run, with its settings, data card and vocabulary."""
+    if (workdir / "config.json").exists():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    dataset = run.dataset
+    files.write_json(workdir / "data_card.json", dataset.card)
+    packed = ids.pack("item_ids", dataset.item_ids) | ids.pack("user_ids", dataset.user_ids)
+    np.savez(workdir / "vocab.npz", schema=SCHEMA, **packed)  # type: ignore[arg-type]
+    settings = stored(run.name, run.source, run.experiment)
+    files.write_json(workdir / "config.json", settings)  # last: it marks a whole workdir
+
+
+def stored(preset: str, source: str, experiment: Experiment) -> dict[str, Any]:
+    """Settings as `config.json` holds them."""
+    named = {"schema": SCHEMA, "preset": preset, "source": source}
+    return named | config.to_json(experiment)
+
+
+def read_config(workdir: Path) -> tuple[str, str, Experiment]:
+    """(preset, source, settings) of a workdir.
+
+    Raises:
+      ValueError: if `config.json` was damaged or written by another version.
+    """
+    name, source, settings = selection.read(workdir / "config.json")
+    return name, source, settings.experiment
+
+
+def results_path(workdir: Path) -> Path:
+    """Where a finished run keeps its figures."""
+    return workdir / "results.json"
+
+
+def per_user_path(workdir: Path) -> Path:
+    """Where a run keeps the test values of every user."""
+    return workdir / "per_user.parquet"

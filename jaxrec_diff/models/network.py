@@ -1,0 +1,38 @@
+"""Calls of the network that a model's parts hold."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+
+
+class HasNetwork(Protocol):
+    """The parts of a model, one of which is its network."""
+
+    @property
+    def net(self) -> nn.Module: ...
+
+
+def call(parts: HasNetwork, params: Any, method: Any, *args: Any, **options: Any) -> Any:
+    """A method of the network, by name or as a function of it, under its parameters."""
+    return parts.net.apply({"params": params}, *args, method=method, **options)
+
+
+def by_row(method: Callable[..., Any], keys: jax.Array, *rows: Any) -> Any:
+    """`method` under dropout, row by row: a row drops the same whatever batch it is in.
+
+    Args:
+      method: (arrays [1, ...] ..., deterministic=False, rngs=) -> [1, ...], a bound `call`.
+      keys: key[B].
+      rows: arrays [B, ...], or trees of them.
+
+    Returns:
+      What `method` returns for each, [B, ...].
+    """
+
+    def one(key, *row):
+        single = jax.tree.map(lambda leaf: leaf[None], row)
+        return method(*single, deterministic=False, rngs={"dropout": key})[0]
+
+    return jax.vmap(one)(keys, *rows)

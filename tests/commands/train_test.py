@@ -1,0 +1,92 @@
+"""Training from flags to files, on data small enough for a test."""
+
+import json
+import shutil
+
+import numpy as np
+
+from jaxrec_diff import cli
+
+
+def test_results_hold_what_is_promised(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    needed = (
+        "model dataset split num_users metrics controls optimum best_step steps "
+        "examples_per_second wall_seconds devices versions commit command seed device"
+    )
+    assert not set(needed.split()) - set(results)
+    assert results["num_users"] == 60 and set(results["controls"]) == {"popularity", "transitions"}
+    assert 0 <= results["metrics"]["hr@10"] <= 1
+    assert results["optimum"]["hr@10"] >= results["controls"]["popularity"]["hr@10"] - 0.2
+    for name in ("config.json", "data_card.json", "metrics.jsonl", "vocab.npz"):
+        assert (workdir / name).exists()
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1.0, 2.0]
+
+
+def test_a_finished_run_is_reported_not_repeated(workdir, capsys, small):
+    before = (workdir / "results.json").read_bytes()
+    flags = [*small, "--train.num-epochs=2"]
+    assert cli.main(["train", "--model=dimerec", f"--workdir={workdir}", *flags]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (workdir / "results.json").read_bytes() == before
+
+
+def test_a_finished_run_goes_on_to_more_epochs(workdir, tmp_path, small):
+    longer = shutil.copytree(workdir, tmp_path / "longer")
+    found = []
+    for folder in (longer, tmp_path / "at-once"):
+        flags = [f"--workdir={folder}", *small, "--train.num-epochs=3"]
+        assert cli.main(["train", "--model=dimerec", *flags]) == 0
+        results = json.loads((folder / "results.json").read_text())
+        found.append([results[name] for name in ("steps", "best_step", "best_valid", "metrics")])
+    assert found[0] == found[1]
+    assert found[0][0] > json.loads((workdir / "results.json").read_text())["steps"]
+
+
+def test_json_is_all_that_stdout_holds(workdir, capsys, small):
+    flags = ["train", "--model=dimerec", f"--workdir={workdir}", *small, "--train.num-epochs=2"]
+    for more, quiet in (["--json"], False), (["--json", "--quiet"], True), (["--quiet"], True):
+        assert cli.main([*flags, *more]) == 0
+        said = capsys.readouterr()
+        if "--json" in more:
+            results = json.loads((workdir / "results.json").read_text())
+            assert json.loads(said.out) == results
+        else:
+            assert said.out == ""
+        assert ("is finished" in said.err) != quiet
+
+
+def test_other_settings_are_refused(workdir, capsys, small):
+    flags = [*small, "--train.learning-rate=0.5"]
+    assert cli.main(["train", "--model=dimerec", f"--workdir={workdir}", *flags]) == 2
+    assert "train.learning_rate: 0.002 there, 0.5 here" in capsys.readouterr().err
+
+
+def test_a_csv_with_holes_from_training_to_lists(tmp_path, capsys):
+    """Ids of text, times in several zones, holes, repeated rows and a column of no use."""
+    rng = np.random.default_rng(1)
+    lines = []
+    for user in range(50):
+        item = rng.integers(20)
+        for place in range(7):
+            zone = ("Z", "+02:00", "-05:00")[place % 3]
+            lines.append(f"u-Zoë {user},SKU-{item:02d},2026-01-0{place + 1}T12:00:00{zone},9.5")
+            item = (item + rng.integers(1, 3)) % 20
+    lines += lines[:5] + [",SKU-01,2026-01-01T12:00:00Z,", "u-Zoë 3,SKU-02,NA,1", "u-Zoë 4,,,"]
+    source = tmp_path / "clicks.csv"
+    source.write_text("user,sku,event_time,price\n" + "\n".join(lines) + "\n")
+    workdir, flags = tmp_path / "run", ["--devices=1", "--train.batch-size=16", "--model.width=8"]
+    command = ["train", "--model=mf", f"--data={source}", f"--workdir={workdir}", *flags]
+    assert cli.main([*command, "--train.num-epochs=1"]) == 0
+    said = capsys.readouterr().out
+    assert "left out 3 of 358 rows: no user in 1, no sku in 1, no event_time in 2" in said
+    assert max(map(len, said.splitlines()[:-1])) <= 80
+    card = json.loads((workdir / "data_card.json").read_text())
+    assert card["missing"]["all"]["left_out"] == 3 and card["filters"][0]["interactions"] == 355
+    assert cli.main(["evaluate", f"--workdir={workdir}"]) == 0
+    history = "SKU-03, SKU-04,no such"
+    assert cli.main(["recommend", f"--workdir={workdir}", f"--history={history}", "--k=3"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("SKU-") == 3 and "SKU-03" not in said.out
+    assert "skipped 1 unknown id" in said.err

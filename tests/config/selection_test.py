@@ -1,0 +1,76 @@
+"""Which settings a run starts from."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxrec_diff import config
+from jaxrec_diff.config import selection
+
+
+def preset(name="dimerec", dataset="synthetic"):
+    return config.preset(name, dataset).experiment
+
+
+@pytest.mark.parametrize(
+    "name, dataset", [("ddrm", "ml-1m-noisy"), ("diqdiff", "amazon-beauty"), ("diffrec", "yelp")]
+)
+def test_released_loaders_keep_the_last_batch(name, dataset):
+    assert preset(name, dataset).train.epoch_sampler == "whole"
+
+
+def test_published_settings_are_found_by_the_data_sets_name():
+    assert preset("dreamrec", "zhihu").model.guidance_weight == 4.0
+    assert preset("dreamrec", "ks").model.num_steps == 2000
+    assert "published" in config.preset("dreamrec", "zhihu").origin
+    assert "default" in config.preset("dreamrec", "other").origin
+
+
+def test_an_earlier_phase_has_the_settings_of_the_same_data_set():
+    """Unless the preset says otherwise for one of its names."""
+    for name in ("ldiffrec", "ltdiffrec", "ddrm"):
+        for dataset in ("ml-1m-noisy", "synthetic"):
+            assert preset(name, dataset).backbone == config.phase("lightgcn", dataset)
+    assert preset("diffuasr", "ml-1m").backbone == config.phase("sasrec", "ml-1m")
+    assert preset("diffuasr", "official").backbone == config.phase("sasrec", "amazon-beauty")
+    assert preset("ddrm", "ml-1m-noisy-mf").backbone == config.phase("mf", "ml-1m-noisy")
+    assert preset("ddrm", "ml-1m-noisy-sgl").backbone.model.contrast_weight == 0.1
+
+
+def test_a_phase_has_no_phase():
+    with pytest.raises(ValueError, match="ddrm needs a backbone itself"):
+        config.phase("ddrm", "synthetic")
+
+
+def test_a_file_of_settings_names_its_data(tmp_path):
+    path = tmp_path / "best.json"
+    kept = {"schema": 1, "preset": "mf", "source": "a/clicks.csv"}
+    made = dataclasses.replace(preset("mf", "clicks"), seed=7)
+    path.write_text(json.dumps(kept | config.to_json(made)))
+    asked = {"model": "mf", "preset": str(path)}
+    chosen = config.choose(asked)
+    assert chosen == ("mf", "a/clicks.csv", (made, f"settings of {path}"))
+    assert config.choose(asked | {"data": "b/clicks.csv"}).source == "b/clicks.csv"
+    with pytest.raises(ValueError, match="holds settings of mf, not of sasrec"):
+        config.choose(asked | {"model": "sasrec"})
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("{", "cannot be read as json"),
+        ("[]", "holds no settings or results by name"),
+        ('{"preset": "mf"}', r"holds no settings that can be used: KeyError\('source'\)"),
+        ('{"preset": "mf", "source": "x", "model": 3}', "holds no settings that can be used"),
+        ('{"preset": "mf", "source": "x", "model": {"wdth": 3}}',
+         "holds 'wdth', which MFConfig does not know: it was written by another version"),
+        ('{"schema": 99, "preset": "mf"}', "has schema 99, and this version reads up to 1"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_used_are_one_sentence(tmp_path, kept, said):
+    path = tmp_path / "config.json"
+    path.write_text(kept)
+    with pytest.raises(ValueError, match=said) as caught:
+        selection.read(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)

@@ -1,0 +1,86 @@
+"""What is refused before anything is written, and what a run is made of."""
+
+import numpy as np
+import pytest
+
+from jaxrec_diff import cli, config
+from jaxrec_diff.experiments import phases, runs
+
+DATA = [
+    "--devices=1",
+    "--data.synthetic.num-users=80",
+    "--data.synthetic.num-items=40",
+    "--data.synthetic.num-interests=4",
+    "--data.synthetic.max-length=8",
+    "--eval.batch-size=64",
+    "--model.dims=6",
+    "--model.num-steps=4",
+    "--train.batch-size=32",
+    "--train.num-epochs=2",
+]
+BACKBONE = [
+    "--backbone=mf",
+    "--backbone.model.width=8",
+    "--backbone.train.batch-size=32",
+    "--backbone.train.num-epochs=3",
+]
+
+
+def train(workdir, *flags):
+    return cli.main(["train", "--model=ddrm", f"--workdir={workdir}", *DATA, *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--backbone=none.npz"], "none.npz does not exist"),
+        (["--backbone=lightgnc"], "did you mean lightgcn?"),
+        (["--backbone=dimerec"], "needs an array 'users'"),
+        (["--backbone=ddrm"], "needs a backbone itself"),
+        ([*BACKBONE[:2], "--backbone.train.batch-size=1000000"], "at most"),
+        ([*BACKBONE[:2], "--eval.metric=loss"], "which ddrm does not"),
+        ([*BACKBONE[:2], "--backbone.eval.metric=loss"], "which mf does not"),
+        (["--backbone.train.batchsize=3"], "did you mean --backbone.train.batch-size?"),
+    ],
+)
+def test_bad_backbones_are_refused_before_anything_is_written(tmp_path, capsys, flags, said):
+    assert train(tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_arrays_without_what_is_needed_are_refused(tmp_path, capsys):
+    np.savez(tmp_path / "half.npz", items=np.ones((40, 8)))
+    assert train(tmp_path / "run", f"--backbone={tmp_path / 'half.npz'}") == 2
+    assert "half.npz has items" in capsys.readouterr().err
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    assert train(tmp_path / "run", f"--backbone={tmp_path / 'junk.npz'}") == 2
+    assert "cannot be read as npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("array", ["items", "clusters", "users"])
+def test_clusters_alone_do_for_latent_diffusion(tmp_path, array):
+    given = (
+        np.arange(40) % 2 if array == "clusters" else np.random.default_rng(0).normal(size=(40, 3))
+    )
+    np.savez(tmp_path / "given.npz", **{array: given})
+    flags = [flag.removeprefix("--") for flag in DATA if ".synthetic." in flag or "batch" in flag]
+    chosen = config.preset("ldiffrec", "synthetic").experiment
+    chosen = config.parse(
+        config.with_backbone(chosen, str(tmp_path / "given.npz"), "synthetic"),
+        [*(f"--{flag}" for flag in flags), "--model.clusters=2"],
+    )
+    if array == "users":
+        with pytest.raises(ValueError, match="needs an array 'items' or 'clusters', but .* users"):
+            runs.prepare("ldiffrec", chosen, "synthetic")
+        return
+    (phase,) = runs.prepare("ldiffrec", chosen, "synthetic").phases
+    assert list(phase.spec.exports) == [array]
+    phases.model_of(phase)
+
+
+def test_a_model_without_phases_takes_none(capsys):
+    assert cli.main(["train", "--model=dimerec", "--backbone=mf"]) == 2
+    assert "takes none" in capsys.readouterr().err
+    assert config.preset("dimerec", "synthetic").experiment.backbone is None
