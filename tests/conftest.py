@@ -1,6 +1,8 @@
 """What all tests share: eight virtual CPU devices, steady properties, the folder of real data."""
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 # Before anything imports jax. Tests of one device take a mesh of `jax.devices()[:1]`.
@@ -27,6 +29,22 @@ import pytest  # noqa: E402
 # The first example of a test compiles, so a deadline would judge the compiler.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("steady")
+
+
+_GROWTH = 1.5e9  # bytes
+_peaks = [0.0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Lets compiled programs go where they pile up: a megabyte each, and thousands in a worker."""
+    yield
+    unit = 1 if sys.platform == "darwin" else 1024
+    # memory that was let go is used again before the peak rises
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if peak > _peaks[-1] + _GROWTH and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        _peaks.append(peak)
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +134,6 @@ def _untrained(name: str):
     own = phases.changed(own, dataset=dataset, exports=arrays)
     model, batcher = phases.model_of(own), own.batcher
     index = np.arange(2, dtype=np.int32)
-    variables = model.init(
-        jax.random.key(1), batcher.example(batcher.train, index, index, jax.random.key(2))
-    )
+    example = batcher.example(batcher.train, index, index, jax.random.key(2))
+    variables = jax.jit(model.init)(jax.random.key(1), example)
     return restore.Restored(own, model, *variables)

@@ -25,6 +25,7 @@ from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import ragged, sparse
 from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import parallel
+from tests.models.compiled import compiled
 
 OFFICIAL = diffrec.SYSTEM.official
 KS = (10, 20, 50, 100)
@@ -179,7 +180,7 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     system, mesh = registry.system(settings), parallel.make_mesh(jax.devices()[:1])
     fed = system.input.batcher(data, DataConfig(max_len=4))
     spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.user_items)
-    model = system.build(settings, spec)
+    model = compiled(system.build(settings, spec))
     index = jnp.arange(2, dtype=jnp.int32)
     example = fed.example(fed.train, index, index, jax.random.key(0))
     variables = jax.device_get(model.init(jax.random.key(1), example))

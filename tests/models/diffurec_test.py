@@ -19,6 +19,7 @@ from jaxrec_diff.models import diffurec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffurec import DiffuRecConfig
 from jaxrec_diff.ops import rng as ops_rng
+from tests.models.compiled import applied, compiled
 from tests.nets.transformer_test import TEMB, affine, fill, tiny_params, unit_norm
 
 SPEC = DataSpec(num_users=3, num_items=5, max_len=4)
@@ -66,9 +67,8 @@ def settings(**changes):
 
 
 def model_of(**changes):
-    model = diffurec.build(settings(**changes), SPEC)
-    # compiled once a shape; a patch made before the first call is compiled in
-    return model._replace(loss=jax.jit(model.loss), sample=jax.jit(model.sample))
+    # a patch made before the first call is compiled in
+    return compiled(diffurec.build(settings(**changes), SPEC))
 
 
 def weights_of(**changes):
@@ -91,7 +91,7 @@ def given_start(monkeypatch, start=XT):
 
 def test_golden_parts():
     net = diffurec.DiffuRecNet(num_items=5, max_len=4, config=TINY)
-    steps = net.apply({"params": tiny_weights()}, jnp.array([3]), method="steps")
+    steps = applied(net)({"params": tiny_weights()}, jnp.array([3]), method="steps")
     np.testing.assert_allclose(steps[0], TEMB, atol=3e-6)
 
 
@@ -316,7 +316,9 @@ def test_lossaware_weighs_and_remembers_losses(monkeypatch):
     example = Sequences(jnp.full((rows, 1), 2), jnp.full(rows, 4), jnp.ones(rows), jnp.arange(rows))
     filled = jnp.broadcast_to(jnp.arange(1.0, 5.0)[:, None], (4, 10))
     state = timesteps.History(filled, jnp.full(4, 10))
-    value, aux = diffurec.build(config, SPEC).loss(weights_of(), state, jax.random.key(1), example)
+    value, aux = compiled(diffurec.build(config, SPEC)).loss(
+        weights_of(), state, jax.random.key(1), example
+    )
     np.testing.assert_allclose(value, 1.5, rtol=0.03)
     np.testing.assert_allclose(aux.state.losses, np.repeat(np.arange(4.0)[:, None], 10, 1))
 

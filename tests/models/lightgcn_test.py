@@ -11,6 +11,7 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.ops.ragged import Ragged
+from tests.models.compiled import compiled
 
 USERS, ITEMS, WIDTH = 5, 7, 4
 KEY = jax.random.key(3)
@@ -37,7 +38,7 @@ def query(users):
 
 
 def built(config):
-    made = {LightGCNConfig: lightgcn, MFConfig: mf}[type(config)].build(config, spec()[0])
+    made = compiled({LightGCNConfig: lightgcn, MFConfig: mf}[type(config)].build(config, spec()[0]))
     return made, made.init(KEY, example())
 
 
