@@ -17,10 +17,10 @@ import pytrec_eval
 from jaxrec_diff.batches import cut
 from jaxrec_diff.data import filters, sources, splits, synthetic, times
 from jaxrec_diff.data.card import render
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.data.load import load
-from jaxrec_diff.data.sources import Columns
 from jaxrec_diff.evaluation import baselines, config, metrics, popularity, ranking
 from jaxrec_diff.evaluation.ranking import Top
 from jaxrec_diff.models import protocols
