@@ -81,15 +81,20 @@ def write(
 
 
 def _judged(phase: PhaseRun, params: Any, state: Any) -> dict[Protocol, Judged]:
-    judged: dict[Protocol, Judged] = {}
+    under: dict[Protocol, PhaseRun] = {}
     for protocol in get_args(Protocol):
         chosen = phases.under(phase, protocol)
-        if len(phase.dataset.test.start) < phases.rules_of(chosen).multiple_of:
-            continue
-        draws = judging.draws(chosen, params, state, "test", diagnose=True)
-        spread = evaluator.spread(draws) if len(draws) > 1 else {}
-        judged[protocol] = Judged(chosen, evaluator.mean_over_seeds(draws), spread)
-    return judged
+        if len(phase.dataset.test.start) >= phases.rules_of(chosen).multiple_of:
+            under[protocol] = chosen
+    found = judging.draws_by_protocol(under, params, state, "test")
+    return {
+        protocol: Judged(
+            under[protocol],
+            evaluator.mean_over_seeds(draws),
+            evaluator.spread(draws) if len(draws) > 1 else {},
+        )
+        for protocol, draws in found.items()
+    }
 
 
 def _of_training(phase: PhaseRun, fitted: loop.Fit) -> dict[str, Any]:

@@ -401,6 +401,7 @@ SYSTEM = System(
     config=DDRMConfig,
     build=build,
     official=MATRIX_SCRIPT,
+    official_differs=False,
     input=lambda config: TRIPLETS_BY_USER if config.triples == "user" else TRIPLETS,
     requires=(("users",), ("items",)),
 )

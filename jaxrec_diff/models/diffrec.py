@@ -322,4 +322,10 @@ def _entered(config: DiffRecConfig, x: jax.Array) -> jax.Array:
     return vectors.unit(x) if config.normalize else x
 
 
-SYSTEM = System(config=DiffRecConfig, build=build, official=DIFFREC_SCRIPT, input=INTERACTIONS)
+SYSTEM = System(
+    config=DiffRecConfig,
+    build=build,
+    official=DIFFREC_SCRIPT,
+    official_differs=False,
+    input=INTERACTIONS,
+)

@@ -389,6 +389,7 @@ SYSTEM = System(
     config=LDiffRecConfig,
     build=build,
     official=DIFFREC_SCRIPT,
+    official_differs=False,
     input=INTERACTIONS,
     requires=(("items", "clusters"),),
     optional_when=lambda config: config.clusters == 1,

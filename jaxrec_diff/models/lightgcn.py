@@ -297,6 +297,7 @@ SYSTEM = System(
     config=LightGCNConfig,
     build=build,
     official=MATRIX_SCRIPT,
+    official_differs=False,
     input=TRIPLETS,
     export=export,
     exports=("users", "items", "ego_users", "ego_items"),

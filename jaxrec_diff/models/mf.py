@@ -79,6 +79,7 @@ SYSTEM = System(
     config=MFConfig,
     build=build,
     official=MATRIX_SCRIPT,
+    official_differs=False,
     input=TRIPLETS,
     export=export,
     exports=lightgcn.SYSTEM.exports,

@@ -264,6 +264,42 @@ def test_splits_together_drop_the_rows_that_a_split_drops(tmp_path):
         )
 
 
+@pytest.mark.parametrize("diagnose", [False, True])
+def test_a_split_under_several_rules_is_sampled_once(tmp_path, diagnose):
+    data, mesh = few_users(tmp_path), parallel.make_mesh(jax.devices()[:1])
+    data = data._replace(train_counts=np.where(np.arange(12) == 3, 0, data.train_counts))
+    fed, rng = INTERACTIONS.batcher(data, DataConfig()), np.random.default_rng(4)
+    points, sampled = jnp.asarray(rng.normal(size=(20, 5))), []
+
+    def sample(query):
+        jax.debug.callback(lambda row: sampled.append(np.asarray(row)), query.row_id)
+        return points[query.row_id]
+
+    model = fixed(rng.normal(size=(12, 5)), sample)
+    model = model._replace(variants={"back": lambda params, state, query: -points[query.row_id]})
+    rules = {
+        "official": Rules(mask_seen=False, trained_only=False, multiple_of=4, all_users=True),
+        "honest": HONEST,
+    }
+    splits = {
+        name: evaluator.to_device(data.test, fed.splits["test"], fed.query, mesh, each)
+        for name, each in rules.items()
+    }
+    config = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3)
+    options = {"num_users": data.num_users, "diagnose": diagnose}
+    run = evaluator.under_rules(model, splits, rules, mesh, config, data.train_counts, **options)
+    found = run({}, (), jax.random.key(0))
+    jax.effects_barrier()
+    assert len(sampled) == 3  # 9 rows, 3 at a time
+    for name, count in (("honest", 9), ("official", 8)):
+        assert len(found[name].per_user["hr@2"]) == count
+        apart = evaluator.evaluator(
+            model, splits[name], mesh, config, rules[name], data.train_counts, **options
+        )
+        jax.tree.map(np.testing.assert_array_equal, found[name], apart({}, (), jax.random.key(0)))
+    assert found["honest"].metrics["hr@2"] != found["official"].metrics["hr@2"]
+
+
 def test_histories_are_sampled_apart(tmp_path):
     batcher = SEQUENCES.batcher(few_users(tmp_path), DataConfig(max_len=4))
     assert batcher.shared is None

@@ -329,6 +329,30 @@ def test_a_deterministic_model_reads_no_key_and_no_row_and_another_does(name):
 
 
 @EVERY
+def test_a_model_that_both_protocols_share_is_one_program(name):
+    _, variables, asked = asked_of(name)
+
+    def program(protocol):
+        model = build(name, protocol=protocol)
+
+        def everything(params, state, key, query):
+            state = model.precompute(params, state)
+            variants = {each: of(params, state, query) for each, of in model.variants.items()}
+            return model.sample(params, state, key, query), model.head(params, state), variants
+
+        made = jax.make_jaxpr(everything)(*variables, KEY, asked)
+        return str(made.jaxpr), jax.device_get(made.consts), model.deterministic
+
+    honest, official = program("honest"), program("official")
+    alike = honest[::2] == official[::2] and all(
+        np.array_equal(a, b) for a, b in zip(honest[1], official[1], strict=True)
+    )
+    assert alike or registry.system(SMALL[name]).official_differs
+    if name in ("dreamrec", "diffurec"):  # whose padding row competes
+        assert not alike
+
+
+@EVERY
 def test_a_precomputed_state_says_the_same(name):
     model, asked = build(name), query(name)
     params, extra = model.init(jax.random.key(0), example(name))
