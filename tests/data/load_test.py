@@ -28,7 +28,7 @@ from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 
-def random_slices(seed=0, rows=40, items=9):
+def random_rows(seed=0, rows=40, items=9):
     rng = np.random.default_rng(seed)
     flat = rng.integers(1, items + 1, 200).astype(np.int32)
     end = rng.integers(0, 190, rows)
@@ -37,7 +37,7 @@ def random_slices(seed=0, rows=40, items=9):
 
 
 def test_windows_are_the_last_items():
-    data = random_slices()
+    data = random_rows()
     index = np.array([3, -1, 0, 7])
     query = cut.queries(data, index, max_len=5)
     answer = cut.answers(data, index, max_seen=12, max_relevant=3)
@@ -147,7 +147,7 @@ def test_lists_together():
 
 @pytest.mark.parametrize("mask_seen", [False, True])
 def test_controls_are_their_definitions(mask_seen):
-    train, queries = random_slices(3), random_slices(4)
+    train, queries = random_rows(3), random_rows(4)
     queries = queries._replace(items=train.items)
     train = train._replace(stop=train.end + 1)
     counts = np.bincount(train.items[train.end], minlength=10)[1:]

@@ -194,21 +194,21 @@ def build(name, **kwargs):
     return registry.system(SMALL[name]).build(SMALL[name], SPEC, **kwargs)
 
 
-def feed_of(name, dataset=DATASET):
+def batcher_of(name, dataset=DATASET):
     kind = registry.input_of(SMALL[name])
     return kind.batcher(kind.view(dataset, DATA), DATA)
 
 
 def example(name, rows=ROWS, seed=0):
-    fed = feed_of(name)
-    index = np.random.default_rng(seed).choice(fed.num_examples, rows, replace=False)
+    batcher = batcher_of(name)
+    index = np.random.default_rng(seed).choice(batcher.num_examples, rows, replace=False)
     row = jnp.arange(rows, dtype=jnp.int32)
-    return fed.example(fed.train, jnp.asarray(index, jnp.int32), row, jax.random.key(seed))
+    return batcher.example(batcher.train, jnp.asarray(index, jnp.int32), row, jax.random.key(seed))
 
 
 def query(name, rows=ROWS):
-    fed = feed_of(name)
-    return fed.query(fed.splits["test"], jnp.arange(rows, dtype=jnp.int32))
+    batcher = batcher_of(name)
+    return batcher.query(batcher.splits["test"], jnp.arange(rows, dtype=jnp.int32))
 
 
 @functools.cache
@@ -384,20 +384,20 @@ def _updates(name, mode, devices, count=6, lengths=False):
     model = build(name, axis_name=parallel.AXIS if mode == "pmap" else None)
     # not Adam: it turns rounding in gradients that are zero in theory into whole steps
     optimizer = optim.make(TrainConfig(optimizer="sgd", learning_rate=0.1), 100)
-    fed = feed_of(name)
+    batcher = batcher_of(name)
     order = np.arange(96, dtype=np.int32).reshape(6, 16)
     if lengths:
-        fed = registry.input_of(SMALL[name]).by_length(DATASET, DATA, 16, devices)
-        order = fed.order(jax.random.key(5))
+        batcher = registry.input_of(SMALL[name]).by_length(DATASET, DATA, 16, devices)
+        order = batcher.order(jax.random.key(5))
 
     def update(train, key, batch):
         axis = parallel.AXIS if mode == "pmap" else None
         return step.update(model, optimizer, train, key, batch, axis_name=axis)
 
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
-    updates = wrap(update, fed.example, mesh)
+    updates = wrap(update, batcher.example, mesh)
     train = state.create(build(name).init(jax.random.key(0), example(name)), optimizer)
-    placed = [updates.place(x) for x in (train, fed.train, jax.random.key(2), order)]
+    placed = [updates.place(x) for x in (train, batcher.train, jax.random.key(2), order)]
     train, reports = updates.run(*placed, np.int32(0), np.int32(count))
     assert int(reports.bad_step) == -1
     train = updates.fetch(train)
@@ -481,7 +481,7 @@ def test_two_tastes_are_learned(config, tmp_path):
     data = DataConfig(max_len=LENGTH)
     dataset = load(str(tmp_path / "tastes.npz"), data)
     system = registry.system(config)
-    fed = registry.input_of(config).batcher(dataset, data)
+    batcher = registry.input_of(config).batcher(dataset, data)
     spec = SPEC._replace(num_users=users, user_items=dataset.user_items)
     model = system.build(config, spec)
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)
@@ -490,15 +490,15 @@ def test_two_tastes_are_learned(config, tmp_path):
     @jax.jit
     def update(train, key):
         k_index, k_cut = jax.random.split(key)
-        index = jax.random.randint(k_index, (64,), 0, fed.num_examples)
-        batch = fed.example(fed.train, index, rows, k_cut)
+        index = jax.random.randint(k_index, (64,), 0, batcher.num_examples)
+        batch = batcher.example(batcher.train, index, rows, k_cut)
         return step.update(model, optimizer, train, KEY, batch)[0]
 
-    first = fed.example(fed.train, rows, rows, KEY)
+    first = batcher.example(batcher.train, rows, rows, KEY)
     train = state.create(model.init(jax.random.key(0), first), optimizer)
     for i in range(600):
         train = update(train, jax.random.fold_in(KEY, i))
-    asked = fed.query(fed.splits["test"], jnp.arange(200, dtype=jnp.int32))
+    asked = batcher.query(batcher.splits["test"], jnp.arange(200, dtype=jnp.int32))
     points = model.sample(train.params, train.state, KEY, asked)
     head = model.head(train.params, train.state)
     found = ranking.top(points, head.table, head.bias, k=5)

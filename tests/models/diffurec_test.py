@@ -200,11 +200,11 @@ def test_initial_cross_entropy_of_real_histories(real_data, folder, low, high):
     (phase,) = runs.prepare(
         "diffurec", replace(released, devices=1), str(real_data / folder / "interactions.parquet")
     ).phases
-    model, feed = phases.model_of(phase), phase.batcher
+    model, batcher = phases.model_of(phase), phase.batcher
     key = jax.random.key(0)
     rows = jnp.arange(96, dtype=jnp.int32)
-    example = feed.example(
-        feed.train, jax.random.choice(key, feed.num_examples, (96,), replace=False), rows, key
+    example = batcher.example(
+        batcher.train, jax.random.choice(key, batcher.num_examples, (96,), replace=False), rows, key
     )
     params = jax.jit(model.init)(key, example).params
     value, _ = jax.jit(model.loss)(params, (), jax.random.key(1), example)
