@@ -68,19 +68,32 @@ def generate(process: Process, config: SyntheticConfig) -> Columns:
     lengths = rng.integers(config.min_length, config.max_length + 1, config.num_users)
     pair = rng.integers(0, process.pairs.shape[1], config.num_users)
     drawn = np.full((config.num_users, config.max_length), -1)
+    first_popular, popular = (
+        _popular_share(process, last) * process.popularity for last in (-1, 0)
+    )
     for first in range(0, config.num_users, _ROWS):
         rows = np.arange(first, min(first + _ROWS, config.num_users))
         liked = np.take(process.pairs.T[pair[rows]], process.group, axis=1)
         own = 0.5 * liked * process.within
+        # Only what follows the last item changes from place to place.
+        liking = _interest_share(process, 0) * own
+        general = liking + popular
         for place in range(config.max_length):
-            last = drawn[rows, place - 1] if place else np.full(len(rows), -1)
-            probs = _interest_share(process, last)[:, None] * own
-            probs += _general(process, last)
-            np.put_along_axis(probs, drawn[rows, :place], 0.0, axis=1)  # nothing is taken twice
+            uniform = rng.random(len(rows))  # also for those who are done: one stream for all
+            going = np.flatnonzero(place < lengths[rows])
+            if place:
+                following = process.successors[drawn[rows[going], place - 1]]
+                probs = general[going]
+                probs[np.arange(len(going))[:, None], following] = liking[
+                    going[:, None], following
+                ] + (popular[following] + _successive(process))
+            else:
+                probs = _interest_share(process, -1) * own[going] + first_popular
+            np.put_along_axis(probs, drawn[rows[going], :place], 0.0, axis=1)  # none is taken twice
             cumulative = np.cumsum(probs, axis=1, out=probs)
-            at = rng.random(len(rows))[:, None] * cumulative[:, -1:]
+            at = uniform[going][:, None] * cumulative[:, -1:]
             # the first item whose cumulative mass exceeds the draw: never one of mass zero
-            drawn[rows, place] = np.argmax(cumulative > at, axis=1)
+            drawn[rows[going], place] = np.argmax(cumulative > at, axis=1)
     kept = np.arange(config.max_length) < lengths[:, None]
     users, places = np.nonzero(kept)
     return Columns(users, drawn[kept], None, places)
@@ -93,58 +106,68 @@ def predictive(process: Process, histories: np.ndarray) -> np.ndarray:
       process: tables.
       histories: i64[n, L] items from 0, oldest first, right-padded with -1.
     """
-    _, share, tail = process.shares
     rows = np.arange(len(histories))
     log_post = np.zeros((len(histories), process.pairs.shape[1]))
     # Masses of what was seen, updated item by item.
     last = np.full(len(histories), -1)
     seen_within = np.zeros((len(histories), len(process.pairs)))
+    seen_popular = np.zeros(len(histories))
     seen = np.zeros((len(histories), len(process.group)), bool)
+
+    def unseen(last):
+        """1 - the mass of what was seen, [n, Z]."""
+        begun, following = last >= 0, process.successors[last]
+        followed = np.where(seen[rows[:, None], following], _successive(process), 0.0).sum(axis=1)
+        interest = _interest_share(process, last)[:, None] / 2
+        shared = _popular_share(process, last) * seen_popular + np.where(begun, followed, 0.0)
+        return 1.0 - shared[:, None] - interest * (seen_within @ process.pairs)
+
     for place in range(histories.shape[1]):
         item = histories[:, place]
         real = item >= 0
         x = np.where(real, item, 0)
-        shared = _general(process, last)
+        follows = (process.successors[last] == x[:, None]) & (last >= 0)[:, None]
+        shared = _popular_share(process, last) * process.popularity[x]
+        shared += np.where(follows, _successive(process), 0.0).sum(axis=1)
         interest = _interest_share(process, last)[:, None] / 2
         member = process.pairs[process.group[x]]
-        numerator = shared[rows, x][:, None] + interest * process.within[x][:, None] * member
-        unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ process.pairs)
+        numerator = shared[:, None] + interest * process.within[x][:, None] * member
         with np.errstate(divide="ignore"):
-            log_post += np.where(real[:, None], np.log(numerator) - np.log(unseen), 0.0)
+            log_post += np.where(real[:, None], np.log(numerator) - np.log(unseen(last)), 0.0)
         seen[rows[real], x[real]] = True
         seen_within[rows[real], process.group[x[real]]] += process.within[x[real]]
+        seen_popular += np.where(real, process.popularity[x], 0.0)
         last = np.where(real, item, last)
     post = np.exp(log_post - log_post.max(axis=1, keepdims=True))
     post /= post.sum(axis=1, keepdims=True)
-    shared = _general(process, last)
     interest = _interest_share(process, last)[:, None] / 2
-    unseen = 1.0 - (shared * seen).sum(1)[:, None] - interest * (seen_within @ process.pairs)
-    per_pair = post / unseen
+    per_pair = post / unseen(last)
     per_group = per_pair @ process.pairs.T
     probs = (
-        per_pair.sum(1)[:, None] * shared + interest * per_group[:, process.group] * process.within
+        per_pair.sum(1)[:, None] * _general(process, last)
+        + interest * per_group[:, process.group] * process.within
     )
     return np.where(seen, 0.0, probs)
 
 
-def bayes_optimal(process: Process, slices: Ragged, ks: tuple[int, ...]) -> dict[str, float]:
+def bayes_optimal(process: Process, rows: Ragged, ks: tuple[int, ...]) -> dict[str, float]:
     """The expected figures of the best possible ranker, given the whole history of each row.
 
     {} if a row has several answers: the process speaks of the next item only.
     """
-    if len(slices.start) == 0 or (slices.stop - slices.end != 1).any():
+    if len(rows.start) == 0 or (rows.stop - rows.end != 1).any():
         return {}
     largest = min(max(ks), len(process.group))
     place = 1.0 + np.arange(largest)
     gains = {"hr": np.ones(largest), "ndcg": 1.0 / np.log2(place + 1.0), "mrr": 1.0 / place}
     sums = {f"{name}@{k}": 0.0 for k in ks for name in gains}
-    for histories in _histories(slices):
+    for histories in _histories(rows):
         probs = predictive(process, histories)
         best = -np.sort(-np.partition(probs, -largest, axis=1)[:, -largest:], axis=1)
         for k in ks:
             for name, gain in gains.items():
                 sums[f"{name}@{k}"] += float((best[:, :k] * gain[:k]).sum())
-    means = {name: total / len(slices.start) for name, total in sums.items()}
+    means = {name: total / len(rows.start) for name, total in sums.items()}
     for k in ks:
         means[f"recall@{k}"] = means[f"hr@{k}"]
         means[f"map@{k}"] = means[f"mrr@{k}"]
@@ -152,31 +175,39 @@ def bayes_optimal(process: Process, slices: Ragged, ks: tuple[int, ...]) -> dict
     return means
 
 
-def _histories(slices: Ragged) -> Iterator[np.ndarray]:
+def _histories(rows: Ragged) -> Iterator[np.ndarray]:
     """Chunks of whole histories, items from 0, right-padded with -1."""
-    for first in range(0, len(slices.start), _ROWS):
-        start, end = slices.start[first : first + _ROWS], slices.end[first : first + _ROWS]
+    for first in range(0, len(rows.start), _ROWS):
+        start, end = rows.start[first : first + _ROWS], rows.end[first : first + _ROWS]
         at = start[:, None] + np.arange(int((end - start).max()))
         inside = at < end[:, None]
-        yield np.where(inside, slices.items[np.where(inside, at, 0)] - 1, -1)
+        yield np.where(inside, rows.items[np.where(inside, at, 0)] - 1, -1)
 
 
 def _general(process: Process, last: np.ndarray) -> np.ndarray:
     """What does not depend on the interests, float64[n, I]: a T(last, j) + c P(j)."""
-    a, b, c = process.shares
     begun = last >= 0
-    out = np.where(begun, c, c / (b + c))[:, None] * process.popularity
+    out = _popular_share(process, last)[:, None] * process.popularity
     # the successors of an item are distinct, so that nothing is added to one place twice
-    out[np.flatnonzero(begun)[:, None], process.successors[last[begun]]] += (
-        a * process.successor_probs
-    )
+    out[np.flatnonzero(begun)[:, None], process.successors[last[begun]]] += _successive(process)
     return out
 
 
-def _interest_share(process: Process, last: np.ndarray) -> np.ndarray:
+def _successive(process: Process) -> np.ndarray:
+    """a T(last, j) of the successors j of any item, float64[S]."""
+    return process.shares[0] * process.successor_probs
+
+
+def _popular_share(process: Process, last: np.ndarray | int) -> np.ndarray:
+    """c, or its share c / (b + c) of the first item."""
+    _, b, c = process.shares
+    return np.where(np.asarray(last) >= 0, c, c / (b + c))
+
+
+def _interest_share(process: Process, last: np.ndarray | int) -> np.ndarray:
     """b, or its share b / (b + c) of the first item."""
     _, b, c = process.shares
-    return np.where(last >= 0, b, b / (b + c))
+    return np.where(np.asarray(last) >= 0, b, b / (b + c))
 
 
 def _successors(rng: np.random.Generator, item: int, group: np.ndarray, count: int) -> np.ndarray:

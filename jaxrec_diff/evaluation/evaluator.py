@@ -7,7 +7,7 @@ own order, so a result does not depend on the batch size or on the number of dev
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
+_Found = TypeVar("_Found")  # an Evaluation, or several
+
 
 def rules_of(config: EvalConfig, official: Rules) -> Rules:
     """What the settings mean for a system."""
@@ -34,7 +36,7 @@ def rules_of(config: EvalConfig, official: Rules) -> Rules:
 
 
 def to_device(
-    slices: Ragged,
+    histories: Ragged,
     rows: Any,
     query: Callable[[Any, jax.Array], Any],
     mesh: Mesh,
@@ -44,7 +46,7 @@ def to_device(
     """Moves a split to the devices; `rules.multiple_of` drops its last rows.
 
     Args:
-      slices: whole histories and answers.
+      histories: whole, with their answers.
       rows: arrays that `query` cuts from (`Batcher.splits`).
       query: (rows, index) -> query, `Batcher.query`.
       mesh: devices.
@@ -52,13 +54,13 @@ def to_device(
       groups: rows that are cut alike, each with its own `query` (`Batcher.groups`); by default all
         are cut by `query`.
     """
-    count = len(slices.start) // rules.multiple_of * rules.multiple_of
+    count = len(histories.start) // rules.multiple_of * rules.multiple_of
     if count == 0:
         raise ValueError(
-            f"a split of {len(slices.start)} rows has no full batch of {rules.multiple_of}; "
+            f"a split of {len(histories.start)} rows has no full batch of {rules.multiple_of}; "
             "use the honest protocol"
         )
-    kept = Ragged(slices.items, *(part[:count] for part in slices[1:4]))
+    kept = Ragged(histories.items, *(part[:count] for part in histories[1:4]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
     kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))
@@ -93,8 +95,8 @@ def evaluator(
     """
     identity = {"": np.arange(split.num_rows, dtype=np.int32)}
     run = _evaluator(
-        model, split.groups, split.rows, {"": split}, identity, mesh, config, rules, train_counts,
-        num_users=num_users, diagnose=diagnose,
+        model, split.groups, split.rows, {"": split}, identity, {"": rules}, mesh, config,
+        train_counts, num_users=num_users, diagnose=diagnose,
     )  # fmt: skip
     return lambda params, state, key: run(params, state, key)[""]
 
@@ -130,9 +132,11 @@ def evaluate_splits(
       num_users: users in all, for rules under which those without an answer count.
       diagnose: also look at the lists and at the variants.
     """
-    rest: Any = (mesh, config, rules, train_counts)
     options: Any = {"num_users": num_users, "diagnose": diagnose}
-    apart = {name: evaluator(model, split, *rest, **options) for name, split in splits.items()}
+    apart = {
+        name: evaluator(model, split, mesh, config, rules, train_counts, **options)
+        for name, split in splits.items()
+    }
 
     def separately(params, state, key):
         return {name: run(params, state, key) for name, run in apart.items()}
@@ -147,7 +151,44 @@ def evaluate_splits(
     }
     asked = np.flatnonzero(np.any(np.stack(list(place.values())) >= 0, axis=0))
     group = Group(asked.astype(np.int32), query)
-    return _evaluator(model, (group,), rows, splits, place, *rest, **options)
+    all_rules = dict.fromkeys(splits, rules)
+    return _evaluator(
+        model, (group,), rows, splits, place, all_rules, mesh, config, train_counts, **options
+    )
+
+
+def under_rules(
+    model: Model,
+    splits: dict[str, Split],
+    rules: dict[str, Rules],
+    mesh: Mesh,
+    config: EvalConfig,
+    train_counts: np.ndarray,
+    *,
+    num_users: int = 0,
+    diagnose: bool = True,
+) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
+    """`evaluator` of one split under several rules at a time, by name.
+
+    A row is sampled once and masked and ranked under each of the rules.
+
+    Args:
+      model: four pure functions.
+      splits: the same rows, from `to_device` under each of the rules.
+      rules: what may be recommended.
+      mesh: devices.
+      config: settings.
+      train_counts: i64[I], how often item j + 1 occurs in training.
+      num_users: users in all, for rules under which those without an answer count.
+      diagnose: also look at the lists and at the variants.
+    """
+    widest = max(splits.values(), key=lambda split: split.num_rows)
+    row = np.arange(widest.num_rows, dtype=np.int32)
+    place = {name: np.where(row < split.num_rows, row, -1) for name, split in splits.items()}
+    return _evaluator(
+        model, widest.groups, widest.rows, splits, place, rules, mesh, config, train_counts,
+        num_users=num_users, diagnose=diagnose,
+    )  # fmt: skip
 
 
 class _Pass(NamedTuple):
@@ -155,8 +196,8 @@ class _Pass(NamedTuple):
 
     model: Model
     splits: dict[str, Split]
+    rules: dict[str, Rules]  # of each split
     config: EvalConfig
-    rules: Rules
     train_counts: np.ndarray
     num_users: int
     diagnose: bool
@@ -168,22 +209,22 @@ def _evaluator(
     rows: Any,
     splits: dict[str, Split],
     place: dict[str, np.ndarray],
+    rules: dict[str, Rules],
     mesh: Mesh,
     config: EvalConfig,
-    rules: Rules,
     train_counts: np.ndarray,
     *,
     num_users: int,
     diagnose: bool,
 ) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
     """One pass over queries cut from `rows`, ranked for the row of each split at `place`."""
-    static = _Pass(model, splits, config, rules, train_counts, num_users, diagnose)
+    static = _Pass(model, splits, rules, config, train_counts, num_users, diagnose)
     by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    slices = {name: split.slices for name, split in splits.items()}
+    histories = {name: split.histories for name, split in splits.items()}
     seats = jax.device_put(place, everywhere)
 
     @partial(jax.jit, static_argnums=0)
-    def batch(group, params, state, key, slices, seats, rows, index):
+    def batch(group, params, state, key, histories, seats, rows, index):
         index = jax.lax.with_sharding_constraint(index, by_row)
         query = groups[group].query(rows, index)
         drawn = rank.sample(model, params, state, key, query)
@@ -194,9 +235,9 @@ def _evaluator(
         for name, split in splits.items():
             row = jnp.where(index >= 0, seats[name][jnp.maximum(index, 0)], -1)
             answer = cut.answers(
-                slices[name], row, max_seen=split.max_seen, max_relevant=split.max_relevant
+                histories[name], row, max_seen=split.max_seen, max_relevant=split.max_relevant
             )
-            out[name] = _judged(static, drawn, variants, answer)
+            out[name] = _judged(static, rules[name], drawn, variants, answer)
         return out
 
     def run(params, state, key):
@@ -205,7 +246,7 @@ def _evaluator(
         for number, group in enumerate(groups):
             size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
             for index in rank.batches(group.rows, size):
-                parts.append(batch(number, params, state, key, slices, seats, rows, index))
+                parts.append(batch(number, params, state, key, histories, seats, rows, index))
                 indices.append(index)
         parts, index = jax.device_get(parts), np.concatenate(indices)
         table = jax.device_get(model.head(params, state)).table if diagnose else None
@@ -219,10 +260,14 @@ def _evaluator(
 
 
 def _judged(
-    static: _Pass, drawn: rank.Drawn, variants: dict[str, rank.Drawn], answer: Answer
+    static: _Pass,
+    rules: Rules,
+    drawn: rank.Drawn,
+    variants: dict[str, rank.Drawn],
+    answer: Answer,
 ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]:
     """Values of every row of a batch, by reading ("" is the model's own), and sums over lists."""
-    config, rules, trained = static.config, static.rules, static.train_counts > 0
+    config, trained = static.config, static.train_counts > 0
     # A head may have rows beyond the catalogue (a released script ranks its padding row).
     known = jnp.asarray(np.pad(trained, (0, drawn.head.table.shape[0] - len(trained))))
     everything = jnp.ones_like(known)
@@ -254,7 +299,7 @@ def _gathered(
     kept = np.flatnonzero(row >= 0)
     kept = kept[np.argsort(row[kept])]
     per_user = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *values)
-    missing = types.missing_users(static.rules, static.num_users, split.num_rows)
+    missing = types.missing_users(static.rules[name], static.num_users, split.num_rows)
     diagnostics = {other: types.means(per_user[other], missing) for other in per_user if other}
     if table is not None:
         summed = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *sums)
@@ -265,12 +310,12 @@ def _gathered(
 
 
 def over_seeds(
-    run: Callable[[Any, Any, jax.Array], Evaluation],
+    run: Callable[[Any, Any, jax.Array], _Found],
     params: Any,
     state: Any,
     seed: int,
     seeds: int,
-) -> list[Evaluation]:
+) -> list[_Found]:
     """Evaluations under `seeds` draws of the sampler's noise, a stream of their own."""
     return [run(params, state, streams.draw(seed, number)) for number in range(seeds)]
 

@@ -20,7 +20,7 @@ _ROWS = 2048
 class _Preferred(NamedTuple):
     """What a baseline puts ahead of popularity, best first; 0 where a row has fewer."""
 
-    items: np.ndarray  # i32[n, F]
+    items: np.ndarray  # i32[n, F], none twice in a row
     strength: np.ndarray  # i64[n, F], at least 1; equal ones go by popularity
 
 
@@ -96,26 +96,24 @@ def _top(
 ) -> Top:
     """First `k` distinct candidates of each row of [wanted | popular items]."""
     prefix = popular[: k + wanted.items.shape[1] + seen.shape[1]]
-    behind = np.broadcast_to(prefix, (len(wanted.items), len(prefix)))
-    joined = np.concatenate([wanted.items, behind], axis=1)
-    strength = np.concatenate([wanted.strength, np.zeros_like(behind, np.int64)], axis=1)
-    good = (joined > 0) & (place[joined] < len(popular))
-    good &= ~_repeats(joined)
-    if seen.shape[1]:
-        good &= ~_member(joined, seen)
-    # stable: candidates keep their order and move to the front
-    front = np.argsort(~good, axis=1, kind="stable")[:, :k]
-    good, joined, strength = (
-        np.take_along_axis(part, front, axis=1) for part in (good, joined, strength)
-    )
-    count = train_counts[joined - 1]
-    falls = (strength[:, 1:] != strength[:, :-1]) | (count[:, 1:] != count[:, :-1])
+    free = np.ones((len(wanted.items), len(prefix)), bool)
+    for taken in (wanted.items, seen):
+        row, column = np.nonzero(place[taken] < len(prefix))
+        free[row, place[taken[row, column]]] = False
+    good = (wanted.items > 0) & (place[wanted.items] < len(popular)) & ~_member(wanted.items, seen)
+    good = np.concatenate([good, free], axis=1)
+    joined = np.concatenate([wanted.items, np.broadcast_to(prefix, free.shape)], axis=1)
+    strength = np.concatenate([wanted.strength, np.zeros(free.shape, np.int64)], axis=1)
+    # candidates keep their order and move to the front
+    rank = np.cumsum(good, axis=1)
+    row, column = np.nonzero(good & (rank <= k))
+    front = row, rank[row, column] - 1
+    items, force = np.zeros((len(joined), k), np.int32), np.zeros((len(joined), k), np.int64)
+    items[front], force[front] = joined[row, column], strength[row, column]
+    count = train_counts[items - 1]
+    falls = (force[:, 1:] != force[:, :-1]) | (count[:, 1:] != count[:, :-1])
     above = np.pad(np.cumsum(falls, axis=1), ((0, 0), (1, 0)))
-    short = ((0, 0), (0, k - joined.shape[1]))
-    return Top(
-        np.pad(np.where(good, -above, -np.inf), short, constant_values=-np.inf).astype(np.float32),
-        np.pad(np.where(good, joined, 0), short).astype(np.int32),
-    )
+    return Top(np.where(items > 0, -above, -np.inf).astype(np.float32), items)
 
 
 def _repeats(values: np.ndarray) -> np.ndarray:

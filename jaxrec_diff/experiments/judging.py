@@ -14,8 +14,8 @@ from jaxrec_diff.evaluation.types import Evaluation, Split
 from jaxrec_diff.experiments import phases, provenance, restore
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
-from jaxrec_diff.models import protocols
-from jaxrec_diff.models.protocols import Rules
+from jaxrec_diff.models import protocols, registry
+from jaxrec_diff.models.protocols import Protocol, Rules
 from jaxrec_diff.ops import ragged, streams
 
 
@@ -66,6 +66,31 @@ def draws(
     """A model on a split, once for each of `eval.seeds` draws of its sampler."""
     rank, settings = ranker(phase, split, diagnose=diagnose), phase.settings
     return evaluator.over_seeds(rank, params, state, settings.seed, settings.eval.seeds)
+
+
+def draws_by_protocol(
+    judged: dict[Protocol, PhaseRun], params: Any, state: Any, split: str
+) -> dict[Protocol, list[Evaluation]]:
+    """`draws` of a phase under several protocols, diagnosed."""
+    phase = next(iter(judged.values()))
+    settings = phase.settings
+    if registry.system(settings.model).official_differs:
+        return {
+            protocol: draws(each, params, state, split, diagnose=True)
+            for protocol, each in judged.items()
+        }
+    rules: dict[str, Rules] = {protocol: phases.rules_of(each) for protocol, each in judged.items()}
+    rank = evaluator.under_rules(
+        phases.model_of(phase),
+        {protocol: placed_split(phase, split, each) for protocol, each in rules.items()},
+        rules,
+        phase.mesh,
+        settings.eval,
+        phase.dataset.train_counts,
+        num_users=phase.dataset.num_users,
+    )
+    found = evaluator.over_seeds(rank, params, state, settings.seed, settings.eval.seeds)
+    return {protocol: [draw[protocol] for draw in found] for protocol in judged}
 
 
 def ranker(

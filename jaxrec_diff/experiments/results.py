@@ -81,15 +81,20 @@ def write(
 
 
 def _judged(phase: PhaseRun, params: Any, state: Any) -> dict[Protocol, Judged]:
-    judged: dict[Protocol, Judged] = {}
+    under: dict[Protocol, PhaseRun] = {}
     for protocol in get_args(Protocol):
         chosen = phases.under(phase, protocol)
-        if len(phase.dataset.test.start) < phases.rules_of(chosen).multiple_of:
-            continue
-        draws = judging.draws(chosen, params, state, "test", diagnose=True)
-        spread = evaluator.spread(draws) if len(draws) > 1 else {}
-        judged[protocol] = Judged(chosen, evaluator.mean_over_seeds(draws), spread)
-    return judged
+        if len(phase.dataset.test.start) >= phases.rules_of(chosen).multiple_of:
+            under[protocol] = chosen
+    found = judging.draws_by_protocol(under, params, state, "test")
+    return {
+        protocol: Judged(
+            under[protocol],
+            evaluator.mean_over_seeds(draws),
+            evaluator.spread(draws) if len(draws) > 1 else {},
+        )
+        for protocol, draws in found.items()
+    }
 
 
 def _of_training(phase: PhaseRun, fitted: loop.Fit) -> dict[str, Any]:
@@ -159,14 +164,14 @@ def write_per_user(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    slices, users = phases.rows_of(dataset, split)
+    histories, users = phases.rows_of(dataset, split)
     rows = len(next(iter(found.per_user.values())))
-    sizes = (slices.stop - slices.end)[:rows].astype(np.int64)
-    place, row = ragged.expand(slices.end[:rows], sizes)
-    counts = dataset.train_counts[slices.items[place] - 1]
+    sizes = (histories.stop - histories.end)[:rows].astype(np.int64)
+    place, row = ragged.expand(histories.end[:rows], sizes)
+    counts = dataset.train_counts[histories.items[place] - 1]
     columns = {
         "user_id": dataset.user_ids[users[:rows]],
-        "history_length": (slices.end - slices.start)[:rows],
+        "history_length": (histories.end - histories.start)[:rows],
         "answers": sizes,
         "answer_popularity": np.bincount(row, counts, rows) / np.maximum(sizes, 1),
     }

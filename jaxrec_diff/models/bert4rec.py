@@ -323,6 +323,7 @@ SYSTEM = System(
     config=Bert4RecConfig,
     build=build,
     official=HISTORIES_COMPETE,
+    official_differs=False,
     input=WHOLE_SEQUENCES,
     export=export,
     exports=("items",),

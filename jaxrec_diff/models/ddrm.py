@@ -25,6 +25,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.forward import Forward, Levels
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
@@ -294,11 +295,6 @@ def build(
     )
 
 
-def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
-    """A method of the network under one side's parameters."""
-    return parts.net.apply({"params": params}, *args, method=method)
-
-
 def _restore(
     parts: Parts, params: Any, key: jax.Array, clean: jax.Array, t: jax.Array, cond: jax.Array,
     row_id: jax.Array,
@@ -405,6 +401,7 @@ SYSTEM = System(
     config=DDRMConfig,
     build=build,
     official=MATRIX_SCRIPT,
+    official_differs=False,
     input=lambda config: TRIPLETS_BY_USER if config.triples == "user" else TRIPLETS,
     requires=(("users",), ("items",)),
 )

@@ -23,6 +23,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.diffusion.row_process import Noised, Process, ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets import dropout
@@ -296,11 +297,6 @@ def build(
     )
 
 
-def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
-    """A method of the network under its parameters."""
-    return parts.net.apply({"params": params}, *args, method=method)
-
-
 def fold(params: Any, draws: bool) -> Folded:
     """The products of the first and last layer that the hidden path needs; R where it `draws`."""
     table_in, exact = params["table_in"], jax.lax.Precision.HIGHEST
@@ -326,4 +322,10 @@ def _entered(config: DiffRecConfig, x: jax.Array) -> jax.Array:
     return vectors.unit(x) if config.normalize else x
 
 
-SYSTEM = System(config=DiffRecConfig, build=build, official=DIFFREC_SCRIPT, input=INTERACTIONS)
+SYSTEM = System(
+    config=DiffRecConfig,
+    build=build,
+    official=DIFFREC_SCRIPT,
+    official_differs=False,
+    input=INTERACTIONS,
+)

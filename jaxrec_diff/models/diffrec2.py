@@ -415,6 +415,7 @@ SYSTEM = System(
     config=DiffRec2Config,
     build=build,
     official=HISTORIES_COMPETE,
+    official_differs=False,
     input=SEQUENCES,
     accepts_buckets=lambda config: True,
 )

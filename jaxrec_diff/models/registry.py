@@ -23,6 +23,9 @@ class System(NamedTuple):
     official: Rules
     input: Input | Callable[[Any], Input]
     """What its examples are, or how its settings say it; see `jaxrec_diff.batches`."""
+    official_differs: bool = True
+    """Whether `protocol="official"` builds another model; where it only ranks by other rules, one
+    draw of a model's points serves both protocols."""
     generates: bool = False
     """It makes items that are put ahead of sequences, on which its backbone is trained once more at
     the end; its points are ranked for the items that came before held-out users' histories."""

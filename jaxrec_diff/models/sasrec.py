@@ -286,6 +286,7 @@ SYSTEM = System(
     config=SASRecConfig,
     build=build,
     official=HISTORIES_COMPETE,
+    official_differs=False,
     input=WINDOWS,
     export=export,
     exports=("items",),

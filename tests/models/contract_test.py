@@ -199,27 +199,27 @@ def build(name, **kwargs):
 
 
 @functools.cache
-def batcher_of(kind):
+def _batcher(kind):
     batcher = kind.batcher(kind.view(DATASET, DATA), DATA)
     return batcher._replace(example=jax.jit(batcher.example), query=jax.jit(batcher.query))
 
 
-def feed_of(name):
-    return batcher_of(registry.input_of(SMALL[name]))
+def batcher_of(name):
+    return _batcher(registry.input_of(SMALL[name]))
 
 
 @functools.cache
 def example(name, rows=ROWS, seed=0):
-    fed = feed_of(name)
-    index = np.random.default_rng(seed).choice(fed.num_examples, rows, replace=False)
+    batcher = batcher_of(name)
+    index = np.random.default_rng(seed).choice(batcher.num_examples, rows, replace=False)
     row = jnp.arange(rows, dtype=jnp.int32)
-    return fed.example(fed.train, jnp.asarray(index, jnp.int32), row, jax.random.key(seed))
+    return batcher.example(batcher.train, jnp.asarray(index, jnp.int32), row, jax.random.key(seed))
 
 
 @functools.cache
 def query(name, rows=ROWS):
-    fed = feed_of(name)
-    return fed.query(fed.splits["test"], jnp.arange(rows, dtype=jnp.int32))
+    batcher = batcher_of(name)
+    return batcher.query(batcher.splits["test"], jnp.arange(rows, dtype=jnp.int32))
 
 
 @functools.cache
@@ -361,6 +361,30 @@ def test_a_deterministic_model_reads_no_key_and_no_row_and_another_does(name):
 
 
 @EVERY
+def test_a_model_that_both_protocols_share_is_one_program(name):
+    variables, asked = compiled_of(name)[1], query(name)
+
+    def program(protocol):
+        model = build(name, protocol=protocol)
+
+        def everything(params, state, key, query):
+            state = model.precompute(params, state)
+            variants = {each: of(params, state, query) for each, of in model.variants.items()}
+            return model.sample(params, state, key, query), model.head(params, state), variants
+
+        made = jax.make_jaxpr(everything)(*variables, KEY, asked)
+        return str(made.jaxpr), jax.device_get(made.consts), model.deterministic
+
+    honest, official = program("honest"), program("official")
+    alike = honest[::2] == official[::2] and all(
+        np.array_equal(a, b) for a, b in zip(honest[1], official[1], strict=True)
+    )
+    assert alike or registry.system(SMALL[name]).official_differs
+    if name in ("dreamrec", "diffurec"):  # whose padding row competes
+        assert not alike
+
+
+@EVERY
 def test_a_precomputed_state_says_the_same(name):
     (model, (params, extra)), asked = compiled_of(name), query(name)
     ready = jax.jit(model.precompute)(params, extra)
@@ -390,20 +414,20 @@ def _updates(name, mode, devices, count=6, lengths=False):
     model = build(name, axis_name=parallel.AXIS if mode == "pmap" else None)
     # not Adam: it turns rounding in gradients that are zero in theory into whole steps
     optimizer = optim.make(TrainConfig(optimizer="sgd", learning_rate=0.1), 100)
-    fed = feed_of(name)
+    batcher = batcher_of(name)
     order = np.arange(96, dtype=np.int32).reshape(6, 16)
     if lengths:
-        fed = registry.input_of(SMALL[name]).by_length(DATASET, DATA, 16, devices)
-        order = jax.jit(fed.order)(jax.random.key(5))
+        batcher = registry.input_of(SMALL[name]).by_length(DATASET, DATA, 16, devices)
+        order = jax.jit(batcher.order)(jax.random.key(5))
 
     def update(train, key, batch):
         axis = parallel.AXIS if mode == "pmap" else None
         return step.update(model, optimizer, train, key, batch, axis_name=axis)
 
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
-    updates = wrap(update, fed.example, mesh)
+    updates = wrap(update, batcher.example, mesh)
     train = state.create(jax.tree.map(jnp.copy, compiled_of(name)[1]), optimizer)
-    placed = [updates.place(x) for x in (train, fed.train, jax.random.key(2), order)]
+    placed = [updates.place(x) for x in (train, batcher.train, jax.random.key(2), order)]
     train, reports = updates.run(*placed, np.int32(0), np.int32(count))
     assert int(reports.bad_step) == -1
     train = updates.fetch(train)
@@ -488,7 +512,7 @@ def test_two_tastes_are_learned(config, tmp_path):
     data = DataConfig(max_len=LENGTH)
     dataset = load(str(tmp_path / "tastes.npz"), data)
     system = registry.system(config)
-    fed = registry.input_of(config).batcher(dataset, data)
+    batcher = registry.input_of(config).batcher(dataset, data)
     spec = SPEC._replace(num_users=users, user_items=dataset.user_items)
     model = compiled(system.build(config, spec))
     optimizer = optim.make(TrainConfig(learning_rate=3e-3), 1)
@@ -497,15 +521,15 @@ def test_two_tastes_are_learned(config, tmp_path):
     @jax.jit
     def update(train, key):
         k_index, k_cut = jax.random.split(key)
-        index = jax.random.randint(k_index, (64,), 0, fed.num_examples)
-        batch = fed.example(fed.train, index, rows, k_cut)
+        index = jax.random.randint(k_index, (64,), 0, batcher.num_examples)
+        batch = batcher.example(batcher.train, index, rows, k_cut)
         return step.update(model, optimizer, train, KEY, batch)[0]
 
-    first = fed.example(fed.train, rows, rows, KEY)
+    first = batcher.example(batcher.train, rows, rows, KEY)
     train = state.create(model.init(jax.random.key(0), first), optimizer)
     for i in range(600):
         train = update(train, jax.random.fold_in(KEY, i))
-    asked = fed.query(fed.splits["test"], jnp.arange(200, dtype=jnp.int32))
+    asked = batcher.query(batcher.splits["test"], jnp.arange(200, dtype=jnp.int32))
     points = model.sample(train.params, train.state, KEY, asked)
     head = model.head(train.params, train.state)
     found = top(points, head.table, head.bias, k=5)

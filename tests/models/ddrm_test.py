@@ -178,8 +178,8 @@ def test_a_network_that_returns_its_guidance_gives_the_backbone():
     users = np.arange(USERS)
     points = model.sample(params, state, KEY, query(users))
     np.testing.assert_allclose(points, spec().exports["users"], rtol=1e-5, atol=1e-6)
-    probe = model.variants["backbone"](params, state, query(users))
-    np.testing.assert_array_equal(probe, spec().exports["users"])
+    backbone = model.variants["backbone"](params, state, query(users))
+    np.testing.assert_array_equal(backbone, spec().exports["users"])
     table = model.head(params, state).table
     np.testing.assert_array_equal(table, spec().exports["items"])
 

@@ -200,11 +200,11 @@ def test_initial_cross_entropy_of_real_histories(real_data, folder, low, high):
     (phase,) = runs.prepare(
         "diffurec", replace(released, devices=1), str(real_data / folder / "interactions.parquet")
     ).phases
-    model, feed = phases.model_of(phase), phase.batcher
+    model, batcher = phases.model_of(phase), phase.batcher
     key = jax.random.key(0)
     rows = jnp.arange(96, dtype=jnp.int32)
-    example = feed.example(
-        feed.train, jax.random.choice(key, feed.num_examples, (96,), replace=False), rows, key
+    example = batcher.example(
+        batcher.train, jax.random.choice(key, batcher.num_examples, (96,), replace=False), rows, key
     )
     params = jax.jit(model.init)(key, example).params
     value, _ = jax.jit(model.loss)(params, (), jax.random.key(1), example)
@@ -237,7 +237,7 @@ def test_one_block_is_blind_to_the_released_mask():
 def test_order_matters_only_with_positions(positions):
     model, params = model_of(positions=positions), weights_of(positions=positions)
     points = [
-        model.sample(params, (), jax.random.key(0), SequenceQuery(jnp.array([seq]), jnp.zeros(1)))
+        model.sample(params, (), jax.random.key(0), SequenceQuery(jnp.array([seq]), jnp.arange(1)))
         for seq in ([1, 2, 3, 4], [3, 1, 2, 4])
     ]
     assert (np.abs(points[1] - points[0]).max() > 1e-3) == positions
@@ -307,7 +307,7 @@ def test_lossaware_weighs_and_remembers_losses(monkeypatch):
     # Cross entropy is replaced by the step itself: E[t / (T p_t)] is the mean of 0 .. T - 1.
     monkeypatch.setattr(forward, "q_sample", lambda tables, x0, t, eps: t[:, None] + 0 * x0)
     monkeypatch.setattr(diffurec.DiffuRecNet, "steps", lambda self, t: jnp.zeros((*t.shape, 8)))
-    monkeypatch.setattr(diffurec.DiffuRecNet, "read", lambda self, h, y, *rest: y[:, 0])
+    monkeypatch.setattr(diffurec.DiffuRecNet, "read", lambda self, h, y, *rest, **options: y[:, 0])
     monkeypatch.setattr(losses, "full_softmax", lambda points, table, target: points[:, 0])
     config = settings(
         step_sampler="lossaware", num_steps=4, schedule="cosine", mask="key", lambda_mean=1.0

@@ -300,7 +300,7 @@ def test_who_else_is_asked_for_changes_released_lists_only():
     np.testing.assert_allclose(
         released(params, state, key, filled)[:5], released(params, state, key, part), atol=1e-5
     )
-    # the other codes are the probe
+    # the other codes are the variant
     np.testing.assert_allclose(
         model.variants["official_codes"](params, state, query),
         released(params, state, jax.random.key(0), query),
