@@ -5,7 +5,7 @@
 
 For every weight the generator of each workdir puts items ahead of the histories of long users that
 were kept from it, whose first items are known, from the same noise. Written to
-`benchmarks/results/NAME.json`: `augment.quality` of the items, and for a classifier the mean log
+`benchmarks/results/NAME.json`: `augmentation.quality` of the items, and for a classifier the mean log
 probability that it gives the points; means and deviations over workdirs.
 """
 

@@ -2,7 +2,7 @@
 
 `loss` reads examples, which hold the answer; `sample` reads queries, which do not, so an answer
 cannot leak into a recommendation by accident. A model never scores the catalogue: it returns
-points and the rows they are compared with (`Head`); `evaluation.ranking` owns the product.
+points and the rows they are compared with (`Head`); `evaluation.topk` owns the product.
 """
 
 from collections.abc import Callable, Mapping

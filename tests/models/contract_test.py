@@ -16,7 +16,7 @@ from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.models.contract import DataSpec
@@ -286,7 +286,7 @@ def test_points_do_not_depend_on_the_other_rows(name):
     )
     head = model.head(params, extra)
     assert head.table.shape == (ITEMS, whole.shape[-1])
-    found = ranking.top(whole, head.table, head.bias, k=5)
+    found = topk.top(whole, head.table, head.bias, k=5)
     assert np.isfinite(found.scores).all()
 
 
@@ -501,6 +501,6 @@ def test_two_tastes_are_learned(config, tmp_path):
     asked = batcher.query(batcher.splits["test"], jnp.arange(200, dtype=jnp.int32))
     points = model.sample(train.params, train.state, KEY, asked)
     head = model.head(train.params, train.state)
-    found = ranking.top(points, head.table, head.bias, k=5)
+    found = topk.top(points, head.table, head.bias, k=5)
     same = (found.items - 1) % 2 == taste[dataset.test_users[:200], None]
     assert float(same.mean()) > 0.9
