@@ -77,6 +77,20 @@ def test_scores_and_loss_of_the_released_encoder():
         np.testing.assert_allclose(value, 1.206343374185704, rtol=1e-8)
 
 
+def test_loss_asks_for_what_stood_behind_the_mask():
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), released())
+    made = bert4rec.parts(replace(CONFIG, last_share=1.0), SPEC)
+    batch = walk([[3, 1, 5, 0, 0], [2, 4, 0, 0, 0]])  # the negatives are item 6
+    expected = []
+    for shown, place, item in (([3, 1, 7, 0, 0], 2, 5), ([2, 7, 0, 0, 0], 1, 4)):
+        found = made.net.apply({"params": params}, jnp.array([shown]), method="encode")[0, place]
+        right, wrong = (float(found @ params["items"][i]) for i in (item, 6))
+        expected.append(np.log1p(np.exp(-right)) + np.log1p(np.exp(wrong)))
+    value, aux = bert4rec.loss(made, params, (), KEY, batch)
+    np.testing.assert_allclose(value, np.mean(expected), rtol=1e-5)
+    assert aux.metrics["loss"] == value
+
+
 def test_number_of_parameters():
     net = Bert4RecNet(57_289, 200, Bert4RecConfig())
     shapes = jax.eval_shape(

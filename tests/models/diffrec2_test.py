@@ -358,6 +358,17 @@ def test_efficient_and_full_are_reported_side_by_side():
     )
 
 
+def test_chain_starts_from_the_noised_unknown_item():
+    made, asked = diffrec2.parts(DiffRec2Config(**TINY, num_steps=1000), SPEC), jnp.array([3, 8])
+    query = SequenceQuery(jnp.repeat(SEQ, 2, axis=0), asked)
+    params, key = golden_params(), jax.random.key(5)
+    start = diffrec2.chain(made, params, (), key, query).start
+    eps = ops_rng.normal(jax.random.split(key, 3)[0], asked, (D,))
+    bar = np.prod(1.0 - np.linspace(1e-4, 0.02, 1000))
+    expected = np.sqrt(bar) * fill(1, (ITEMS + 2, D))[-1] + np.sqrt(1.0 - bar) * eps
+    np.testing.assert_allclose(start, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_more_seeds_shrink_the_variance_as_one_over_their_number():
     # Same user in many rows: rows draw their own noise.
     spread = {}

@@ -1,6 +1,7 @@
 """DiffRec against plain float64 loops, published tables and its own plain reverse path."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -340,6 +341,31 @@ def test_noise_of_the_hidden_path_has_the_law_of_the_plain_path(settings):
     np.testing.assert_allclose((a.mean(axis=0) - b.mean(axis=0)) / spread, 0.0, atol=0.09)
     scale = spread[:, None] * spread
     np.testing.assert_allclose(np.cov(a.T) / scale, np.cov(b.T) / scale, atol=0.12)
+
+
+@pytest.mark.parametrize("path", ["hidden", "rows"])
+def test_start_and_way_draw_from_keys_of_their_own(path):
+    settings = DiffRecConfig(
+        dims=(8,), process=STRONG, noise_steps=3, sampler=SamplerConfig(kind="ddpm")
+    )
+    made = diffrec.parts(settings, SPEC)
+    params, _ = diffrec.init(made, KEY, batch())
+    walk = {
+        "hidden": functools.partial(
+            diffrec.through_hidden, made, params, diffrec.fold(params, draws=True)
+        ),
+        "rows": functools.partial(diffrec.through_rows, made, params),
+    }[path]
+
+    def drawn(k_start, k_steps):
+        keys = jax.random.key(k_start), jax.random.key(k_steps)
+        chain = walk(*keys, asked(batch()))
+        return np.asarray(chain.start), np.asarray(chain.draw(0))
+
+    for place, other in ((0, (1, 9)), (1, (9, 2))):  # the other key of the two is another
+        first, second = drawn(1, 2), drawn(*other)
+        np.testing.assert_array_equal(first[place], second[place])
+        assert np.abs(first[1 - place] - second[1 - place]).min() > 0
 
 
 @pytest.mark.parametrize("dataset", ["ml-1m-clean", "ml-1m-noisy"])

@@ -303,6 +303,21 @@ def test_rows_that_are_trained_shrink_unless_rounding_keeps_them_apart(weight):
     assert (np.mean(losses[-20:]) < 0.2) == (weight == 0.0)
 
 
+def test_rounding_is_the_cross_entropy_of_cosines_with_the_right_rows(monkeypatch):
+    settings = config(items="trained", width=4, guidance="none", predict="x0", rounding_weight=0.5)
+    made, params, extra = started(settings)
+    rows = np.asarray(params["items"], np.float64)
+    # a network that finds the items exactly: what is left is how close the other rows are
+    exact = jnp.asarray(rows[np.asarray(BATCH.prefix)], jnp.float32)
+    monkeypatch.setattr(diffuasr, "predict", lambda *args: exact)
+    cosines = rows[1:] @ rows[1:].T / np.outer(*2 * [np.linalg.norm(rows[1:], axis=1)]) / 0.1
+    each = np.log(np.exp(cosines).sum(axis=1)) - np.diag(cosines)
+    expected = np.mean(each[np.asarray(BATCH.prefix) - 1])
+    value, aux = made.loss(params, extra, KEY, BATCH)
+    np.testing.assert_allclose(aux.metrics["rounding"], expected, rtol=1e-4)
+    np.testing.assert_allclose(value, 0.5 * expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "spec", "word"),
     [
