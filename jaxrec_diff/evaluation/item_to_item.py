@@ -55,7 +55,7 @@ def check(name: str, num_items: int) -> None:
       ValueError: naming the sizes.
     """
     if name not in ("ease", "item_knn"):
-        raise ValueError(f"a weighted baseline is ease or item_knn, got {name!r}")
+        raise ValueError(f"a weighted control is ease or item_knn, got {name!r}")
     if name == "ease" and num_items > MOST_ITEMS:
         raise ValueError(
             f"eval.controls=ease inverts a matrix of {num_items} x {num_items} items in "

@@ -111,12 +111,12 @@ def _of_training(phase: PhaseRun, fitted: loop.Fit) -> dict[str, Any]:
     }
 
 
-def _protocol(judged: Judged, controls: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _protocol(judged: Judged, baselines: dict[str, dict[str, float]]) -> dict[str, Any]:
     multiple, rows = phases.rules_of(judged.phase).multiple_of, len(judged.phase.dataset.test.start)
     return {
         "metrics": judged.found.metrics,
         "spread": judged.spread,
-        "controls": controls,
+        "controls": baselines,
         "diagnostics": judged.found.diagnostics,
         "num_users": rows // multiple * multiple,
     }
