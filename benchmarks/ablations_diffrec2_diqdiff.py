@@ -26,7 +26,7 @@ import numpy as np
 from jaxrec_diff import config
 from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.experiments import judging, phases, pipeline, provenance, restore, runs
 from jaxrec_diff.experiments.phases import PhaseRun
 
@@ -46,7 +46,7 @@ def tops(phase: PhaseRun, params, state, key, batch_size: int) -> np.ndarray:
     def ask(index):
         points = model.sample(params, state, key, batcher.query(rows, index))
         head = model.head(params, state)
-        return ranking.top(
+        return topk.top(
             points, head.table, head.bias, k=10, score_pooling=model.score_pooling
         ).items
 

@@ -5,8 +5,8 @@
 
 For every weight the generator of each workdir puts items ahead of the histories of long users that
 were kept from it, whose first items are known, from the same noise. Written to
-`benchmarks/results/NAME.json`: `augment.quality` of the items, and for a classifier the mean log
-probability that it gives the points; means and deviations over workdirs.
+`benchmarks/results/NAME.json`: `augmentation.quality` of the items, and for a classifier the mean
+log probability that it gives the points; means and deviations over workdirs.
 """
 
 import argparse

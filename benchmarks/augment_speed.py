@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxrec_diff.batches.types import Prefixes, SequenceQuery
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models import diffuasr
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
@@ -71,10 +71,10 @@ def augmentation(options, guidance, kind, steps, denoiser="sunet"):
 
     def whole(params, state, query):
         points = model.sample(params, state, key, query)
-        return ranking.nearest(points, model.head(params, state).table)
+        return topk.nearest(points, model.head(params, state).table)
 
     def rounding(points, state):
-        return ranking.nearest(points, model.head(params, state).table)
+        return topk.nearest(points, model.head(params, state).table)
 
     points = jnp.asarray(rng.normal(size=(rows, LENGTH, WIDTH)), jnp.float32)
     found = seconds(whole, params, state, query, repeats=options.repeats)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.diffusion import timesteps as timesteps
     from jaxrec_diff.diffusion import weights as weights
     from jaxrec_diff.evaluation import metrics as metrics
-    from jaxrec_diff.evaluation import ranking as ranking
+    from jaxrec_diff.evaluation import topk as topk
     from jaxrec_diff.ops import graph as graph
     from jaxrec_diff.ops import kmeans as kmeans
     from jaxrec_diff.ops import negatives as negatives
@@ -56,7 +56,7 @@ _MODULES = {
     "process": "jaxrec_diff.diffusion.process",
     "quantize": "jaxrec_diff.ops.quantize",
     "ragged": "jaxrec_diff.ops.ragged",
-    "ranking": "jaxrec_diff.evaluation.ranking",
+    "topk": "jaxrec_diff.evaluation.topk",
     "rng": "jaxrec_diff.ops.rng",
     "samplers": "jaxrec_diff.diffusion.samplers",
     "schedules": "jaxrec_diff.diffusion.schedules",

@@ -30,8 +30,8 @@ from jaxrec_diff.diffusion import (
     weights,
 )
 from jaxrec_diff.diffusion.process import Chain
-from jaxrec_diff.evaluation import item_to_item, metrics, popularity, ranking
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation import item_to_item, metrics, popularity, topk
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.nets import (
     clustered,
     dense,
@@ -57,7 +57,7 @@ from jaxrec_diff.ops.graph import Nodes
 from jaxrec_diff.ops.ragged import Ragged
 
 MODULES = (
-    losses, metrics, ranking, item_to_item, popularity,
+    losses, metrics, topk, item_to_item, popularity,
     closed_form, forward, guidance, process, samplers, schedules, sphere, timesteps, weights,
     clustered, dense, dropout, embeddings, encoders, mlp, sunet, transformer,
     graph, kmeans, negatives, normals, quantize, ragged, rng, sparse, vectors,
@@ -112,7 +112,7 @@ T = jnp.array([0, 3, 1], jnp.int32)
 BETAS = np.linspace(1e-3, 0.2, 5)
 LEVELS = forward.levels(BETAS)
 FLAT = np.array([1, 2, 3, 2, 4, 1, 3], np.int32)
-PROFILES = ragged.make(FLAT, *np.array([[0, 3, 5], [2, 4, 6], [3, 5, 7]]))
+USER_ITEMS = ragged.make(FLAT, *np.array([[0, 3, 5], [2, 4, 6], [3, 5, 7]]))
 SETS = graph.item_sets(ragged.make(FLAT, *np.array([[0, 3, 5], [3, 5, 7], [3, 5, 7]])), 4)
 COUNTS = np.bincount(FLAT, minlength=5)[1:]
 HIT = jnp.array([[False, True, True], [False, False, False]])
@@ -220,13 +220,13 @@ CASES: dict[str, Case] = {
     "metrics.table_spread": host(
         lambda: metrics.table_spread(EXPOSED[:, None], np.array([True, True, False, True]))
     ),
-    "ranking.top": Case(
-        lambda d: ranking.top(
+    "topk.top": Case(
+        lambda d: topk.top(
             x(d, 3, 2), x(d, 7, 2, seed=1), k=3, seen=ids(3, 2), allowed=jnp.arange(7) > 0, chunk=3
         )
     ),
-    "ranking.nearest": Case(
-        lambda d: ranking.nearest(x(d, 2, 3, 2), x(d, 7, 2, seed=1), seen=ids(2, 2), distinct=True)
+    "topk.nearest": Case(
+        lambda d: topk.nearest(x(d, 2, 3, 2), x(d, 7, 2, seed=1), seen=ids(2, 2), distinct=True)
     ),
     "item_to_item.check": host(lambda: item_to_item.check("ease", 4)),
     "item_to_item.candidates": host(
@@ -239,15 +239,15 @@ CASES: dict[str, Case] = {
     "item_to_item.lists": host(
         lambda: item_to_item.lists(
             lambda sets: np.full((len(sets.start) - 1, 4), np.float32(0.5)),
-            PROFILES,
-            PROFILES,
+            USER_ITEMS,
+            USER_ITEMS,
             num_items=4,
             k=3,
             mask_seen=True,
         )
     ),  # fmt: skip
     "popularity.lists": host(
-        lambda: popularity.lists(PROFILES, PROFILES, COUNTS, k=3, mask_seen=False)
+        lambda: popularity.lists(USER_ITEMS, USER_ITEMS, COUNTS, k=3, mask_seen=False)
     ),
     # diffusion
     "closed_form.closed_form": Case(
@@ -398,7 +398,7 @@ CASES: dict[str, Case] = {
     ),
     "transformer.take": Case(lambda d: transformer.take(x(d, 2, 3, 2), ids(2, high=3))),
     # tools
-    "graph.item_sets": host(lambda: graph.item_sets(PROFILES, 4)),
+    "graph.item_sets": host(lambda: graph.item_sets(USER_ITEMS, 4)),
     "graph.transpose": host(lambda: graph.transpose(SETS, 4)),
     "graph.make": host(lambda: graph.make(SETS, 4, droppable=True)),
     "graph.adjacency": Case(
@@ -436,13 +436,14 @@ CASES: dict[str, Case] = {
         )
     ),
     "ragged.make": host(lambda: ragged.make(FLAT, *np.array([[0], [2], [3]]))),
-    "ragged.pick": host(lambda: ragged.pick(PROFILES, np.array([1]))),
+    "ragged.pick": host(lambda: ragged.pick(USER_ITEMS, np.array([1]))),
+    "ragged.chosen": host(lambda: ragged.chosen(Ragged(*USER_ITEMS[:4], FLAT > 2))),
     "ragged.window": Case(
         lambda d: ragged.window(jnp.asarray(FLAT), ids(2, high=2), ids(2, low=2, high=6), 3)
     ),
     "ragged.generated": Case(
         lambda d: ragged.generated(
-            Ragged(*PROFILES[:4], FLAT > 2), jnp.array([0, 3]), jnp.array([3, 7]), 2
+            Ragged(*USER_ITEMS[:4], FLAT > 2), jnp.array([0, 3]), jnp.array([3, 7]), 2
         )
     ),
     "ragged.expand": host(lambda: ragged.expand(np.array([5, 1]), np.array([2, 3]))),

@@ -42,7 +42,7 @@ ROOMS = (
 MATHS = {
     "losses",
     "evaluation.metrics",
-    "evaluation.ranking",
+    "evaluation.topk",
     *(
         f"ops.{name}"
         for name in (
@@ -138,9 +138,9 @@ def test_cycle_is_seen():
 
 
 def test_imports_inside_functions_and_of_names_are_seen():
-    lines = "from jaxrec_diff import losses", "from jaxrec_diff.evaluation.ranking import Top"
+    lines = "from jaxrec_diff import losses", "from jaxrec_diff.evaluation.topk import Top"
     source = "\n    ".join(["def f():", *lines])
-    assert imported("x", source) == {"jaxrec_diff.losses", "jaxrec_diff.evaluation.ranking"}
+    assert imported("x", source) == {"jaxrec_diff.losses", "jaxrec_diff.evaluation.topk"}
 
 
 def test_no_module_imports_itself_through_others():

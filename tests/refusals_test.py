@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.diffusion import forward, schedules, weights
-from jaxrec_diff.evaluation import item_to_item, metrics, popularity, ranking
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation import item_to_item, metrics, popularity, topk
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.nets import dropout, embeddings, encoders, sunet, transformer
 from jaxrec_diff.ops import (
     graph,
@@ -47,10 +47,10 @@ def nodes(users=2, items=3):
         lambda: metrics.exposure(TOP.items, 2, 3, jnp.ones((2, 1))),
         lambda: metrics.average_popularity(np.ones(3), np.ones((3, 1))),
         lambda: metrics.table_spread(np.ones((3, 2)), np.ones(2, bool)),
-        lambda: ranking.top(jnp.ones((2, 3)), jnp.ones((5, 1)), k=2),
-        lambda: ranking.top(jnp.ones((2, 3)), jnp.ones((5, 3)), jnp.ones(1), k=2),
-        lambda: ranking.top(jnp.ones((3, 3)), jnp.ones((5, 3)), k=2, seen=TOP.items),
-        lambda: ranking.nearest(jnp.ones((2, 3)), jnp.ones((5, 3))),
+        lambda: topk.top(jnp.ones((2, 3)), jnp.ones((5, 1)), k=2),
+        lambda: topk.top(jnp.ones((2, 3)), jnp.ones((5, 3)), jnp.ones(1), k=2),
+        lambda: topk.top(jnp.ones((3, 3)), jnp.ones((5, 3)), k=2, seen=TOP.items),
+        lambda: topk.nearest(jnp.ones((2, 3)), jnp.ones((5, 3))),
         lambda: item_to_item.ease(np.ones((2, 3), np.float32), 1.0),
         lambda: popularity.lists(
             PROFILES, PROFILES, np.ones(3), k=2, mask_seen=False, allowed=np.ones(1, bool)
@@ -108,7 +108,7 @@ def test_shapes_and_kinds(call):
     ("call", "said"),
     [
         (lambda: metrics.hr(jnp.ones((2, 3), bool), TOP.items, jnp.ones(2, int), 0), "cut-off"),
-        (lambda: ranking.top(jnp.ones((2, 3)), jnp.ones((5, 3)), k=0), "k=0"),
+        (lambda: topk.top(jnp.ones((2, 3)), jnp.ones((5, 3)), k=0), "k=0"),
         (lambda: item_to_item.ease(np.eye(2, dtype=np.float32), 0.0), "regularisation .* 0.0"),
         (lambda: item_to_item.check("knn", 3), "'knn'"),
         (lambda: item_to_item.neighbours(graph.item_sets(PROFILES, 3), 3, 0, 1.0), "count"),

@@ -14,14 +14,14 @@ from jaxrec_diff.ops.ragged import Ragged
 
 
 def uniform(user_items: Ragged, num_items: int, length: int, seed: int) -> np.ndarray:
-    """Control: items drawn uniformly from the catalogue, i32[U, M]."""
+    """Items drawn uniformly from the catalogue, i32[U, M]."""
     rng = streams.uniform_items(seed)
     drawn = rng.integers(1, num_items + 1, (len(user_items.start), length))
     return np.where((user_items.end > user_items.start)[:, None], drawn, 0).astype(np.int32)
 
 
 def resampled(user_items: Ragged, length: int, seed: int) -> np.ndarray:
-    """Control: items drawn from the user's own training items, with replacement, i32[U, M]."""
+    """Items drawn from the user's own training items, with replacement, i32[U, M]."""
     rng = streams.resampled_items(seed)
     sizes = (user_items.end - user_items.start)[:, None]
     place = np.floor(rng.random((len(sizes), length)) * sizes).astype(np.int64)
@@ -39,7 +39,7 @@ def recommended(
     max_len: int,
     batch_size: int = 1024,
 ) -> np.ndarray:
-    """Control ASReP: a recommender of reversed sequences goes on where they end, i32[U, M].
+    """ASReP: a recommender of reversed sequences goes on where they end, i32[U, M].
 
     Liu et al. 2021 (arXiv:2105.00522): v_n .. v_1 is continued with the best item, M times over.
     Items of the history are candidates, as they are for the diffusion.

@@ -1,4 +1,4 @@
-"""Items ahead of histories: made by a model in batches of users, and what they are worth."""
+"""Items ahead of histories: made by a model, a batch of users at a time."""
 
 from collections import deque
 from collections.abc import Iterator

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxrec_diff.batches.types import Group, Shared
 from jaxrec_diff.data.dataset import Dataset
@@ -36,12 +35,3 @@ class Batcher(NamedTuple):
 def shown(dataset: Dataset) -> dict[str, Ragged]:
     """The histories that queries of validation and test are cut from."""
     return dataset.shown or {"valid": dataset.valid, "test": dataset.test}
-
-
-def chosen(user_items: Ragged) -> Ragged:
-    """The rows without the generated items ahead of them."""
-    if user_items.generated is None:
-        return user_items
-    before = np.append(0, np.cumsum(user_items.generated))
-    ahead = before[user_items.end] - before[user_items.start]
-    return Ragged(user_items.items, (user_items.start + ahead).astype(np.int32), *user_items[2:4])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches import batcher, lengths, triplets
+from jaxrec_diff.batches import lengths, triplets
 from jaxrec_diff.batches.lengths import Cut
 from jaxrec_diff.batches.types import WholeSequences
 from jaxrec_diff.data import views
@@ -29,7 +29,7 @@ def _cut(dataset: Dataset, config: DataConfig) -> Cut:
     del config
     user_items = views.user_items_of(dataset, "this model needs")
     # A generated item may be drawn as a negative: the user's are those of the raw history.
-    raw = batcher.chosen(user_items)
+    raw = ragged.chosen(user_items)
     owned, offsets = triplets.owned_items(raw, dataset.num_items)
     user = np.flatnonzero(raw.end - raw.start >= 2).astype(np.int32)
     train = Users(user_items, user, owned, offsets)

@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
     quiet_start()
     from jaxrec_diff.commands.progress import show
     from jaxrec_diff.evaluation import metrics
-    from jaxrec_diff.experiments import files, judging, restore
+    from jaxrec_diff.experiments import json_files, judging, restore
     from jaxrec_diff.experiments.results import write_per_user
 
     dotted = list(flags.dotted)
@@ -86,7 +86,7 @@ def run(argv: list[str]) -> int:
     run = run._replace(command=" ".join([spelled("bin/evaluate"), *argv]))
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
     results, found = judging.evaluation(run, workdir, split)
-    files.write_json(output, results)
+    json_files.write_json(output, results)
     with muted(flags.switches):
         show(results)
         seeds = run.experiment.eval.seeds

@@ -5,6 +5,12 @@ from typing import TYPE_CHECKING
 from jaxrec_diff import lazy
 
 if TYPE_CHECKING:
+    from jaxrec_diff.config.choice import Chosen as Chosen
+    from jaxrec_diff.config.choice import Settings as Settings
+    from jaxrec_diff.config.choice import choose as choose
+    from jaxrec_diff.config.choice import phase as phase
+    from jaxrec_diff.config.choice import preset as preset
+    from jaxrec_diff.config.choice import with_backbone as with_backbone
     from jaxrec_diff.config.experiment import RUN_CONTROL as RUN_CONTROL
     from jaxrec_diff.config.experiment import Experiment as Experiment
     from jaxrec_diff.config.experiment import Phase as Phase
@@ -17,12 +23,6 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.presets import Preset as Preset
     from jaxrec_diff.config.presets import preset_names as preset_names
     from jaxrec_diff.config.presets import search_space as search_space
-    from jaxrec_diff.config.selection import Chosen as Chosen
-    from jaxrec_diff.config.selection import Settings as Settings
-    from jaxrec_diff.config.selection import choose as choose
-    from jaxrec_diff.config.selection import phase as phase
-    from jaxrec_diff.config.selection import preset as preset
-    from jaxrec_diff.config.selection import with_backbone as with_backbone
     from jaxrec_diff.config.stored import difference as difference
     from jaxrec_diff.config.stored import from_json as from_json
     from jaxrec_diff.config.stored import to_json as to_json
@@ -31,7 +31,7 @@ _HOMES = {
     "experiment": ("Experiment", "Phase", "RUN_CONTROL"),
     "flags": ("configure", "flag_names", "flag_words", "given", "parse", "show_help"),
     "presets": ("Preset", "preset_names", "search_space"),
-    "selection": ("Chosen", "Settings", "choose", "phase", "preset", "with_backbone"),
+    "choice": ("Chosen", "Settings", "choose", "phase", "preset", "with_backbone"),
     "stored": ("difference", "from_json", "to_json"),
 }
 

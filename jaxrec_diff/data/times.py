@@ -142,16 +142,6 @@ def plain_numbers(text: Any) -> np.ndarray | None:
     return np.array([float(one) for one in text.to_pylist()])  # `1.` and its like
 
 
-def seconds(text: Any, where: str = "the column", name: str = "timestamp") -> np.ndarray:
-    """Seconds since 1970 of an arrow array of dates.
-
-    >>> import pyarrow as pa
-    >>> seconds(pa.array(["1970-01-02", "Fri, 02 Jan 1970 01:00:00 +0100"])).tolist()
-    [86400, 86400]
-    """
-    return numbers(text, where, name)
-
-
 def _fields(text: Any, where: str, name: str) -> tuple[tuple[dict, np.ndarray], np.ndarray]:
     """The parts of dates, i32 each by letter, and which rows hold one."""
     import pyarrow.compute as pc

@@ -9,7 +9,7 @@ from jaxrec_diff.evaluation import item_to_item, metrics, popularity, types
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST
 from jaxrec_diff.models.protocols import Rules
-from jaxrec_diff.ops import graph
+from jaxrec_diff.ops import graph, ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 _TUNING_ROWS = 8192
@@ -43,9 +43,7 @@ def tune(
     """
     num_items = len(train_counts)
     picked = np.arange(0, len(valid.start), -(-len(valid.start) // _TUNING_ROWS))
-    inputs, valid = (
-        Ragged(part.items, *(column[picked] for column in part[1:4])) for part in (inputs, valid)
-    )
+    inputs, valid = ragged.pick(inputs, picked), ragged.pick(valid, picked)
     out: dict[str, Tuned] = {}
     if not config.controls:
         return out
@@ -89,9 +87,8 @@ def per_user(
       Every metric of every row, f32[N] each, by name of the baseline.
     """
     rows = len(queries.start) // rules.multiple_of * rules.multiple_of
-    kept = Ragged(queries.items, *(part[:rows] for part in queries[1:4]))
-    scored_by = queries if inputs is None else inputs
-    scored_by = Ragged(scored_by.items, *(part[:rows] for part in scored_by[1:4]))
+    kept = ragged.pick(queries, slice(rows))
+    scored_by = kept if inputs is None else ragged.pick(inputs, slice(rows))
     allowed = train_counts > 0 if rules.trained_only else None
     tops = popularity.lists(
         train,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.ops import graph, ragged
 from jaxrec_diff.ops.graph import Rows
 from jaxrec_diff.ops.ragged import Ragged
@@ -55,7 +55,7 @@ def check(name: str, num_items: int) -> None:
       ValueError: naming the sizes.
     """
     if name not in ("ease", "item_knn"):
-        raise ValueError(f"a weighted baseline is ease or item_knn, got {name!r}")
+        raise ValueError(f"a weighted control is ease or item_knn, got {name!r}")
     if name == "ease" and num_items > MOST_ITEMS:
         raise ValueError(
             f"eval.controls=ease inverts a matrix of {num_items} x {num_items} items in "
@@ -214,22 +214,17 @@ def lists(
     step, parts = max(_CHUNK // num_items, 1), []
     for first in range(0, len(queries.start), step):
         rows = slice(first, first + step)
-        scores = np.array(score(_sets(inputs, rows, num_items)), np.float32)
+        scores = np.array(score(graph.item_sets(ragged.pick(inputs, rows), num_items)), np.float32)
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
         if mask_seen:
-            seen = _sets(queries, rows, num_items)
+            seen = graph.item_sets(ragged.pick(queries, rows), num_items)
             scores[np.repeat(np.arange(len(scores)), np.diff(seen.start)), seen.members] = -np.inf
         best = jax.lax.top_k(jnp.asarray(scores), min(k, num_items))
         values, place = (np.pad(part, ((0, 0), (0, max(k - num_items, 0)))) for part in best)
         values[:, num_items:] = -np.inf
         parts.append((values, np.where(values > -np.inf, place + 1, 0).astype(np.int32)))
     return Top(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def _sets(rows: Ragged, part: slice, num_items: int) -> Rows:
-    start, end, stop = (column[part] for column in rows[1:4])
-    return graph.item_sets(Ragged(rows.items, start, end, stop), num_items)
 
 
 def _shared_users(sets: Rows, num_items: int) -> Iterator[np.ndarray]:

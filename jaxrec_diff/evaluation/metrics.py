@@ -9,7 +9,7 @@ beyond every cut-off. Answers are a set: one that is named twice counts once.
 functions in it take arrays of jax or numpy alike.
 
 >>> import jax.numpy as jnp
->>> from jaxrec_diff.evaluation.ranking import Top
+>>> from jaxrec_diff.evaluation.topk import Top
 >>> found = Top(jnp.array([[3.0, 2.0, 1.0]]), jnp.array([[7, 5, 2]]))
 >>> {name: round(float(v[0]), 4) for name, v in per_user(found, jnp.array([[5]]), (2,)).items()}
 ... # doctest: +NORMALIZE_WHITESPACE
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 
 
 def ranks(top: Top) -> jax.Array:

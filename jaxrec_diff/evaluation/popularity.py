@@ -11,7 +11,7 @@ from typing import NamedTuple
 import chex
 import numpy as np
 
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 2048

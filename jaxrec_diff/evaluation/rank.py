@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models.contract import Head, Model
 
 
@@ -51,9 +51,9 @@ def top(
     seen: jax.Array | None = None,
     allowed: jax.Array | None = None,
     chunk: int | None = None,
-) -> ranking.Top:
-    """The best `k` items of each query, best first; arguments as for `ranking.top`."""
-    return ranking.top(
+) -> topk.Top:
+    """The best `k` items of each query, best first; arguments as for `topk.top`."""
+    return topk.top(
         drawn.points,
         drawn.head.table,
         drawn.head.bias,
@@ -66,8 +66,8 @@ def top(
 
 
 def nearest(drawn: Drawn, *, seen: jax.Array | None = None, distinct: bool = False) -> jax.Array:
-    """The best item of each of a query's points, i32[B, P]; arguments as for `ranking.nearest`."""
-    return ranking.nearest(drawn.points, drawn.head.table, seen=seen, distinct=distinct)
+    """The best item of each of a query's points, i32[B, P]; arguments as for `topk.nearest`."""
+    return topk.nearest(drawn.points, drawn.head.table, seen=seen, distinct=distinct)
 
 
 def batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

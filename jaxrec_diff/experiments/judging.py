@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from jaxrec_diff import config
-from jaxrec_diff.batches import batcher as batches_batcher
 from jaxrec_diff.config.stored import SCHEMA
 from jaxrec_diff.evaluation import baselines, evaluator, metrics, sampled
 from jaxrec_diff.evaluation.types import Evaluation, Split
@@ -150,7 +149,7 @@ def tuned_baselines(phase: PhaseRun) -> dict[str, baselines.Tuned]:
         train = dataset.train
         rows = ragged.Ragged(train.items, train.start, train.stop, train.stop)
     else:
-        rows = batches_batcher.chosen(dataset.user_items)
+        rows = ragged.chosen(dataset.user_items)
     return baselines.tune(
         rows,
         phases.scored_by(phase, "valid"),

@@ -11,8 +11,8 @@ import numpy as np
 from jaxrec_diff.config.stored import check_schema, read_json
 from jaxrec_diff.experiments import (
     exports,
-    files,
     generation,
+    json_files,
     phases,
     results,
     selection,
@@ -173,7 +173,7 @@ def _recorder(
     def note(progress: Progress) -> None:
         nonlocal shrunk
         if progress.kind == "resume":
-            files.truncate_after(lines, progress.step)
+            json_files.truncate_after(lines, progress.step)
             log(f"resumed {lines.parent} at step {progress.step}")
         if progress.kind == "damaged":
             log(
@@ -182,7 +182,7 @@ def _recorder(
         if progress.kind == "epoch":
             line = {"step": progress.step, "epoch": progress.epoch, "time": time.time()}
             line |= {"examples_per_second": progress.examples_per_second} | progress.metrics
-            files.append_line(lines, line)
+            json_files.append_line(lines, line)
             emit(line)
             left = progress.metrics.get("spread_left", 1.0)
             if left < _LEAST_SPREAD and not shrunk:

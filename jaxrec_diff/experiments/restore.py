@@ -17,8 +17,7 @@ from jaxrec_diff.experiments import exports, phases, runs, workdirs
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.training import checkpoint, loop
-from jaxrec_diff.training.optim import make
+from jaxrec_diff.training import checkpoint, loop, optim
 from jaxrec_diff.training.state import TrainState, averaged, create
 
 
@@ -132,7 +131,7 @@ def check_phases(run: Run, workdir: Path) -> None:
 def abstract_state(phase: PhaseRun) -> TrainState:
     """Shapes, dtypes and shardings of what a phase trains."""
     train, batcher, model = phase.settings.train, phase.batcher, phases.model_of(phase)
-    optimizer = make(train, 1)
+    optimizer = optim.make(train, 1)
 
     def initial():
         index, key = jax.numpy.zeros(2, jax.numpy.int32), jax.random.key(0)

@@ -13,8 +13,8 @@ from jaxrec_diff.evaluation import evaluator
 from jaxrec_diff.evaluation.baselines import Tuned
 from jaxrec_diff.evaluation.types import Evaluation
 from jaxrec_diff.experiments import (
-    files,
     generation,
+    json_files,
     judging,
     phases,
     provenance,
@@ -24,8 +24,7 @@ from jaxrec_diff.experiments import (
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models.protocols import Protocol
-from jaxrec_diff.ops import files as ops_files
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import files, ragged
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.state import averaged
 
@@ -72,11 +71,13 @@ def write(
 
     slow = phase.settings.eval.controls
     if slow:
-        files.write_json(workdirs.results_path(workdir), assemble({}) | {UNFINISHED: list(slow)})
+        json_files.write_json(
+            workdirs.results_path(workdir), assemble({}) | {UNFINISHED: list(slow)}
+        )
     results = assemble(judging.tuned_baselines(phase))
     if phases.generates(run.experiment):
         results |= generation.results(run, workdir)
-    files.write_json(workdirs.results_path(workdir), results)
+    json_files.write_json(workdirs.results_path(workdir), results)
     return results
 
 
@@ -110,12 +111,12 @@ def _of_training(phase: PhaseRun, fitted: loop.Fit) -> dict[str, Any]:
     }
 
 
-def _protocol(judged: Judged, controls: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _protocol(judged: Judged, baselines: dict[str, dict[str, float]]) -> dict[str, Any]:
     multiple, rows = phases.rules_of(judged.phase).multiple_of, len(judged.phase.dataset.test.start)
     return {
         "metrics": judged.found.metrics,
         "spread": judged.spread,
-        "controls": controls,
+        "controls": baselines,
         "diagnostics": judged.found.diagnostics,
         "num_users": rows // multiple * multiple,
     }
@@ -179,5 +180,5 @@ def write_per_user(
     for baseline, metrics in beside.items():
         columns |= {f"{baseline}:{name}": values for name, values in metrics.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with ops_files.replacing(path) as partial:
+    with files.replacing(path) as partial:
         pq.write_table(pa.table(columns), partial, compression="zstd")

@@ -44,8 +44,8 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
     if dataset is None:
         dataset = load(source, experiment.data)
     mesh = _mesh(experiment.devices)
-    for control in experiment.eval.controls:
-        item_to_item.check(control, dataset.num_items)
+    for baseline in experiment.eval.controls:
+        item_to_item.check(baseline, dataset.num_items)
     _check_candidates(experiment.eval.candidates, dataset)
     _check_metrics(name, experiment)
     return Run(name, source, experiment, dataset, mesh, _phases(name, experiment, dataset, mesh))

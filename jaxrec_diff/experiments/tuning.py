@@ -28,7 +28,7 @@ from jaxrec_diff.config.space import Choice, Range, Space, bounds, text
 from jaxrec_diff.config.stored import check_schema, read_json
 from jaxrec_diff.experiments import (
     exports,
-    files,
+    json_files,
     phases,
     pipeline,
     runs,
@@ -36,7 +36,7 @@ from jaxrec_diff.experiments import (
     workdirs,
 )
 from jaxrec_diff.experiments.runs import Run
-from jaxrec_diff.ops import files as ops_files
+from jaxrec_diff.ops import files
 from jaxrec_diff.training import progress as training_progress
 from jaxrec_diff.training import tracking
 
@@ -198,7 +198,7 @@ def _open(chosen: Plan) -> optuna.Study:
     workdir.mkdir(parents=True, exist_ok=True)
     with _locked(workdir / "lock"):
         if not (workdir / "search.json").exists():
-            files.write_json(workdir / "search.json", _stored(chosen))
+            json_files.write_json(workdir / "search.json", _stored(chosen))
         (workdir / "trials").mkdir(exist_ok=True)
         backend = JournalFileBackend(str(workdir / "journal.log"))
         return optuna.create_study(
@@ -326,7 +326,9 @@ def _end(
             return
         study.tell(trial, score)
         run, settings = chosen.run, _settings(chosen, study.best_params)
-        files.write_json(best_path(chosen.workdir), workdirs.stored(run.name, run.source, settings))
+        json_files.write_json(
+            best_path(chosen.workdir), workdirs.stored(run.name, run.source, settings)
+        )
 
 
 def _share_backbone(chosen: Plan, run: Run, folder: Path, log: Log) -> None:
@@ -342,7 +344,7 @@ def _share_backbone(chosen: Plan, run: Run, folder: Path, log: Log) -> None:
     with _locked(shared / "lock"):
         arrays = pipeline.fit_backbone(run, shared, log=log)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with ops_files.replacing(target) as partial:
+    with files.replacing(target) as partial:
         shutil.copy(arrays, partial)
 
 

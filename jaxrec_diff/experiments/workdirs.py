@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff import config
-from jaxrec_diff.config import Experiment, selection
+from jaxrec_diff.config import Experiment, choice
 from jaxrec_diff.config.stored import SCHEMA, check_schema, completed, read_json
 from jaxrec_diff.data import ids
-from jaxrec_diff.experiments import files
+from jaxrec_diff.experiments import json_files
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.training import tracking
 
@@ -63,11 +63,11 @@ def create(run: Run, workdir: Path) -> None:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     dataset = run.dataset
-    files.write_json(workdir / "data_card.json", dataset.card)
+    json_files.write_json(workdir / "data_card.json", dataset.card)
     packed = ids.pack("item_ids", dataset.item_ids) | ids.pack("user_ids", dataset.user_ids)
     np.savez(workdir / "vocab.npz", schema=SCHEMA, **packed)  # type: ignore[arg-type]
     settings = stored(run.name, run.source, run.experiment)
-    files.write_json(workdir / "config.json", settings)  # last: it marks a whole workdir
+    json_files.write_json(workdir / "config.json", settings)  # last: it marks a whole workdir
 
 
 def stored(preset: str, source: str, experiment: Experiment) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def read_config(workdir: Path) -> tuple[str, str, Experiment]:
     Raises:
       ValueError: if `config.json` was damaged or written by another version.
     """
-    name, source, settings = selection.read(workdir / "config.json")
+    name, source, settings = choice.read(workdir / "config.json")
     return name, source, settings.experiment
 
 

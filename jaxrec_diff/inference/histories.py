@@ -25,10 +25,8 @@ def known_users(dataset: Dataset) -> Ragged:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("start", "stop")
         )
         return Ragged(dataset.train.items, start, stop, stop)
-    start, stop = dataset.user_items.start.copy(), dataset.user_items.end.copy()
-    if dataset.user_items.generated is not None:  # what nobody chose stands ahead, and is left out
-        made = np.append(0, np.cumsum(dataset.user_items.generated)).astype(start.dtype)
-        start += made[stop] - made[start]
+    own = ragged.chosen(dataset.user_items)
+    start, stop = own.start, own.end.copy()
     for part, users in (
         (dataset.valid, dataset.valid_users),
         (dataset.test, dataset.test_users),

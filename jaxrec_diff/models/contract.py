@@ -2,7 +2,7 @@
 
 `loss` reads examples, which hold the answer; `sample` reads queries, which do not, so an answer
 cannot leak into a recommendation by accident. A model never scores the catalogue: it returns
-points and the rows they are compared with (`Head`); `evaluation.ranking` owns the product.
+points and the rows they are compared with (`Head`); `evaluation.topk` owns the product.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,9 +72,9 @@ class Model(NamedTuple):
     """Whether `sample` and the variants ignore their key and the numbers of rows, so that a query
     has one answer."""
     variants: dict[str, Callable[[Any, Any, Any], jax.Array]] = {}
-    """Further points of the same model, (params, state, query) -> [B, ..., D], ranked beside it as
-    controls: what it would recommend without its diffusion, say. Several points of a row each
-    nominate: an item scores the best of them."""
+    """Further points of the same model, (params, state, query) -> [B, ..., D], ranked beside
+    it: what it would recommend without its diffusion, say. Several points of a row each nominate:
+    an item scores the best of them."""
     precompute: Callable[[Any, Any], Any] = lambda params, state: state
     """params, state -> the state with what all rows of an evaluation share worked out (embeddings
     moved along a graph, say). It saves time only: `sample`, `head` and the variants say the same

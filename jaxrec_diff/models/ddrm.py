@@ -269,7 +269,7 @@ def build(
 ) -> Model:
     """DDRM as pure functions.
 
-    Its variants are the two controls without which its figures say little: "backbone", the user's
+    Its variants are the two baselines without which its figures say little: "backbone", the user's
     own vector, and "mean_item", the start of the reverse steps without noise.
 
     Args:

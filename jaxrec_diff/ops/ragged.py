@@ -52,6 +52,23 @@ def generated(rows: Ragged, start: jax.Array, end: jax.Array, length: int) -> ja
     return window(jnp.asarray(rows.generated), start, end, length).sum(axis=-1, dtype=jnp.int32)
 
 
+def chosen(rows: Ragged) -> Ragged:
+    """The rows without the generated items ahead of them, as numpy.
+
+    >>> start, end = np.array([0, 2]), np.array([2, 5])
+    >>> made = np.array([True, False, True, True, False])
+    >>> chosen(Ragged(np.arange(1, 6), start, end, end, made)).start.tolist()
+    [1, 4]
+    """
+    chex.assert_rank([rows.items, rows.start], 1)
+    chex.assert_equal_shape([rows.start, rows.end])
+    if rows.generated is None:
+        return rows
+    before = np.append(0, np.cumsum(rows.generated))
+    ahead = before[rows.end] - before[rows.start]
+    return Ragged(rows.items, (rows.start + ahead).astype(np.int32), rows.end, rows.stop)
+
+
 def expand(start: np.ndarray | int, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The places of many ranges, one range after the other, on the host.
 

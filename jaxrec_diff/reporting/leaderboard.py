@@ -24,14 +24,14 @@ class Run(NamedTuple):
     settings: str  # all but the seed, as text
     results: dict[str, Any]
     users: np.ndarray
-    values: dict[str, np.ndarray]  # metric -> f32[N]; of controls as "control:metric"
+    values: dict[str, np.ndarray]  # metric -> f32[N]; of baselines as "baseline:metric"
 
 
 class Entry(NamedTuple):
     """A line of the leaderboard."""
 
     name: str
-    seeds: int  # 0 for a control, which has none
+    seeds: int  # 0 for a baseline, which has none
     means: dict[str, float]
     deviations: dict[str, float]  # over seeds; nan where there is one
     intervals: dict[str, tuple[float, float]]  # 95 %, bootstrap over users
@@ -107,7 +107,7 @@ def board(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Board:
-    """The leaderboard of some runs and of the controls that all share.
+    """The leaderboard of some runs and of the baselines that all share.
 
     Args:
       runs: from `read`.
@@ -128,7 +128,7 @@ def board(
                 raise ValueError(f"{run.folder} has no {name!r}; it has {known}")
     metric = metric or next((name for name in metrics if name.startswith("ndcg")), metrics[0])
     metrics = metrics if metric in metrics else (metric, *metrics)
-    raw = [*_by_settings(runs), *_controls(runs[0], metrics)]
+    raw = [*_by_settings(runs), *_baselines(runs[0], metrics)]
     better = evaluation_metrics.sign(metric)
     raw.sort(key=lambda entry: -better * np.mean([values[metric].mean() for values in entry[1]]))
     users = [
@@ -144,13 +144,13 @@ def board(
     )
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     entries = []
-    for place, ((name, seeds, is_control), each) in enumerate(zip(raw, users, strict=True)):
+    for place, ((name, seeds, is_baseline), each) in enumerate(zip(raw, users, strict=True)):
         single = np.array([[values[m].mean(dtype=np.float64) for m in metrics] for values in seeds])
         spread = single.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(metrics), np.nan)
         entries.append(
             Entry(
                 name,
-                0 if is_control else len(seeds),
+                0 if is_baseline else len(seeds),
                 dict(zip(metrics, single.mean(axis=0).tolist(), strict=True)),
                 dict(zip(metrics, spread.tolist(), strict=True)),
                 {m: (float(low[place, i]), float(high[place, i])) for i, m in enumerate(metrics)},
@@ -227,11 +227,11 @@ def _by_settings(runs: Sequence[Run]) -> list[tuple[str, list[dict], bool]]:
     return out
 
 
-def _controls(run: Run, metrics: Sequence[str]) -> list[tuple[str, list[dict], bool]]:
+def _baselines(run: Run, metrics: Sequence[str]) -> list[tuple[str, list[dict], bool]]:
     found: dict[str, dict[str, np.ndarray]] = {}
     for column, values in run.values.items():
-        control, colon, name = column.partition(":")
+        baseline, colon, name = column.partition(":")
         if colon and name in metrics:
-            found.setdefault(control, {})[name] = values
+            found.setdefault(baseline, {})[name] = values
     whole = {name: each for name, each in found.items() if len(each) == len(metrics)}
     return [(name, [values], True) for name, values in whole.items()]

@@ -1,4 +1,4 @@
-"""Figures to json lines and to a table for the terminal."""
+"""Results as a table for the terminal, and diagnostics in words."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from jaxrec_diff.evaluation import metrics
 
 
 def table(results: dict[str, Any]) -> str:
-    """The final table: the model beside its controls and, where it is known, the optimum."""
+    """The final table: the model beside its baselines and, where it is known, the optimum."""
     found = results["metrics"]
     columns = metrics.compared(found, lambda one, other: found[one] == found[other])
     names = [name for name in found if name in columns]

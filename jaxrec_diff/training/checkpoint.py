@@ -2,6 +2,7 @@
 
 Orbax's own rule of thumb, `best_fn` with `max_to_keep`, deletes the newest checkpoint when an older
 one is better, and a resumed run then goes back in time; hence the union of two policies.
+A score is what `experiments.selection` makes of a state; here the highest is the best.
 """
 
 import json

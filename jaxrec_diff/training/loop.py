@@ -3,17 +3,17 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxrec_diff.batches import epochs
 from jaxrec_diff.ops import streams
-from jaxrec_diff.training import checkpoint, parallel, step
+from jaxrec_diff.training import checkpoint, optim, parallel, step
 from jaxrec_diff.training.config import TrainConfig
-from jaxrec_diff.training.optim import make
 from jaxrec_diff.training.progress import NonFiniteLoss, Progress, Stopped
 from jaxrec_diff.training.state import TrainState, averaged, create
 
@@ -89,52 +89,22 @@ def fit(
     check(config, num_examples, mesh)
     total = num_updates(config, num_examples)
     per_epoch = total // config.num_epochs
-    k_init, k_order, k_noise = (
-        stream(seed) for stream in (streams.init, streams.order, streams.training)
-    )
-    optimizer = make(config, total)
-    axis_name = parallel.AXIS if mode == "pmap" else None
-    model = model_of(axis_name)
-
-    def update(train, key, example):
-        return step.update(
-            model, optimizer, train, key, example, ema_decay=config.ema_decay, axis_name=axis_name
-        )
-
-    wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
-    updates = wrap(update, examples, mesh)
-    shuffle = {"perm": epochs.permutation, "whole": epochs.whole, "iid": epochs.iid}[
-        config.epoch_sampler
-    ]
-    order_of = order_of or (lambda key: shuffle(key, num_examples, config.batch_size))
-    epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(k_order, epoch)))
-
-    @jax.jit
-    def initial(data):
-        index = jnp.arange(config.batch_size, dtype=jnp.int32)
-        variables = model_of(None).init(k_init, examples(data, index, index, k_init))
-        return create(variables, optimizer, ema_decay=config.ema_decay)
-
+    optimizer = optim.make(config, total)
+    updates = _updates(model_of, examples, optimizer, config, mesh, mode)
+    order_of = order_of or _shuffle(config, num_examples)
+    epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
+    initial = _initial(model_of, examples, optimizer, config, streams.init(seed))
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     like = checkpoint.abstract(jax.eval_shape(initial, data), replicated)
 
     for damaged in checkpoint.set_aside(folder):
         on_progress(Progress("damaged", damaged, total, 0.0, 0.0, {}))
     with checkpoint.manager(folder) as checkpoints:
-        restored = checkpoint.restore(checkpoints, like)
-        if restored is None:
-            train, counters = initial(data), _Counters()
-        else:
-            train, counters = restored.train, _Counters(**restored.meta)
-            for damaged in restored.damaged:
-                on_progress(Progress("damaged", damaged, total, 0.0, 0.0, {}))
-            checkpoint.drop(checkpoints, restored.damaged)
-            on_progress(Progress("resume", int(train.step), total, 0.0, 0.0, {}))
-
-        at = int(train.step)
-        placed, key = updates.place(data), updates.place(k_noise)
+        found = _resumed(checkpoints, like, total, on_progress)
+        train, counters = (initial(data), _Counters()) if found is None else found
+        at, size = int(train.step), 1
+        placed, key = updates.place(data), updates.place(streams.training(seed))
         train = updates.place(train)
-        size = 1
         while at < total and not _exhausted(config, counters):
             epoch, first = divmod(at, per_epoch)
             placed_order = updates.place(epoch_order(epoch))
@@ -144,20 +114,15 @@ def fit(
                 train, reports = updates.run(
                     train, placed, key, placed_order, np.int32(first), np.int32(count)
                 )
-                bad_step = int(reports.bad_step)  # waits for the device
+                _check_finite(checkpoints, int(reports.bad_step))  # waits for the device
                 seconds = time.perf_counter() - start
-                if bad_step >= 0:
-                    checkpoints.wait_until_finished()
-                    raise NonFiniteLoss(bad_step, checkpoints.latest_step())
                 counters = _add(counters, reports.metrics, count, seconds)
                 at, first = at + count, first + count
                 rate = count * config.batch_size / seconds
                 on_progress(Progress("train", at, total, at / per_epoch, rate, _means(counters)))
                 size = max(1, min(int(count * _DISPATCH_SECONDS / seconds) + 1, 4 * size))
                 if stop_asked() and first < per_epoch:
-                    _save(checkpoints, updates.fetch(train), counters, -np.inf)
-                    checkpoints.wait_until_finished()
-                    raise Stopped(f"stopped at step {at}")
+                    _stop(checkpoints, updates.fetch(train), counters)
             if (epoch + 1) % config.eval_every == 0 or at >= total:
                 single = updates.fetch(train)
                 score, metrics = evaluate(averaged(single), single.state)
@@ -167,9 +132,7 @@ def fit(
                 rate = at * config.batch_size / max(counters.seconds, 1e-9)
                 on_progress(Progress("epoch", at, total, epoch + 1.0, rate, metrics))
             if stop_asked():
-                _save(checkpoints, updates.fetch(train), counters, -np.inf)
-                checkpoints.wait_until_finished()
-                raise Stopped(f"stopped at step {at}")
+                _stop(checkpoints, updates.fetch(train), counters)
         checkpoints.wait_until_finished()
         best = checkpoint.restore_best(checkpoints, like)
         if best is None:
@@ -216,6 +179,71 @@ def num_updates(config: TrainConfig, num_examples: int) -> int:
     return (num_examples // config.batch_size + left) * config.num_epochs
 
 
+def _updates(
+    model_of: Callable[[str | None], Any],
+    examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    mesh: jax.sharding.Mesh,
+    mode: parallel.Parallel,
+) -> parallel.Updates:
+    axis_name = parallel.AXIS if mode == "pmap" else None
+    model = model_of(axis_name)
+
+    def update(train, key, example):
+        return step.update(
+            model, optimizer, train, key, example, ema_decay=config.ema_decay, axis_name=axis_name
+        )
+
+    wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
+    return wrap(update, examples, mesh)
+
+
+def _initial(
+    model_of: Callable[[str | None], Any],
+    examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    key: jax.Array,
+) -> Callable[[Any], TrainState]:
+    """Resident arrays -> the state before the first update, by the shapes of a first batch."""
+
+    @jax.jit
+    def initial(data):
+        index = jnp.arange(config.batch_size, dtype=jnp.int32)
+        variables = model_of(None).init(key, examples(data, index, index, key))
+        return create(variables, optimizer, ema_decay=config.ema_decay)
+
+    return initial
+
+
+def _shuffle(config: TrainConfig, num_examples: int) -> Callable[[jax.Array], jax.Array]:
+    """Key of an epoch -> i32[steps, B], its batches as the settings say."""
+    samplers = {"perm": epochs.permutation, "whole": epochs.whole, "iid": epochs.iid}
+    shuffle = samplers[config.epoch_sampler]
+    return lambda key: shuffle(key, num_examples, config.batch_size)
+
+
+def _resumed(
+    checkpoints: Any, like: TrainState, total: int, on_progress: Callable[[Progress], None]
+) -> tuple[TrainState, _Counters] | None:
+    """What the newest readable checkpoint holds, damaged ones removed, or None without any."""
+    restored = checkpoint.restore(checkpoints, like)
+    if restored is None:
+        return None
+    for damaged in restored.damaged:
+        on_progress(Progress("damaged", damaged, total, 0.0, 0.0, {}))
+    checkpoint.drop(checkpoints, restored.damaged)
+    on_progress(Progress("resume", int(restored.train.step), total, 0.0, 0.0, {}))
+    return restored.train, _Counters(**restored.meta)
+
+
+def _check_finite(checkpoints: Any, bad_step: int) -> None:
+    if bad_step >= 0:
+        checkpoints.wait_until_finished()
+        raise NonFiniteLoss(bad_step, checkpoints.latest_step())
+
+
 def _exhausted(config: TrainConfig, counters: _Counters) -> bool:
     return 0 < config.patience <= counters.bad_evals
 
@@ -241,6 +269,12 @@ def _after_evaluation(counters: _Counters, score: float, at: int) -> _Counters:
     if score > counters.best_score:
         return counters._replace(best_score=score, best_step=at, bad_evals=0)
     return counters._replace(bad_evals=counters.bad_evals + 1)
+
+
+def _stop(checkpoints: Any, train: TrainState, counters: _Counters) -> NoReturn:
+    _save(checkpoints, train, counters, -np.inf)
+    checkpoints.wait_until_finished()
+    raise Stopped(f"stopped at step {int(train.step)}")
 
 
 def _save(checkpoints: Any, train: TrainState, counters: _Counters, score: float) -> None:

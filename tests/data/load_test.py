@@ -21,8 +21,8 @@ from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.data.load import load
-from jaxrec_diff.evaluation import baselines, config, metrics, popularity, ranking
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation import baselines, config, metrics, popularity, topk
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.models import protocols
 from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
@@ -61,9 +61,7 @@ def test_top_is_a_full_sort(chunk):
     table = rng.integers(-2, 3, (40, 3)).astype(np.float32)
     bias, allowed = rng.integers(0, 2, 40).astype(np.float32), rng.random(40) < 0.8
     seen = rng.integers(0, 41, (6, 5))
-    got = ranking.top(
-        points, table, bias, k=7, seen=jnp.asarray(seen), allowed=allowed, chunk=chunk
-    )
+    got = topk.top(points, table, bias, k=7, seen=jnp.asarray(seen), allowed=allowed, chunk=chunk)
     for row in range(6):
         scores = points[row] @ table.T + bias
         order = [j for j in np.argsort(-scores, kind="stable") if allowed[j]]
@@ -75,17 +73,15 @@ def test_top_is_a_full_sort(chunk):
 def test_several_points_and_numbers_that_are_none():
     table = np.eye(4, dtype=np.float32)
     points = np.array([[[1, 0, 0, 0.5], [0, 2, 0, 0.0]]], np.float32)
-    assert ranking.top(points, table, k=4).items.tolist() == [[2, 1, 4, 3]]
-    assert ranking.top(points[:, 0] * np.nan, table, k=2).items.tolist() == [[0, 0]]
-    assert ranking.nearest(points, table).tolist() == [[1, 2]]
+    assert topk.top(points, table, k=4).items.tolist() == [[2, 1, 4, 3]]
+    assert topk.top(points[:, 0] * np.nan, table, k=2).items.tolist() == [[0, 0]]
+    assert topk.nearest(points, table).tolist() == [[1, 2]]
 
 
 def test_no_array_of_users_by_items():
     big = jax.ShapeDtypeStruct((50_000, 4), jnp.float32)
     points = jax.ShapeDtypeStruct((512, 4), jnp.float32)
-    compiled = (
-        jax.jit(lambda p, t: ranking.top(p, t, k=10, chunk=2048)).lower(points, big).compile()
-    )
+    compiled = jax.jit(lambda p, t: topk.top(p, t, k=10, chunk=2048)).lower(points, big).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 512 * 50_000 * 4 / 4
 
 
@@ -106,7 +102,7 @@ def test_metrics_of_hand():
 
 
 def test_collapsed_scores_hit_nothing():
-    found = ranking.top(jnp.ones((3, 2)), jnp.ones((30, 2)), k=11)
+    found = topk.top(jnp.ones((3, 2)), jnp.ones((30, 2)), k=11)
     for values in metrics.per_user(found, jnp.array([[1], [2], [30]]), (5, 10)).values():
         assert values.tolist() == [0, 0, 0]
 
@@ -118,7 +114,7 @@ def test_metrics_agree_with_trec_eval():
     for row in range(25):
         count = rng.integers(1, 7)
         relevant[row, :count] = rng.choice(40, count, replace=False) + 1
-    found = ranking.top(jnp.asarray(scores), jnp.eye(40), k=11)
+    found = topk.top(jnp.asarray(scores), jnp.eye(40), k=11)
     got = metrics.per_user(found, jnp.asarray(relevant), (5, 10))
     judged = {str(u): {str(i): 1 for i in relevant[u] if i} for u in range(25)}
     run = {str(u): {str(j + 1): float(scores[u, j]) for j in range(40)} for u in range(25)}
@@ -461,7 +457,7 @@ def test_times_of_text_are_those_of_the_standard_library(tmp_path):
     table = {"user_id": [1] * 6, "item_id": range(6), "timestamp": texts}
     pq.write_table(pa.table({name: list(v) for name, v in table.items()}), tmp_path / "t.parquet")
     for some in ([0, 1, 2, 3, 4, 5], [1, 0], [2], [3, 2]):
-        got = times.seconds(pa.array(np.array(texts)[some]))
+        got = times.numbers(pa.array(np.array(texts)[some]), "a file", "timestamp")
         assert got.tolist() == [want[place] for place in some]
     got = sources.read(str(tmp_path / "t.parquet"), DataConfig()).tables["all"].times
     assert got.tolist() == want

@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxrec_diff.batches.types import Answer
 from jaxrec_diff.evaluation import diagnostics
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.evaluation.types import LIST
 
 

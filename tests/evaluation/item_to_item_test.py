@@ -7,7 +7,7 @@ import pytest
 
 from jaxrec_diff.evaluation import baselines, item_to_item, metrics
 from jaxrec_diff.evaluation.config import EvalConfig
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.models.protocols import HONEST
 from jaxrec_diff.ops import graph
 from jaxrec_diff.ops.ragged import Ragged

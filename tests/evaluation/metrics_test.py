@@ -11,7 +11,7 @@ import pytrec_eval
 
 from jaxrec_diff.evaluation import config, metrics, sampled
 from jaxrec_diff.evaluation.config import EvalConfig
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.reporting import leaderboard, tables
 
 per_user = jax.jit(metrics.per_user, static_argnames="ks")

@@ -11,7 +11,7 @@ from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.evaluation import metrics
 from jaxrec_diff.evaluation.popularity import lists
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.ops.ragged import Ragged
 
 ITEMS = 12

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxrec_diff import cli, config
-from jaxrec_diff.config import selection
+from jaxrec_diff.config import choice
 from jaxrec_diff.config.space import Choice, Range, text
 from jaxrec_diff.experiments import exports, judging, pipeline
 
@@ -137,7 +137,7 @@ def test_trials_behind_the_median_are_pruned_and_the_best_is_kept(tmp_path, monk
         median = before[middle] if len(before) % 2 else sum(before[middle - 1 : middle + 1]) / 2
         assert trial.intermediate_values[last] < median and last >= 2
     best = max((t for t in trials if t not in pruned), key=lambda t: t.value)
-    found = selection.read(tuning.best_path(tmp_path)).settings.experiment
+    found = choice.read(tuning.best_path(tmp_path)).settings.experiment
     assert found.train.learning_rate == best.params["train.learning-rate"]
     assert found.model.l2 == best.params["model.l2"] and found.model.width == 8
     shown = tuning.summary(study, chosen)

@@ -16,7 +16,7 @@ from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.models.contract import DataSpec
@@ -244,7 +244,7 @@ def graded(name):
     return jax.jit(jax.value_and_grad(loss, has_aux=True)), traces
 
 
-top = jax.jit(ranking.top, static_argnames="k")
+top = jax.jit(topk.top, static_argnames="k")
 
 
 def close(a, b, **tolerance):

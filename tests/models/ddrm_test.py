@@ -10,7 +10,7 @@ import pytest
 from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.diffusion import forward, process
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models import ddrm
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ddrm import DDRMConfig
@@ -376,7 +376,7 @@ def test_shapes_of_the_embedding():
     np.testing.assert_allclose(scaled.items.std(), 1.0, rtol=1e-6)
     np.testing.assert_allclose(scaled.users * given["items"].std(), given["users"], rtol=1e-5)
     found = [
-        ranking.top(jnp.asarray(v.users), jnp.asarray(v.items), k=ITEMS).items
+        topk.top(jnp.asarray(v.users), jnp.asarray(v.items), k=ITEMS).items
         for v in (scaled, ddrm.vectors(DDRMConfig(), spec()))
     ]
     np.testing.assert_array_equal(*found)

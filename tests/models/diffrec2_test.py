@@ -11,7 +11,7 @@ from jaxrec_diff import losses
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models import diffrec2
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
@@ -184,7 +184,7 @@ def test_efficient_inference_and_its_two_averages():
     params = golden_params()
     pooled = diffrec2._as_logits(points[None], (params["head"], params["bias"]))
     table = jnp.pad(params["head"], ((0, 0), (0, 1)), constant_values=1.0)
-    found = ranking.top(pooled, table, params["bias"], k=ITEMS, score_pooling="mixture", chunk=2)
+    found = topk.top(pooled, table, params["bias"], k=ITEMS, score_pooling="mixture", chunk=2)
     np.testing.assert_allclose(
         np.exp(found.scores[0]) / 4, by_prob[np.asarray(found.items[0]) - 1], atol=1e-8
     )

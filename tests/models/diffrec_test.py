@@ -14,7 +14,7 @@ from jaxrec_diff.diffusion import forward, row_process
 from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models import diffrec, registry
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec import DiffRecConfig
@@ -432,7 +432,7 @@ def test_users_with_one_item_or_none_get_lists():
         jnp.arange(2), jnp.arange(2),
     )  # fmt: skip
     head = model.head(params, extra)
-    found = ranking.top(
+    found = topk.top(
         model.sample(params, extra, KEY, query), head.table, head.bias, k=5, seen=query.items
     )
     assert np.isfinite(found.scores).all() and 4 not in np.asarray(found.items[0])

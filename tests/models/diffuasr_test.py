@@ -13,7 +13,7 @@ import pytest
 from jaxrec_diff.batches.types import Prefixes, SequenceQuery
 from jaxrec_diff.diffusion import forward, guidance, samplers, schedules
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 from jaxrec_diff.models import diffuasr, diffuasr_guidance, diffuasr_rows
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
@@ -377,7 +377,7 @@ def test_clusters_are_generated_from_frozen_rows():
     seq = jnp.asarray(30 * group[:, None] + rng.integers(1, 31, (100, 6)))
     query = SequenceQuery(seq.astype(jnp.int32), jnp.arange(100))
     points = made.sample(train.params, train.state, KEY, query)
-    found = np.asarray(ranking.nearest(points, made.head(train.params, train.state).table))
+    found = np.asarray(topk.nearest(points, made.head(train.params, train.state).table))
     assert ((found - 1) // 30 == group[:, None]).mean() > 0.9
 
 

@@ -9,7 +9,7 @@ from jaxrec_diff.diffusion import forward, process, samplers, schedules, timeste
 from jaxrec_diff.diffusion import weights as diffusion_weights
 from jaxrec_diff.diffusion.timesteps import History
 from jaxrec_diff.evaluation import metrics
-from jaxrec_diff.evaluation.ranking import Top
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.nets.embeddings import sinusoidal
 
 

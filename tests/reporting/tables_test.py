@@ -2,7 +2,7 @@
 
 import json
 
-from jaxrec_diff.experiments import files
+from jaxrec_diff.experiments import json_files
 from jaxrec_diff.reporting import tables
 from jaxrec_diff.training import progress
 
@@ -23,15 +23,15 @@ def rows(results):
 def test_a_resumed_log_keeps_the_steps_up_to_the_checkpoint(tmp_path):
     log = tmp_path / "metrics.jsonl"
     for step in (10, 20, 30):
-        files.append_line(log, {"step": step, "loss": step / 2})
+        json_files.append_line(log, {"step": step, "loss": step / 2})
     with log.open("a") as file:
         file.write('{"step": 4')  # cut in two by a kill
-    files.truncate_after(log, 20)
+    json_files.truncate_after(log, 20)
     assert [json.loads(line) for line in log.read_text().splitlines()] == [
         {"step": 10, "loss": 5.0},
         {"step": 20, "loss": 10.0},
     ]
-    files.truncate_after(tmp_path / "none.jsonl", 20)
+    json_files.truncate_after(tmp_path / "none.jsonl", 20)
     assert not (tmp_path / "none.jsonl").exists()
 
 

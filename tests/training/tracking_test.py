@@ -8,7 +8,7 @@ import types
 import pytest
 
 from jaxrec_diff import cli, config
-from jaxrec_diff.experiments import files, pipeline, runs
+from jaxrec_diff.experiments import json_files, pipeline, runs
 from jaxrec_diff.training import tracking
 
 SMALL = [
@@ -60,14 +60,14 @@ def test_event_files_hold_every_figure_once(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     command = ["train", *SMALL, "--log.tensorboard=true", f"--workdir={workdir}"]
     # stopped after its second epoch, with figures written that the continuation makes again
-    real = files.append_line
+    real = json_files.append_line
 
     def append(path, line):
         real(path, line)
         if line["epoch"] == 3.0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "append_line", append)
+    monkeypatch.setattr(json_files, "append_line", append)
     assert cli.main([*command, "--train.num-epochs=5"]) == 130
     holds_two = {step for _, step, _, _ in scalars(workdir / "tensorboard")}
     monkeypatch.undo()
@@ -121,7 +121,7 @@ def test_wandb_is_told_the_same_and_a_continued_run_stays_one(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", fake)
     workdir = tmp_path / "run"
     command = ["train", *SMALL, "--log.wandb=shoes", f"--workdir={workdir}"]
-    real = files.append_line
+    real = json_files.append_line
 
     def append(path, line):
         real(path, line)
@@ -129,7 +129,7 @@ def test_wandb_is_told_the_same_and_a_continued_run_stays_one(tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "append_line", append)
+        patched.setattr(json_files, "append_line", append)
         assert cli.main([*command, "--train.num-epochs=3"]) == 130
     assert cli.main([*command, "--train.num-epochs=3"]) == 0
     first, second = fake.runs

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxrec_diff.data import columns as data_columns
-from jaxrec_diff.data import decode
+from jaxrec_diff.data import columns, decode
 from jaxrec_diff.data.config import DataConfig
 
 SEPARATORS = ("\t", ",", ";", "|", "::")
@@ -51,7 +50,7 @@ def layout(path: Path, config: DataConfig) -> Layout:
     places = config.columns.split(",") if config.columns else []
     if "items" in places:
         fields = split(lines[0], separator or " ")
-        skip = numbers[0] if data_columns.known(fields, config) else 0
+        skip = numbers[0] if columns.known(fields, config) else 0
         return _lines(path, found, separator or " ", places, skip)
     if separator is None:
         raise ValueError(f"{path} has one column, {lines[0][:40]!r}; needed are a user and an item")
@@ -74,7 +73,7 @@ def layout(path: Path, config: DataConfig) -> Layout:
     rest = "header in line 1" if header else "no header"
     notes.append(f"text: separated by {shown}, {rest if numbers[0] == 1 else 'blank lines first'}")
     if config.columns:
-        names = tuple(data_columns.by_place(names, str(path), config))
+        names = tuple(columns.by_place(names, str(path), config))
     elif not header:
         notes.append(f"columns by place: {', '.join(names)}")
     return Layout(found, separator, names, numbers[0] if header else 0, spaced, False, tuple(notes))
@@ -127,7 +126,7 @@ def _is_number(field: str) -> bool:
 
 def _has_header(rows: list[list[str]], separator: str, config: DataConfig) -> bool:
     first = [_unquoted(field) for field in rows[0]]
-    if data_columns.known(first, config):
+    if columns.known(first, config):
         return True
     if separator == "::":  # MovieLens has none
         return False

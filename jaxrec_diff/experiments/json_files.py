@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""The json files of a workdir: written whole, and lines that are added or taken back."""
 
 import json
 from pathlib import Path

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jaxrec_diff import config
-from jaxrec_diff.config import selection
+from jaxrec_diff.config import choice
 
 
 def preset(name="dimerec", dataset="synthetic"):
@@ -72,5 +72,5 @@ def test_files_that_cannot_be_used_are_one_sentence(tmp_path, kept, said):
     path = tmp_path / "config.json"
     path.write_text(kept)
     with pytest.raises(ValueError, match=said) as caught:
-        selection.read(path)
+        choice.read(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.evaluation import ranking
+from jaxrec_diff.evaluation import topk
 
 ITEMS = 53
 
@@ -27,7 +27,7 @@ def full_sort(scores: np.ndarray, k: int):
     return values, np.where(values > -np.inf, order + 1, 0)
 
 
-def check(found: ranking.Top, scores: np.ndarray, k: int) -> None:
+def check(found: topk.Top, scores: np.ndarray, k: int) -> None:
     values, items = full_sort(scores, min(k, scores.shape[1]))
     short = k - values.shape[1]
     values = np.pad(values, ((0, 0), (0, short)), constant_values=-np.inf)
@@ -39,13 +39,13 @@ def check(found: ranking.Top, scores: np.ndarray, k: int) -> None:
 @pytest.mark.parametrize("k", [1, 10, 53])
 def test_top_is_a_full_sort_for_every_chunk(chunk, k):
     points, table, bias = problem(0)
-    found = ranking.top(points, table, bias, k=k, chunk=chunk)
+    found = topk.top(points, table, bias, k=k, chunk=chunk)
     check(found, points @ table.T + bias, k)
 
 
 @pytest.mark.parametrize("chunk", [None, 7])
 def test_equal_scores_list_the_lowest_ids(chunk):
-    found = ranking.top(jnp.ones((2, 1)), jnp.ones((ITEMS, 1)), k=9, chunk=chunk)
+    found = topk.top(jnp.ones((2, 1)), jnp.ones((ITEMS, 1)), k=9, chunk=chunk)
     assert found.items.tolist() == [list(range(1, 10))] * 2
 
 
@@ -56,7 +56,7 @@ def test_seen_and_forbidden_items_are_never_listed(chunk):
     seen = rng.integers(0, ITEMS + 1, (6, 20)).astype(np.int32)
     seen[0] = 0
     allowed = rng.random(ITEMS) < 0.6
-    found = ranking.top(
+    found = topk.top(
         points, table, bias, k=ITEMS, seen=jnp.asarray(seen), allowed=jnp.asarray(allowed),
         chunk=chunk,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def test_scores_that_are_no_numbers_are_never_listed(chunk):
     bias[[4, 11, 52]] = np.nan
     table[20] = np.nan
     points[2] = np.nan
-    found = ranking.top(points, table, bias, k=ITEMS, chunk=chunk)
+    found = topk.top(points, table, bias, k=ITEMS, chunk=chunk)
     with np.errstate(invalid="ignore"):
         scores = points @ table.T + bias
     check(found, np.where(np.isnan(scores), -np.inf, scores), ITEMS)
@@ -87,7 +87,7 @@ def test_scores_that_are_no_numbers_are_never_listed(chunk):
 @pytest.mark.parametrize("chunk", [None, 1, 8, 40])
 def test_an_item_scores_the_best_of_several_points(chunk):
     points, table, bias = problem(4, spread=4)
-    found = ranking.top(points, table, bias, k=12, chunk=chunk)
+    found = topk.top(points, table, bias, k=12, chunk=chunk)
     check(found, np.einsum("bpd,id->bpi", points, table).max(axis=1) + bias, 12)
 
 
@@ -95,7 +95,7 @@ def test_an_item_scores_the_best_of_several_points(chunk):
 def test_lists_longer_than_the_items_end_in_zeros(chunk):
     points, table, bias = problem(5)
     check(
-        ranking.top(points, table, bias, k=ITEMS + 7, chunk=chunk),
+        topk.top(points, table, bias, k=ITEMS + 7, chunk=chunk),
         points @ table.T + bias,
         ITEMS + 7,
     )
@@ -104,7 +104,7 @@ def test_lists_longer_than_the_items_end_in_zeros(chunk):
 @pytest.mark.parametrize("chunk", [None, 11])
 def test_nearest_is_the_best_item_of_each_place(chunk):
     points, table, _ = problem(6, spread=5)
-    found = ranking.nearest(jnp.asarray(points), jnp.asarray(table), chunk=chunk)
+    found = topk.nearest(jnp.asarray(points), jnp.asarray(table), chunk=chunk)
     np.testing.assert_array_equal(found, np.argmax(points @ table.T, axis=-1) + 1)
 
 
@@ -135,7 +135,7 @@ def test_nearest_items_of_a_row_once_and_none_that_is_seen(chunk, distinct, barr
     seen[0, 3:] = 0
     seen[2] = np.argsort(-(points[2, 0] @ table.T), kind="stable")[:30] + 1  # its very best
     given = jnp.asarray(seen) if barred else None
-    found = ranking.nearest(
+    found = topk.nearest(
         jnp.asarray(points), jnp.asarray(table), seen=given, distinct=distinct, chunk=chunk
     )
     wanted = greedy(points, table, seen if barred else np.zeros((5, 0), int), distinct)
@@ -147,10 +147,10 @@ def test_nearest_items_of_a_row_once_and_none_that_is_seen(chunk, distinct, barr
 def test_places_for_which_nothing_is_left_get_nothing(chunk):
     points, table = jnp.ones((2, 5, 1)), jnp.array([[1.0], [3.0], [2.0], [0.0]])
     seen = jnp.array([[2, 0], [0, 0]])
-    found = ranking.nearest(points, table, seen=seen, distinct=True, chunk=chunk)
+    found = topk.nearest(points, table, seen=seen, distinct=True, chunk=chunk)
     assert found.tolist() == [[3, 1, 4, 0, 0], [2, 3, 1, 4, 0]]
     everything = jnp.array([[1, 2, 3, 4]])
-    assert ranking.nearest(points[:1], table, seen=everything, chunk=chunk).tolist() == [[0] * 5]
+    assert topk.nearest(points[:1], table, seen=everything, chunk=chunk).tolist() == [[0] * 5]
 
 
 def test_rounding_holds_no_array_of_places_by_items():
@@ -162,7 +162,7 @@ def test_rounding_holds_no_array_of_places_by_items():
     )
 
     def chosen(points, table, seen):
-        return ranking.nearest(points, table, seen=seen, distinct=True, chunk=5000)
+        return topk.nearest(points, table, seen=seen, distinct=True, chunk=5000)
 
     analysis = jax.jit(chosen).lower(*shapes).compile().memory_analysis()
     assert analysis.temp_size_in_bytes < 4 * rows * places * items / 2
@@ -178,7 +178,7 @@ def test_no_array_of_rows_by_items(rows, chunk):
     )
 
     def lists(points, table, seen):
-        return ranking.top(points, table, k=21, seen=seen, chunk=chunk)
+        return topk.top(points, table, k=21, seen=seen, chunk=chunk)
 
     analysis = jax.jit(lists).lower(*shapes).compile().memory_analysis()
     assert analysis.temp_size_in_bytes < 4 * rows * items
