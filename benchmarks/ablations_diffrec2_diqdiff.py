@@ -33,18 +33,18 @@ from jaxrec_diff.experiments.phases import PhaseRun
 _ROWS = 1024  # users whose lists are compared
 
 
-def say(**figures: Any) -> None:
+def emit(**figures: Any) -> None:
     print(json.dumps(figures), flush=True)
 
 
 def tops(phase: PhaseRun, params, state, key, batch_size: int) -> np.ndarray:
     """Best ten items of the first test users, i32[N, 10], asked for in batches of `batch_size`."""
-    model, feed = phases.model_of(phase), phase.batcher
-    rows = feed.splits["test"]
+    model, batcher = phases.model_of(phase), phase.batcher
+    rows = batcher.splits["test"]
 
     @jax.jit
     def ask(index):
-        points = model.sample(params, state, key, feed.query(rows, index))
+        points = model.sample(params, state, key, batcher.query(rows, index))
         head = model.head(params, state)
         return ranking.top(
             points, head.table, head.bias, k=10, score_pooling=model.score_pooling
@@ -74,7 +74,7 @@ def compare(name: str, ways: dict[str, dict], training: dict, options, flags) ->
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
         results = pipeline.train(run, workdir, log=lambda _: None)
-        say(model=name, training=training, steps=results["steps"], controls=results["controls"])
+        emit(model=name, training=training, steps=results["steps"], controls=results["controls"])
         phase, _, params, state = restore.restore(run, workdir)
         first = None
         for way, changes in ways.items():
@@ -89,7 +89,7 @@ def compare(name: str, ways: dict[str, dict], training: dict, options, flags) ->
             found = judging.draws(chosen, params, state, "test", diagnose=True)[0].metrics
             draws = [tops(chosen, params, state, jax.random.key(k), size) for k in (0, 1)]
             first = draws[0] if first is None else first
-            say(
+            emit(
                 model=name,
                 training=training,
                 way=way,
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--only", choices=("diffrec2", "diqdiff"))
     options, flags = parser.parse_known_args()
-    say(
+    emit(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={n: metadata.version(n) for n in ("jax", "jaxlib", "flax", "numpy")},

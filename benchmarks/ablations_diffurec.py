@@ -34,17 +34,17 @@ ARMS: dict[str, dict] = {
 }
 
 
-def say(**figures) -> None:
+def emit(**figures) -> None:
     print(json.dumps(figures), flush=True)
 
 
 def gradient_share(run: Run, workdir: Path) -> dict[str, float]:
     """|g_learned - g_stopped| / |g_learned| over the item table, and over its target rows."""
     (phase,) = run.phases
-    train, feed = restore.best_of(phase, workdir), phase.batcher
-    index = jax.random.permutation(jax.random.key(5), feed.num_examples)[:256]
+    train, batcher = restore.best_of(phase, workdir), phase.batcher
+    index = jax.random.permutation(jax.random.key(5), batcher.num_examples)[:256]
     key = jax.random.key(6)
-    example = feed.example(feed.train, index, jnp.arange(256, dtype=jnp.int32), key)
+    example = batcher.example(batcher.train, index, jnp.arange(256, dtype=jnp.int32), key)
     grads = {}
     for target in ("learned", "stopped"):
         settings = replace(phase.settings, model=replace(phase.settings.model, target=target))
@@ -84,7 +84,7 @@ def main() -> None:
         seed=options.seed,
         devices=1,
     )  # fmt: skip
-    say(
+    emit(
         device=jax.devices()[0].device_kind,
         platform=platform.machine(),
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
@@ -99,14 +99,14 @@ def main() -> None:
             run = runs.prepare("diffurec", chosen, options.data)
             made[name] = run, Path(folder) / name.replace(" ", "-")
             results = pipeline.train(run, made[name][1], log=lambda line: None)
-            say(
+            emit(
                 arm=name,
                 steps=results["steps"],
                 best_step=results["best_step"],
                 metrics=results["metrics"],
                 controls={n: m["hr@20"] for n, m in results["controls"].items()},
             )
-        say(question="noise in the target", **gradient_share(*made["released"]))
+        emit(question="noise in the target", **gradient_share(*made["released"]))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from jaxrec_diff.training import optim, parallel, state, step
 KS = (10, 20, 50, 100)
 
 
-def say(**figures) -> dict:
+def emit(**figures) -> dict:
     print(json.dumps(figures), flush=True)
     return figures
 
@@ -91,7 +91,7 @@ class Ours:
     def __init__(self, experiment, dataset: Dataset, spec: DataSpec):
         system = registry.system(experiment.model)
         self.model = system.build(experiment.model, spec)
-        self.fed = INTERACTIONS.batcher(dataset, DataConfig())
+        self.batcher = INTERACTIONS.batcher(dataset, DataConfig())
         self.mesh, self.dataset, self.rules = parallel.make_mesh(), dataset, system.official
         self.batch = experiment.train.batch_size
         optimizer = optim.make(experiment.train, 1000)
@@ -99,13 +99,13 @@ class Ours:
         def update(train, key, example):
             return step.update(self.model, optimizer, train, key, example)
 
-        self.updates = parallel.jit_updates(update, self.fed.example, self.mesh)
-        self.data, self.key = self.updates.place((self.fed.train, jax.random.key(0)))
+        self.updates = parallel.jit_updates(update, self.batcher.example, self.mesh)
+        self.data, self.key = self.updates.place((self.batcher.train, jax.random.key(0)))
 
         @jax.jit
         def initial(data):
             index = jnp.arange(self.batch, dtype=jnp.int32)
-            example = self.fed.example(data, index, index, jax.random.key(0))
+            example = self.batcher.example(data, index, index, jax.random.key(0))
             return state.create(self.model.init(jax.random.key(1), example), optimizer)
 
         self.train = self.updates.place(initial(self.data))
@@ -125,12 +125,16 @@ class Ours:
             self.model,
             {
                 split: evaluation_evaluator.to_device(
-                    parts[split], self.fed.splits[split], self.fed.query, self.mesh, self.rules
+                    parts[split],
+                    self.batcher.splits[split],
+                    self.batcher.query,
+                    self.mesh,
+                    self.rules,
                 )
                 for split in splits
             },
-            self.fed.shared,
-            self.fed.query,
+            self.batcher.shared,
+            self.batcher.query,
             self.mesh,
             config.EvalConfig(metric="recall@20", ks=KS, batch_size=batch_size),
             self.rules,
@@ -174,7 +178,7 @@ def speed(repeats: int) -> None:
     sizes = {split: int((part.stop - part.end).sum()) for split, part in
              (("valid", dataset.valid), ("test", dataset.test))}  # fmt: skip
     pairs = int((dataset.user_items.end - dataset.user_items.start).sum())
-    say(question="data", users=5949, items=2810, train=pairs, **sizes)
+    emit(question="data", users=5949, items=2810, train=pairs, **sizes)
 
     dims, process = experiment.model.dims, experiment.model.process
     net = torch_diffrec.Net(2810, dims)
@@ -229,7 +233,7 @@ def speed(repeats: int) -> None:
         for name, values in found.items()
         for at, k in enumerate(KS)
     )
-    say(question="agreement", largest_difference_of_a_metric=apart)
+    emit(question="agreement", largest_difference_of_a_metric=apart)
     assert apart < 1e-3, apart
 
     eval_s, _ = seconds(our_evaluation, 3 * repeats)
@@ -244,12 +248,12 @@ def speed(repeats: int) -> None:
     inner = sum(a * b for a, b in ((600, 200), (200, 600), (600, 2810)))
     flops = 14 * 2 * 400 * (2 * 2820 * 600 + 3 * inner)
     peak = matmul_peak(repeats)
-    say(question="epoch", which="jax", seconds=train_s, compile_s=train_first - train_s)
-    say(question="epoch", which="torch", seconds=torch_train_s)
-    say(question="evaluation", which="jax", seconds=eval_s)
-    say(question="evaluation", which="jax, a pass a split", seconds=apart_s)
-    say(question="evaluation", which="torch", seconds=torch_eval_s)
-    say(
+    emit(question="epoch", which="jax", seconds=train_s, compile_s=train_first - train_s)
+    emit(question="epoch", which="torch", seconds=torch_train_s)
+    emit(question="evaluation", which="jax", seconds=eval_s)
+    emit(question="evaluation", which="jax, a pass a split", seconds=apart_s)
+    emit(question="evaluation", which="torch", seconds=torch_eval_s)
+    emit(
         question="ratio",
         train=torch_train_s / train_s,
         evaluation=torch_eval_s / eval_s,
@@ -285,7 +289,7 @@ def memory(name: str, updates: int = 4, ranked: int = 800) -> None:
     found = rank(ours.train.params, ours.train.state, ours.key)["valid"].metrics
     eval_s = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
-    say(
+    emit(
         question="memory",
         model=name,
         users=110_000,
@@ -308,7 +312,7 @@ def main() -> None:
     parser.add_argument("--memory", choices=["diffrec", "ldiffrec"])
     options = parser.parse_args()
     packages = ("jax", "jaxlib", "numpy") if options.memory else ("jax", "jaxlib", "torch", "numpy")
-    say(
+    emit(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in packages},

@@ -40,7 +40,7 @@ FEW = (1, 2, 4)  # reverse steps beside all
 BATCH, TORCH_USERS, USERS = 512, 128, 2048
 
 
-def say(**figures) -> dict:
+def emit(**figures) -> dict:
     print(json.dumps(figures), flush=True)
     return figures
 
@@ -85,23 +85,23 @@ RANKED = {
 
 
 def initial(phase: PhaseRun):
-    model, feed = phases.model_of(phase), phase.batcher
+    model, batcher = phases.model_of(phase), phase.batcher
     index = np.zeros(2, np.int32)
-    example = feed.example(feed.train, index, index, jax.random.key(0))
-    return model, feed, jax.jit(model.init)(jax.random.key(0), example)
+    example = batcher.example(batcher.train, index, index, jax.random.key(0))
+    return model, batcher, jax.jit(model.init)(jax.random.key(0), example)
 
 
 def train_rate(name: str, phase: PhaseRun, repeats: int) -> float:
-    model, feed, variables = initial(phase)
+    model, batcher, variables = initial(phase)
     optimizer = optim.make(phase.settings.train, 1)
 
     def update(train, key, example):
         return step.update(model, optimizer, train, key, example)
 
-    updates = parallel.jit_updates(update, feed.example, phase.mesh)
-    order = feed.order(jax.random.key(1))
+    updates = parallel.jit_updates(update, batcher.example, phase.mesh)
+    order = batcher.order(jax.random.key(1))
     real = int((np.asarray(order[:1]) >= 0).sum())
-    data = updates.place(feed.train)
+    data = updates.place(batcher.train)
 
     def run():
         train = state.create(jax.tree.map(np.copy, variables), optimizer)
@@ -110,7 +110,7 @@ def train_rate(name: str, phase: PhaseRun, repeats: int) -> float:
 
     rate = real / median_seconds(run, repeats)
     lengths = batches_lengths.bucket_lengths(phase.dataset.train, phase.settings.data)
-    say(question="train step", which=name, lengths=lengths, examples_per_second=rate)
+    emit(question="train step", which=name, lengths=lengths, examples_per_second=rate)
     return rate
 
 
@@ -127,7 +127,7 @@ def rank_rate(name: str, phase: PhaseRun, variables, repeats: int) -> float:
     count = USERS if name.startswith("cut") else TORCH_USERS
     run = judging.ranker(some_rows(phase, count), "test")
     seconds = median_seconds(lambda: run(*variables, jax.random.key(3)), repeats)
-    say(question="recommend", which=name, users=count, users_per_second=count / seconds)
+    emit(question="recommend", which=name, users=count, users_per_second=count / seconds)
     return count / seconds
 
 
@@ -140,10 +140,12 @@ def torch_rates(phase: PhaseRun, params, repeats: int) -> tuple[float, float]:
     torch_diffurec.load(model, params)
     rng = np.random.default_rng(0)
 
-    def padded(slices, rows):
+    def padded(histories, rows):
         out = np.zeros((len(rows), 50), np.int64)
-        for at, (start, end) in enumerate(zip(slices.start[rows], slices.end[rows], strict=True)):
-            items = slices.items[max(start, end - 50) : end]
+        for at, (start, end) in enumerate(
+            zip(histories.start[rows], histories.end[rows], strict=True)
+        ):
+            items = histories.items[max(start, end - 50) : end]
             out[at, 50 - len(items) :] = items
         return torch.from_numpy(out)
 
@@ -156,11 +158,11 @@ def torch_rates(phase: PhaseRun, params, repeats: int) -> tuple[float, float]:
     recommended = TORCH_USERS / median_seconds(
         lambda: torch_diffurec.recommend(model, users, 20), repeats
     )
-    say(question="recommend", which="torch", users=TORCH_USERS, users_per_second=recommended)
+    emit(question="recommend", which="torch", users=TORCH_USERS, users_per_second=recommended)
     trained = BATCH / median_seconds(
         lambda: torch_diffurec.train_step(model, adam, seq, target), repeats
     )
-    say(question="train step", which="torch", examples_per_second=trained)
+    emit(question="train step", which="torch", examples_per_second=trained)
     return trained, recommended
 
 
@@ -186,7 +188,7 @@ def agreement(phase: PhaseRun, params, model, seq) -> None:
         return net.apply({"params": params}, history, 0.001 * y[:, None], right, method="read")
 
     found = np.asarray(jax.jit(ours)(params, right))
-    say(question="agreement", largest_difference=float(np.abs(found - theirs).max()))
+    emit(question="agreement", largest_difference=float(np.abs(found - theirs).max()))
 
 
 def main() -> None:
@@ -195,7 +197,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    say(
+    emit(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
@@ -217,7 +219,7 @@ def main() -> None:
     for name, chosen in RANKED.items():
         rate = rank_rate(name, on(chosen), variables, options.repeats)
         ratios[f"recommend, {name}"] = rate / torch_recommended
-    say(question="ratio to torch", **ratios)
+    emit(question="ratio to torch", **ratios)
 
 
 if __name__ == "__main__":

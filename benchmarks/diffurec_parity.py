@@ -40,21 +40,21 @@ def main() -> None:
         devices=1,
     )
     (phase,) = runs.prepare("diffurec", small, options.data).phases
-    model, feed = phases.model_of(phase), phase.batcher
-    epoch = feed.num_examples // small.train.batch_size
+    model, batcher = phases.model_of(phase), phase.batcher
+    epoch = batcher.num_examples // small.train.batch_size
     optimizer = optim.make(small.train, epoch * small.train.num_epochs)
     keys = jax.random.split(jax.random.key(options.seed), 3)
     index = np.arange(2, dtype=np.int32)
-    variables = jax.jit(model.init)(keys[0], feed.example(feed.train, index, index, keys[0]))
+    variables = jax.jit(model.init)(keys[0], batcher.example(batcher.train, index, index, keys[0]))
 
     def update(train, key, example):
         return step.update(model, optimizer, train, key, example)
 
-    updates = parallel.jit_updates(update, feed.example, phase.mesh)
-    order = jax.jit(feed.order)(keys[1])[: max(STRETCHES)]
+    updates = parallel.jit_updates(update, batcher.example, phase.mesh)
+    order = jax.jit(batcher.order)(keys[1])[: max(STRETCHES)]
     train, data, key, order = (
         updates.place(part)
-        for part in (state.create(variables, optimizer), feed.train, keys[2], order)
+        for part in (state.create(variables, optimizer), batcher.train, keys[2], order)
     )
     found, first, start = {}, 0, time.process_time()
     for last in STRETCHES:

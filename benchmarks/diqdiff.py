@@ -50,7 +50,7 @@ def median_seconds(fn, repeats: int) -> float:
     return statistics.median(times)
 
 
-def say(**figures) -> None:
+def emit(**figures) -> None:
     print(json.dumps(figures), flush=True)
 
 
@@ -80,7 +80,7 @@ def agreement(model, params, seq, net) -> None:
         theirs = model.read(0.6 * history + injected[:, None] + 0.4 * codes, tokens == 0)
     model.train()
     apart = np.abs(np.asarray(jax.jit(ours)(params)) - theirs.numpy()).max()
-    say(question="agreement", largest_difference=float(apart), rows=len(seq))
+    emit(question="agreement", largest_difference=float(apart), rows=len(seq))
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def main() -> None:
     index = np.random.default_rng(0).choice(len(dataset.train.start), options.batch, replace=False)
     rows = jnp.arange(options.batch, dtype=jnp.int32)
     example = cut.sequences(dataset.train, jnp.asarray(index), max_len=LENGTH, row_id=rows)
-    say(
+    emit(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
@@ -133,9 +133,9 @@ def main() -> None:
     rates = {}
     for name, fn in runs.items():
         rates[name] = options.batch / median_seconds(fn, options.repeats)
-        say(question="train step", which=name, examples_per_second=rates[name])
+        emit(question="train step", which=name, examples_per_second=rates[name])
     for name in list(runs)[1:]:
-        say(question="train ratio", over=name, ratio=rates["jax"] / rates[name])
+        emit(question="train ratio", over=name, ratio=rates["jax"] / rates[name])
 
 
 if __name__ == "__main__":

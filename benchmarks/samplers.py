@@ -48,7 +48,7 @@ def median_seconds(fn, repeats: int) -> float:
     return statistics.median(times)
 
 
-def say(**figures) -> dict:
+def emit(**figures) -> dict:
     print(json.dumps(figures), flush=True)
     return figures
 
@@ -89,7 +89,7 @@ def sampler_figures(params, model, batch: int, repeats: int) -> dict[str, float]
     rates = {}
     for name, fn in runs.items():
         rates[name] = batch / median_seconds(fn, repeats)
-        say(question="sampler", which=name, batch=batch, steps=500, users_per_second=rates[name])
+        emit(question="sampler", which=name, batch=batch, steps=500, users_per_second=rates[name])
     return rates
 
 
@@ -104,7 +104,7 @@ def agreement(params, model, rows: int = 20_000) -> dict:
     sd = theirs.std(0)
     means = np.abs(ours.mean(0) - theirs.mean(0)) / (sd * np.sqrt(2 / rows))
     covs = np.abs(np.cov(ours.T) - np.cov(theirs.T)) / (np.outer(sd, sd) * np.sqrt(4 / rows))
-    return say(question="agreement", mean_in_errors=means.max(), cov_in_errors=covs.max())
+    return emit(question="agreement", mean_in_errors=means.max(), cov_in_errors=covs.max())
 
 
 def train_figures(params, model, repeats: int, batch: int = 256) -> dict[str, float]:
@@ -141,7 +141,7 @@ def train_figures(params, model, repeats: int, batch: int = 256) -> dict[str, fl
     rates = {}
     for name, fn in runs.items():
         rates[name] = 10 * batch / median_seconds(fn, repeats)
-        say(question="train step", which=name, batch=batch, examples_per_second=rates[name])
+        emit(question="train step", which=name, batch=batch, examples_per_second=rates[name])
     return rates
 
 
@@ -155,7 +155,7 @@ def main() -> None:
     params = NET.init(jax.random.key(0), *example)["params"]
     model = torch_dreamrec.DreamRec(ITEMS, LENGTH, WIDTH)
     torch_dreamrec.load(model, params)
-    say(
+    emit(
         device=jax.devices()[0].device_kind,
         platform=f"{platform.machine()}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
@@ -169,15 +169,15 @@ def main() -> None:
     }
     best = {name: max(r[name] for r in rates.values()) for name in ("scan", "closed_form", "torch")}
     for batch, rate in rates.items():
-        say(
+        emit(
             question="ratio",
             batch=batch,
             scan_over_torch=rate["scan"] / rate["torch"],
             closed_form_over_torch=rate["closed_form"] / rate["torch"],
         )
-    say(question="ratio at best batches", scan_over_torch=best["scan"] / best["torch"])
+    emit(question="ratio at best batches", scan_over_torch=best["scan"] / best["torch"])
     trained = train_figures(params, model, options.repeats)
-    say(question="train ratio", jax_over_torch=trained["jax"] / trained["torch"])
+    emit(question="train ratio", jax_over_torch=trained["jax"] / trained["torch"])
 
 
 if __name__ == "__main__":

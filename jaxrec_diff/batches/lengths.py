@@ -91,8 +91,8 @@ def by_length(
             )
         return _joined(parts, cut.apart)
 
-    def grouped(slices):
-        found = bucket_of(slices, lengths)
+    def grouped(rows):
+        found = bucket_of(rows, lengths)
         return tuple(
             Group(np.flatnonzero(found == k).astype(np.int32), partial(query, length=length))
             for k, length in enumerate(lengths)
@@ -119,7 +119,7 @@ def _joined(parts: list[Any], apart: tuple[str, ...]) -> Any:
     return type(parts[0])(**columns)
 
 
-def bucket_lengths(slices: Ragged, config: DataConfig) -> tuple[int, ...]:
+def bucket_lengths(rows: Ragged, config: DataConfig) -> tuple[int, ...]:
     """The lengths that histories are padded to: as set, or the (up to four) that pad least.
 
     Dynamic programming over the histogram of lengths: with c(l) the least number of places when the
@@ -130,7 +130,7 @@ def bucket_lengths(slices: Ragged, config: DataConfig) -> tuple[int, ...]:
     longest = config.max_len
     if config.buckets:
         return (*(length for length in config.buckets if length < longest), longest)
-    lengths = np.clip(slices.end - slices.start, 1, longest)
+    lengths = np.clip(rows.end - rows.start, 1, longest)
     below = np.append(0, np.cumsum(np.bincount(lengths, minlength=longest + 1)[1:]))
     cost = np.where(below == 0, 0, np.inf)
     cuts = []
@@ -150,6 +150,6 @@ def bucket_lengths(slices: Ragged, config: DataConfig) -> tuple[int, ...]:
     return tuple(reversed(chosen))
 
 
-def bucket_of(slices: Ragged, lengths: tuple[int, ...]) -> np.ndarray:
+def bucket_of(rows: Ragged, lengths: tuple[int, ...]) -> np.ndarray:
     """Which length each history has, the shortest that holds it."""
-    return np.searchsorted(lengths, np.minimum(slices.end - slices.start, lengths[-1]))
+    return np.searchsorted(lengths, np.minimum(rows.end - rows.start, lengths[-1]))

@@ -51,25 +51,27 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
 
 def _batcher_by_user(dataset: Dataset, config: DataConfig) -> Batcher:
     """DDRM's draw: a user, uniformly, then one of the user's items; as many as there are pairs."""
-    pairs = _batcher(dataset, config)
-    known = np.flatnonzero(np.diff(pairs.train.offsets)).astype(np.int32)
+    base = _batcher(dataset, config)
+    known = np.flatnonzero(np.diff(base.train.offsets)).astype(np.int32)
 
     def example(train, index, row_id, key):
-        pairs, known = train
+        preferences, known = train
         k_user, k_item, k_other = jax.random.split(key, 3)
         user = jnp.asarray(known)[rng.randint(k_user, row_id, 0, len(known))]
-        offsets = jnp.asarray(pairs.offsets)
+        offsets = jnp.asarray(preferences.offsets)
         place = negatives.below(k_item, row_id, offsets[user + 1] - offsets[user])
-        item = jnp.asarray(pairs.owned)[offsets[user] + place]
-        return _with_negative(pairs, user, item, index, row_id, k_other, dataset.num_items)
+        item = jnp.asarray(preferences.owned)[offsets[user] + place]
+        return _with_negative(preferences, user, item, index, row_id, k_other, dataset.num_items)
 
-    return pairs._replace(train=(pairs.train, known), example=example)
+    return base._replace(train=(base.train, known), example=example)
 
 
-def _with_negative(pairs: Preferences, user, item, index, row_id, key, num_items: int) -> Triplets:
-    offsets = jnp.asarray(pairs.offsets)
+def _with_negative(
+    preferences: Preferences, user, item, index, row_id, key, num_items: int
+) -> Triplets:
+    offsets = jnp.asarray(preferences.offsets)
     negative = negatives.unowned(
-        key, row_id, pairs.owned, offsets[user], offsets[user + 1], num_items
+        key, row_id, preferences.owned, offsets[user], offsets[user + 1], num_items
     )
     # a user who has everything prefers nothing
     weight = ((index >= 0) & (negative <= num_items)).astype(jnp.float32)

@@ -89,12 +89,12 @@ def run(argv: list[str]) -> int:
     }
     done = _resume(parts, recipe, force)
     started, total = time.monotonic(), trained.dataset.num_users
-    with counter("users", total, quiet="quiet" in flags.switches) as tell:
+    with counter("users", total, quiet="quiet" in flags.switches) as report:
         for first, items in generation.chunks(phase, train, batch_size=size, first=done):
             part = parts / f"{first:012d}.npy"
             with files.replacing(part) as partial, partial.open("wb") as file:
                 np.save(file, items)
-            tell(first + len(items))
+            report(first + len(items))
     seconds = time.monotonic() - started
     count, owners = _write(output, parts, trained.dataset)
     shutil.rmtree(parts)

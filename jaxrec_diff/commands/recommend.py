@@ -116,13 +116,13 @@ def run(argv: list[str]) -> int:
     else:
         quiet = "quiet" in flags.switches
         with (
-            counter("users", question.total, quiet=quiet) as tell,
+            counter("users", question.total, quiet=quiet) as report,
             files.writer(output, recommender.vocabulary.ids) as write,
         ):
             for lists in stream:
                 write(lists)
                 tally = tally.add(lists)
-                tell(tally.histories)
+                report(tally.histories)
     seconds = time.monotonic() - started
     summary = tally._asdict() | {
         "unknown_users": question.unknown_users,

@@ -8,7 +8,7 @@ from jaxrec_diff import validation
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """The generated data set whose law is known."""
+    """The generated data set whose process is known."""
 
     num_users: int = 10_000
     """Users."""
@@ -31,7 +31,7 @@ class SyntheticConfig:
     popularity_skew: float = 0.8
     """Zipf exponent of the popularity tail."""
     seed: int = 0
-    """Of the law and of the users; not the seed of training."""
+    """Of the process and of the users; not the seed of training."""
 
     def __post_init__(self) -> None:
         validation.at_least("data.synthetic.num-users", self.num_users, 1)

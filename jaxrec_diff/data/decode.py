@@ -3,7 +3,6 @@
 import bz2
 import codecs
 import gzip
-import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -192,24 +191,3 @@ def lines(path: Path, found: Encoding) -> Iterator[str]:
         if "\r" in plain:
             plain = plain.replace("\r\n", "\n").replace("\r", "\n")
         yield from (plain[:-1] if plain.endswith("\n") else plain).split("\n")
-
-
-class Stream(io.RawIOBase):
-    """Blocks of bytes as a file that can be read once."""
-
-    def __init__(self, parts: Iterator[bytes]):
-        self._parts, self._left = parts, memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            part = next(self._parts, None)
-            if part is None:
-                return 0
-            self._left = memoryview(part)
-        size = min(len(buffer), len(self._left))
-        buffer[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size

@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 
 from jaxrec_diff.data import columns as data_columns
 from jaxrec_diff.data import decode, folders, given, ids, interactions, tables
-from jaxrec_diff.data.columns import NAMES, Columns
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.formats import arrow, sqlite
 from jaxrec_diff.data.formats.table import Table
-from jaxrec_diff.data.given import Histories
 from jaxrec_diff.data.tables import SUFFIXES, Reader
-
-__all__ = ["NAMES", "SPLITS", "SUFFIXES", "Columns", "Histories", "Source", "dataset_name", "read"]
 
 _GENERIC = ("interactions", "ratings", "data", "train", "inter", "u")
 

@@ -150,24 +150,24 @@ def predictive(process: Process, histories: np.ndarray) -> np.ndarray:
     return np.where(seen, 0.0, probs)
 
 
-def bayes_optimal(process: Process, slices: Ragged, ks: tuple[int, ...]) -> dict[str, float]:
+def bayes_optimal(process: Process, rows: Ragged, ks: tuple[int, ...]) -> dict[str, float]:
     """The expected figures of the best possible ranker, given the whole history of each row.
 
     {} if a row has several answers: the process speaks of the next item only.
     """
-    if len(slices.start) == 0 or (slices.stop - slices.end != 1).any():
+    if len(rows.start) == 0 or (rows.stop - rows.end != 1).any():
         return {}
     largest = min(max(ks), len(process.group))
     place = 1.0 + np.arange(largest)
     gains = {"hr": np.ones(largest), "ndcg": 1.0 / np.log2(place + 1.0), "mrr": 1.0 / place}
     sums = {f"{name}@{k}": 0.0 for k in ks for name in gains}
-    for histories in _histories(slices):
+    for histories in _histories(rows):
         probs = predictive(process, histories)
         best = -np.sort(-np.partition(probs, -largest, axis=1)[:, -largest:], axis=1)
         for k in ks:
             for name, gain in gains.items():
                 sums[f"{name}@{k}"] += float((best[:, :k] * gain[:k]).sum())
-    means = {name: total / len(slices.start) for name, total in sums.items()}
+    means = {name: total / len(rows.start) for name, total in sums.items()}
     for k in ks:
         means[f"recall@{k}"] = means[f"hr@{k}"]
         means[f"map@{k}"] = means[f"mrr@{k}"]
@@ -175,13 +175,13 @@ def bayes_optimal(process: Process, slices: Ragged, ks: tuple[int, ...]) -> dict
     return means
 
 
-def _histories(slices: Ragged) -> Iterator[np.ndarray]:
+def _histories(rows: Ragged) -> Iterator[np.ndarray]:
     """Chunks of whole histories, items from 0, right-padded with -1."""
-    for first in range(0, len(slices.start), _ROWS):
-        start, end = slices.start[first : first + _ROWS], slices.end[first : first + _ROWS]
+    for first in range(0, len(rows.start), _ROWS):
+        start, end = rows.start[first : first + _ROWS], rows.end[first : first + _ROWS]
         at = start[:, None] + np.arange(int((end - start).max()))
         inside = at < end[:, None]
-        yield np.where(inside, slices.items[np.where(inside, at, 0)] - 1, -1)
+        yield np.where(inside, rows.items[np.where(inside, at, 0)] - 1, -1)
 
 
 def _general(process: Process, last: np.ndarray) -> np.ndarray:

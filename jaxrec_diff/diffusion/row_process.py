@@ -173,12 +173,12 @@ def check_sampler(sampler: SamplerConfig, process: ProcessConfig, noise_steps: i
 
 
 def draw_steps(
-    config: ProcessConfig, key: jax.Array, row: jax.Array, history: History
+    config: ProcessConfig, key: jax.Array, row_id: jax.Array, history: History
 ) -> tuple[jax.Array, jax.Array]:
     """Steps i32[B] and the weights 1 / (T p) f32[B] that make their mean that of uniform steps."""
     if config.draw == "importance":
-        return timesteps.importance(key, row, history)
-    t = timesteps.uniform(key, row, config.num_steps)
+        return timesteps.importance(key, row_id, history)
+    t = timesteps.uniform(key, row_id, config.num_steps)
     return t, jnp.ones(t.shape)
 
 

@@ -188,9 +188,9 @@ def draw_whole(key: jax.Array, shape: tuple[int, ...]) -> Draw:
     return normals.whole(key, shape)
 
 
-def draw_rows(key: jax.Array, rows: jax.Array, shape: tuple[int, ...]) -> Draw:
-    """Noise keyed by each row's global index, i32[B]: f32[B, *shape]; see `normals`."""
-    return normals.by_row(key, rows, shape)
+def draw_rows(key: jax.Array, row_id: jax.Array, shape: tuple[int, ...]) -> Draw:
+    """Noise keyed by place in the global batch, `row_id` i32[B]: f32[B, *shape]; see `normals`."""
+    return normals.by_row(key, row_id, shape)
 
 
 def draw_given(z: jax.Array) -> Draw:

@@ -19,20 +19,20 @@ class History(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # i32[T]
 
 
-def uniform(key: jax.Array, rows: jax.Array, num_steps: int) -> jax.Array:
+def uniform(key: jax.Array, row_id: jax.Array, num_steps: int) -> jax.Array:
     """i32[B], each row's own draw from [0, T)."""
-    chex.assert_rank(rows, 1)
-    return rng.randint(key, rows, 0, num_steps).astype(jnp.int32)
+    chex.assert_rank(row_id, 1)
+    return rng.randint(key, row_id, 0, num_steps).astype(jnp.int32)
 
 
-def antithetic_rows(key: jax.Array, rows: jax.Array, num_steps: int) -> jax.Array:
+def antithetic_rows(key: jax.Array, row_id: jax.Array, num_steps: int) -> jax.Array:
     """Rows 2k and 2k + 1 of the global batch get t and T - 1 - t, i32[B] (DiffuASR).
 
     What a row gets does not depend on the batch or on the device that it is in.
     """
-    chex.assert_rank(rows, 1)
-    drawn = rng.randint(key, rows // 2, 0, num_steps).astype(jnp.int32)
-    return jnp.where(rows % 2 == 0, drawn, num_steps - 1 - drawn)
+    chex.assert_rank(row_id, 1)
+    drawn = rng.randint(key, row_id // 2, 0, num_steps).astype(jnp.int32)
+    return jnp.where(row_id % 2 == 0, drawn, num_steps - 1 - drawn)
 
 
 def fixed_step_weights(num_steps: int) -> np.ndarray:
@@ -41,11 +41,11 @@ def fixed_step_weights(num_steps: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def categorical(key: jax.Array, rows: jax.Array, probs: jax.Array) -> tuple[jax.Array, jax.Array]:
+def categorical(key: jax.Array, row_id: jax.Array, probs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(t, 1 / (T p_t)), i32[B] and float[B], from probabilities float[T]."""
-    chex.assert_rank([rows, probs], 1)
+    chex.assert_rank([row_id, probs], 1)
     cumulative = jnp.cumsum(probs)
-    u = rng.uniform(key, rows).astype(probs.dtype) * cumulative[-1]
+    u = rng.uniform(key, row_id).astype(probs.dtype) * cumulative[-1]
     t = jnp.clip(jnp.searchsorted(cumulative, u, side="right"), 0, len(probs) - 1)
     return t.astype(jnp.int32), 1.0 / (len(probs) * probs[t])
 
@@ -69,9 +69,9 @@ def importance_probs(history: History) -> jax.Array:
     return jnp.where(jnp.all(history.count == length), p, 1.0 / num_steps)
 
 
-def importance(key: jax.Array, rows: jax.Array, history: History) -> tuple[jax.Array, jax.Array]:
+def importance(key: jax.Array, row_id: jax.Array, history: History) -> tuple[jax.Array, jax.Array]:
     """(t, loss weight), i32[B] and float[B]."""
-    return categorical(key, rows, importance_probs(history))
+    return categorical(key, row_id, importance_probs(history))
 
 
 def update_history(

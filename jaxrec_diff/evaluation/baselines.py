@@ -154,9 +154,9 @@ def _at_ks(top: Any, queries: Ragged, config: EvalConfig) -> dict[str, np.ndarra
     return jax.device_get(_jitted(top, _relevant(queries), config.ks))
 
 
-def _relevant(slices: Ragged) -> np.ndarray:
+def _relevant(rows: Ragged) -> np.ndarray:
     """i32[N, R] the answers of every row, padded with 0."""
-    width = int(np.max(slices.stop - slices.end))
-    place = slices.end[:, None] + np.arange(width)
-    inside = place < slices.stop[:, None]
-    return np.where(inside, slices.items[np.where(inside, place, 0)], 0).astype(np.int32)
+    width = int(np.max(rows.stop - rows.end))
+    place = rows.end[:, None] + np.arange(width)
+    inside = place < rows.stop[:, None]
+    return np.where(inside, rows.items[np.where(inside, place, 0)], 0).astype(np.int32)

@@ -39,7 +39,7 @@ def rules_of(config: EvalConfig, official: Rules) -> Rules:
 
 
 def to_device(
-    slices: Ragged,
+    histories: Ragged,
     rows: Any,
     query: Callable[[Any, jax.Array], Any],
     mesh: Mesh,
@@ -49,7 +49,7 @@ def to_device(
     """Moves a split to the devices; `rules.multiple_of` drops its last rows.
 
     Args:
-      slices: whole histories and answers.
+      histories: whole, with their answers.
       rows: arrays that `query` cuts from (`Batcher.splits`).
       query: (rows, index) -> query, `Batcher.query`.
       mesh: devices.
@@ -57,13 +57,13 @@ def to_device(
       groups: rows that are cut alike, each with its own `query` (`Batcher.groups`); by default all
         are cut by `query`.
     """
-    count = len(slices.start) // rules.multiple_of * rules.multiple_of
+    count = len(histories.start) // rules.multiple_of * rules.multiple_of
     if count == 0:
         raise ValueError(
-            f"a split of {len(slices.start)} rows has no full batch of {rules.multiple_of}; "
+            f"a split of {len(histories.start)} rows has no full batch of {rules.multiple_of}; "
             "use the honest protocol"
         )
-    kept = Ragged(slices.items, *(part[:count] for part in slices[1:4]))
+    kept = Ragged(histories.items, *(part[:count] for part in histories[1:4]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
     kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))
@@ -223,11 +223,11 @@ def _evaluator(
     """One pass over queries cut from `rows`, ranked for the row of each split at `place`."""
     static = _Pass(model, splits, rules, config, train_counts, num_users, diagnose)
     by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    slices = {name: split.slices for name, split in splits.items()}
+    histories = {name: split.histories for name, split in splits.items()}
     seats = jax.device_put(place, everywhere)
 
     @partial(jax.jit, static_argnums=0)
-    def batch(group, params, state, key, slices, seats, rows, index):
+    def batch(group, params, state, key, histories, seats, rows, index):
         index = jax.lax.with_sharding_constraint(index, by_row)
         query = groups[group].query(rows, index)
         drawn = rank.sample(model, params, state, key, query)
@@ -238,7 +238,7 @@ def _evaluator(
         for name, split in splits.items():
             row = jnp.where(index >= 0, seats[name][jnp.maximum(index, 0)], -1)
             answer = cut.answers(
-                slices[name], row, max_seen=split.max_seen, max_relevant=split.max_relevant
+                histories[name], row, max_seen=split.max_seen, max_relevant=split.max_relevant
             )
             out[name] = _judged(static, rules[name], drawn, variants, answer)
         return out
@@ -249,7 +249,7 @@ def _evaluator(
         for number, group in enumerate(groups):
             size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
             for index in rank.batches(group.rows, size):
-                parts.append(batch(number, params, state, key, slices, seats, rows, index))
+                parts.append(batch(number, params, state, key, histories, seats, rows, index))
                 indices.append(index)
         parts, index = jax.device_get(parts), np.concatenate(indices)
         table = jax.device_get(model.head(params, state)).table if diagnose else None

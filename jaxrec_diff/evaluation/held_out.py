@@ -34,17 +34,17 @@ def held_out_loss(
     count = len(held.start)
     total = count * max(1, -(-_LOSS_ROWS // count))
     steps = -(-total // batch_size)
-    row = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size)
-    index = np.where(row < total, row % count, -1).astype(np.int32)
+    row_id = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size)
+    index = np.where(row_id < total, row_id % count, -1).astype(np.int32)
     rows = jax.tree.map(jnp.asarray, held)
 
     @jax.jit
-    def mean(params, state, rows, index, row):
+    def mean(params, state, rows, index, row_id):
         def one(batch):
-            index, row = batch
-            value, _ = model.loss(params, state, key, example(rows, index, row, key))
+            index, row_id = batch
+            value, _ = model.loss(params, state, key, example(rows, index, row_id, key))
             return value * (index >= 0).sum()
 
-        return jax.lax.map(one, (index, row)).sum() / total
+        return jax.lax.map(one, (index, row_id)).sum() / total
 
-    return lambda params, state: float(mean(params, state, rows, index, row))
+    return lambda params, state: float(mean(params, state, rows, index, row_id))

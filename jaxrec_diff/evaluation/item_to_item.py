@@ -55,7 +55,7 @@ def check(name: str, num_items: int) -> None:
       ValueError: naming the sizes.
     """
     if name not in ("ease", "item_knn"):
-        raise ValueError(f"a weighted control is ease or item_knn, got {name!r}")
+        raise ValueError(f"a weighted baseline is ease or item_knn, got {name!r}")
     if name == "ease" and num_items > MOST_ITEMS:
         raise ValueError(
             f"eval.controls=ease inverts a matrix of {num_items} x {num_items} items in "
@@ -88,7 +88,7 @@ def candidates(name: str, sets: Rows, num_items: int) -> Iterator[Candidate]:
 def gram(sets: Rows, num_items: int) -> np.ndarray:
     """f64[I, I] X^T X: how many rows hold both items."""
     out, first = np.empty((num_items, num_items)), 0
-    for block in _together(sets, num_items):
+    for block in _shared_users(sets, num_items):
         out[first : first + len(block)] = block
         first += len(block)
     return out
@@ -168,7 +168,7 @@ def _most_alike(
     """Ids less one i32[I, K] and similarity f32[I, K], best first, ties to the lowest id."""
     size = np.sqrt(np.bincount(sets.members, minlength=num_items).astype(np.float32))
     ids, values, first = [], [], 0
-    for block in _together(sets, num_items):
+    for block in _shared_users(sets, num_items):
         rows = np.arange(first, first + len(block))
         likeness = block / np.maximum(size[rows, None] * size[None, :] + shrink, 1e-12)
         likeness[np.arange(len(rows)), rows] = 0.0
@@ -227,12 +227,12 @@ def lists(
     return Top(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _sets(slices: Ragged, rows: slice, num_items: int) -> Rows:
-    start, end, stop = (part[rows] for part in slices[1:4])
-    return graph.item_sets(Ragged(slices.items, start, end, stop), num_items)
+def _sets(rows: Ragged, part: slice, num_items: int) -> Rows:
+    start, end, stop = (column[part] for column in rows[1:4])
+    return graph.item_sets(Ragged(rows.items, start, end, stop), num_items)
 
 
-def _together(sets: Rows, num_items: int) -> Iterator[np.ndarray]:
+def _shared_users(sets: Rows, num_items: int) -> Iterator[np.ndarray]:
     """f32[n, I] blocks of X^T X, its rows in order."""
     by_item, _ = graph.transpose(sets, num_items)
     lengths = np.diff(sets.start).astype(np.int64)

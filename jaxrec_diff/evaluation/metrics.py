@@ -264,6 +264,7 @@ def item_spread(table: np.ndarray, trained: np.ndarray) -> float:
 
 def table_spread(table: np.ndarray, trained: np.ndarray) -> dict[str, float]:
     """How far the item rows f32[I, D] are apart, and how long they are, trained bool[I] or not."""
+    chex.assert_shape(trained, table.shape[:1])
     lengths = np.linalg.norm(table.astype(np.float64), axis=-1)
     out = {
         "item_spread": item_spread(table, trained),

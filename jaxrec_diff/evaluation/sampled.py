@@ -87,11 +87,11 @@ def evaluator(
     beside = jnp.asarray(negatives)
 
     @partial(jax.jit, static_argnums=0)
-    def batch(group, params, state, key, slices, rows, index):
+    def batch(group, params, state, key, histories, rows, index):
         query = split.groups[group].query(rows, index)
         drawn = rank.sample(model, params, state, key, query)
         safe = jnp.maximum(index, 0)
-        answer = jnp.asarray(slices.items)[jnp.asarray(slices.end)[safe]]
+        answer = jnp.asarray(histories.items)[jnp.asarray(histories.end)[safe]]
         return ranks(drawn, answer, beside[safe])
 
     def run(params, state, key):
@@ -99,7 +99,7 @@ def evaluator(
         state = rank.precompute(model, params, state)
         for number, group in enumerate(split.groups):
             for index in rank.batches(group.rows, min(batch_size, len(group.rows))):
-                each = batch(number, params, state, key, split.slices, split.rows, index)
+                each = batch(number, params, state, key, split.histories, split.rows, index)
                 found = figures(np.asarray(each)[index >= 0], negatives.shape[1] + 1, ks)
                 for name, values in found.items():
                     out.setdefault(name, np.zeros(split.num_rows, np.float32))

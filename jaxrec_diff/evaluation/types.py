@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
 class Split(NamedTuple):
     """A split on the device and what is static about it."""
 
-    slices: Ragged
+    histories: Ragged  # whole, with their answers
     rows: Any  # what queries are cut from
     groups: tuple[Group, ...]  # together all rows, each with (rows, index i32[B]) -> query
     max_seen: int

@@ -168,11 +168,11 @@ def _spec(settings: Experiment, dataset: Dataset, exports: Mapping[str, np.ndarr
 def _batcher(settings: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh) -> Batcher:
     """How the examples and queries of a phase are cut."""
     system, kind = registry.system(settings.model), registry.input_of(settings.model)
-    fed = kind.batcher(dataset, settings.data)
+    batcher = kind.batcher(dataset, settings.data)
     batch_size = settings.train.batch_size
     # batches drawn by themselves hold any number of histories of a length; one that is larger than
     # the data is about to be refused
-    in_strata = settings.train.epoch_sampler == "perm" and batch_size <= fed.num_examples
+    in_strata = settings.train.epoch_sampler == "perm" and batch_size <= batcher.num_examples
     if kind.by_length is None or not in_strata or not system.accepts_buckets(settings.model):
-        return fed
+        return batcher
     return kind.by_length(dataset, settings.data, batch_size, mesh.size)

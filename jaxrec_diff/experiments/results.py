@@ -164,14 +164,14 @@ def write_per_user(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    slices, users = phases.rows_of(dataset, split)
+    histories, users = phases.rows_of(dataset, split)
     rows = len(next(iter(found.per_user.values())))
-    sizes = (slices.stop - slices.end)[:rows].astype(np.int64)
-    place, row = ragged.expand(slices.end[:rows], sizes)
-    counts = dataset.train_counts[slices.items[place] - 1]
+    sizes = (histories.stop - histories.end)[:rows].astype(np.int64)
+    place, row = ragged.expand(histories.end[:rows], sizes)
+    counts = dataset.train_counts[histories.items[place] - 1]
     columns = {
         "user_id": dataset.user_ids[users[:rows]],
-        "history_length": (slices.end - slices.start)[:rows],
+        "history_length": (histories.end - histories.start)[:rows],
         "answers": sizes,
         "answer_popularity": np.bincount(row, counts, rows) / np.maximum(sizes, 1),
     }

@@ -47,7 +47,6 @@ def of_users(recommender: Recommender, users: np.ndarray, size: int = 8192) -> I
 
 def of_rows(recommender: Recommender, rows: Ragged, users: np.ndarray) -> Histories:
     """The histories of some rows, asked by known users: what each had done by then."""
-
     lengths = (rows.end - rows.start).astype(np.int64)
     offsets = np.append(0, np.cumsum(lengths))
     at, _ = ragged.expand(rows.start, lengths)

@@ -1,7 +1,7 @@
 """Top lists for users and for histories that nobody has seen before, a batch at a time.
 
-    from jaxrec_diff import recommend
-    found = recommend.recommend("runs/dimerec-clicks", histories=[["shoe-12", "hat-3"]], k=10)
+    import jaxrec_diff
+    found = jaxrec_diff.recommend("runs/dimerec-clicks", histories=[["shoe-12", "hat-3"]], k=10)
     found[0].items
 
 Histories hold raw ids, oldest first. Ids that training never met are counted and skipped; where
@@ -87,7 +87,6 @@ def of(
     batch_size: int | None = None,
 ) -> Recommender:
     """The same from a model that is in memory, whatever protocol it was evaluated under."""
-
     phase, model, params, state = restore.honest(restored)
     for flag, value in (("k", k), ("seeds", seeds)):
         if value < 1:

@@ -25,6 +25,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.forward import Forward, Levels
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
@@ -292,11 +293,6 @@ def build(
         deterministic=not (made.noisy or config.start_noise),
         variants={"backbone": partial(backbone, made), "mean_item": partial(mean_item, made)},
     )
-
-
-def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
-    """A method of the network under one side's parameters."""
-    return parts.net.apply({"params": params}, *args, method=method)
 
 
 def _restore(

@@ -23,6 +23,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.diffusion.row_process import Noised, Process, ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets import dropout
@@ -294,11 +295,6 @@ def build(
         deterministic=not made.process.draws,
         precompute=partial(precompute, made),
     )
-
-
-def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
-    """A method of the network under its parameters."""
-    return parts.net.apply({"params": params}, *args, method=method)
 
 
 def fold(params: Any, draws: bool) -> Folded:

@@ -27,6 +27,7 @@ from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.diffusion.row_process import Noised, Process, ProcessConfig
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.diffrec import check_dims
+from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets import clustered, dropout
@@ -308,11 +309,6 @@ def build(
         chain=partial(chain, made),
         deterministic=not made.process.draws,
     )
-
-
-def call(parts: Parts, params: Any, method: str, *args: Any) -> Any:
-    """A method of the network under its parameters."""
-    return parts.net.apply({"params": params}, *args, method=method)
 
 
 def likelihood(logits: jax.Array, items: jax.Array, value: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """LightGCN (arXiv:2002.02126), with SGL's contrastive term (arXiv:2010.10783) as an option.
 
 Embeddings of users and items are averaged over a few steps along the graph of training
-interactions; the catalogue is ranked by inner product with the user's vector. Trained on pairs by
-BPR. Without steps it is matrix factorisation (`jaxrec_diff.models.mf`).
+interactions; the catalogue is ranked by inner product with the user's vector. Trained by BPR on
+triplets. Without steps it is matrix factorisation (`jaxrec_diff.models.mf`).
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class LightGCNConfig:
     layers: int = 3
     """Steps L along the graph."""
     rank_layers: int | None = None
-    """Steps when ranking and for a later stage, where they are not those of training."""
+    """Steps when ranking and for a later phase, where they are not those of training."""
     readout: Literal["mean", "normalized_sum"] = "mean"
     """mean over the layers, or the sum of layers whose rows have length 1 (DDRM's SGL encoder)."""
     l2: float = 1e-4
@@ -273,7 +273,7 @@ def info_nce(
 
 
 def export(config: Any, spec: DataSpec, params: Any, state: State) -> dict[str, np.ndarray]:
-    """Embeddings for later stages.
+    """Embeddings for later phases.
 
     Returns:
       "users" f32[U, D] and "items" f32[I, D] as they are ranked, and "ego_users" and "ego_items",

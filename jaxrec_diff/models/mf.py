@@ -65,7 +65,7 @@ def build(
 
 
 def export(config: MFConfig, spec: DataSpec, params: Any, state: Any) -> dict[str, np.ndarray]:
-    """ "users" f32[U, D] and "items" f32[I, D] for later stages, and both again as "ego_..."."""
+    """ "users" f32[U, D] and "items" f32[I, D] for later phases, and both again as "ego_..."."""
     return lightgcn.export(_flat(config), spec, params, state)
 
 

@@ -7,17 +7,17 @@ import jax.numpy as jnp
 from jaxrec_diff.ops import rng
 
 
-def below(key: jax.Array, row: jax.Array, count: jax.Array) -> jax.Array:
-    """i32[B], each row's own draw from [0, count): of i32[B] global rows and i32[B] counts."""
-    chex.assert_equal_shape([row, count])
-    chex.assert_type([row, count], int)
+def below(key: jax.Array, row_id: jax.Array, count: jax.Array) -> jax.Array:
+    """i32[B], each row's own draw from [0, count): of `row_id` i32[B] and `count` i32[B]."""
+    chex.assert_equal_shape([row_id, count])
+    chex.assert_type([row_id, count], int)
     draw = jax.vmap(lambda key, count: jax.random.randint(key, (), 0, count, jnp.int32))
-    return draw(rng.row_keys(key, row), count)
+    return draw(rng.row_keys(key, row_id), count)
 
 
 def unowned(
     key: jax.Array,
-    row: jax.Array,
+    row_id: jax.Array,
     owned: jax.Array,
     start: jax.Array,
     stop: jax.Array,
@@ -27,7 +27,7 @@ def unowned(
 
     Args:
       key: of the draw.
-      row: i32[B] global row, folded into the key.
+      row_id: i32[B] place in the global batch, folded into the key.
       owned: i32[M] distinct items, rising within a user.
       start: i32[B] where the user's items begin in `owned`.
       stop: i32[B] where they end.
@@ -37,9 +37,9 @@ def unowned(
       i32[B] in [1, I], or I + 1 for a user who has every item.
     """
     chex.assert_rank(owned, 1)
-    chex.assert_equal_shape([row, start, stop])
-    chex.assert_type([row, owned, start, stop], int)
-    r = below(key, row, jnp.maximum(num_items - (stop - start), 1))
+    chex.assert_equal_shape([row_id, start, stop])
+    chex.assert_type([row_id, owned, start, stop], int)
+    r = below(key, row_id, jnp.maximum(num_items - (stop - start), 1))
 
     def halve(_, bounds):
         low, high = bounds  # the first place with s_i - i > r lies in [low, high]
@@ -56,12 +56,12 @@ def unowned(
     return r + 1 + place - start
 
 
-def strangers(key: jax.Array, row: jax.Array, seq: jax.Array, num_items: int) -> jax.Array:
+def strangers(key: jax.Array, row_id: jax.Array, seq: jax.Array, num_items: int) -> jax.Array:
     """For every place of a history an item that is not in it: i32[B, L].
 
     Args:
       key: of the draws.
-      row: i32[B] global row, folded into the key.
+      row_id: i32[B] place in the global batch, folded into the key.
       seq: i32[B, L] histories in any order, repeats allowed; 0 is no item.
       num_items: I.
 
@@ -69,10 +69,10 @@ def strangers(key: jax.Array, row: jax.Array, seq: jax.Array, num_items: int) ->
       items in [1, I], or I + 1 where the history has every item.
     """
     chex.assert_rank(seq, 2)
-    chex.assert_shape(row, seq.shape[:1])
-    chex.assert_type([row, seq], int)
+    chex.assert_shape(row_id, seq.shape[:1])
+    chex.assert_type([row_id, seq], int)
     return jax.vmap(lambda key, seq: _outside(key, seq, seq.shape[0], num_items))(
-        rng.row_keys(key, row), seq
+        rng.row_keys(key, row_id), seq
     )
 
 

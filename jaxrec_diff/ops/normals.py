@@ -63,19 +63,19 @@ def whole(key: jax.Array, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.A
 
 
 def by_row(
-    key: jax.Array, rows: jax.Array, shape: tuple[int, ...]
+    key: jax.Array, row_id: jax.Array, shape: tuple[int, ...]
 ) -> Callable[[jax.Array], jax.Array]:
-    """Noise keyed by global row indices i32[B]: i32[] -> f32[B, *shape].
+    """Noise keyed by place in the global batch, `row_id` i32[B]: i32[] -> f32[B, *shape].
 
     A row of the batch draws the same whatever batch or device it is in.
     """
-    chex.assert_rank(rows, 1)
-    chex.assert_type(rows, int)
+    chex.assert_rank(row_id, 1)
+    chex.assert_type(row_id, int)
     if not _is_threefry(key):
-        return lambda i: rng.normal(jax.random.fold_in(key, i), rows, shape)
+        return lambda i: rng.normal(jax.random.fold_in(key, i), row_id, shape)
 
     def pair(half: jax.Array) -> jax.Array:
-        keys = rng.row_keys(jax.random.fold_in(key, half), rows)
+        keys = rng.row_keys(jax.random.fold_in(key, half), row_id)
         return jax.vmap(lambda k: _pair(k, shape))(keys)
 
     return Normals(pair)

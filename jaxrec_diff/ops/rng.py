@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 
-def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
-    """A key for each row: i32[B] global row indices -> key[B]."""
-    chex.assert_rank(rows, 1)
-    chex.assert_type(rows, int)
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+def row_keys(key: jax.Array, row_id: jax.Array) -> jax.Array:
+    """A key for each row: i32[B] places in the global batch -> key[B]."""
+    chex.assert_rank(row_id, 1)
+    chex.assert_type(row_id, int)
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(row_id)
 
 
 def split(keys: jax.Array, num: int = 2) -> jax.Array:
@@ -27,32 +27,34 @@ def split(keys: jax.Array, num: int = 2) -> jax.Array:
     return jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys)
 
 
-def normal(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+def normal(key: jax.Array, row_id: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
     """Standard normals, float[B, *shape]."""
-    return _by_row(lambda k: jax.random.normal(k, shape), key, rows)
+    return _by_row(lambda k: jax.random.normal(k, shape), key, row_id)
 
 
-def uniform(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+def uniform(key: jax.Array, row_id: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
     """Uniforms in [0, 1), float[B, *shape]."""
-    return _by_row(lambda k: jax.random.uniform(k, shape), key, rows)
+    return _by_row(lambda k: jax.random.uniform(k, shape), key, row_id)
 
 
-def gumbel(key: jax.Array, rows: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+def gumbel(key: jax.Array, row_id: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
     """Standard Gumbels, float[B, *shape]."""
-    return _by_row(lambda k: jax.random.gumbel(k, shape), key, rows)
+    return _by_row(lambda k: jax.random.gumbel(k, shape), key, row_id)
 
 
-def bernoulli(key: jax.Array, rows: jax.Array, p: float, shape: tuple[int, ...] = ()) -> jax.Array:
+def bernoulli(
+    key: jax.Array, row_id: jax.Array, p: float, shape: tuple[int, ...] = ()
+) -> jax.Array:
     """True with probability `p`, bool[B, *shape]."""
-    return _by_row(lambda k: jax.random.bernoulli(k, p, shape), key, rows)
+    return _by_row(lambda k: jax.random.bernoulli(k, p, shape), key, row_id)
 
 
 def randint(
-    key: jax.Array, rows: jax.Array, low: int, high: int, shape: tuple[int, ...] = ()
+    key: jax.Array, row_id: jax.Array, low: int, high: int, shape: tuple[int, ...] = ()
 ) -> jax.Array:
     """Integers in [low, high), i32[B, *shape]."""
-    return _by_row(lambda k: jax.random.randint(k, shape, low, high, jnp.int32), key, rows)
+    return _by_row(lambda k: jax.random.randint(k, shape, low, high, jnp.int32), key, row_id)
 
 
-def _by_row(draw: Callable[[jax.Array], jax.Array], key: jax.Array, rows: jax.Array) -> jax.Array:
-    return jax.vmap(draw)(row_keys(key, rows))
+def _by_row(draw: Callable[[jax.Array], jax.Array], key: jax.Array, row_id: jax.Array) -> jax.Array:
+    return jax.vmap(draw)(row_keys(key, row_id))

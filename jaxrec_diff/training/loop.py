@@ -20,8 +20,6 @@ from jaxrec_diff.training.state import TrainState, averaged, create
 # A dispatch aims at this many seconds: long enough to hide its cost, short enough for a progress
 # bar and for a signal to be heard. Its length changes no number.
 _DISPATCH_SECONDS = 1.0
-
-
 _WORST = -1e30  # below every score
 
 
@@ -69,7 +67,7 @@ def fit(
     Args:
       model_of: axis name (None under jit) -> the model.
       data: resident arrays that `examples` cuts batches from.
-      examples: (data, index i32[B], row i32[B], key) -> example.
+      examples: (data, index i32[B], row_id i32[B], key) -> example.
       num_examples: how many there are.
       config: settings.
       evaluate: (params, state) -> the validation score, higher is better, and metrics to log.

@@ -20,8 +20,6 @@ from jaxrec_diff.training.state import TrainState
 Parallel = Literal["jit", "pmap"]
 AXIS = "data"
 _CUT = 2**31 - 1  # no step
-
-
 MOST_UPDATES = 1024
 """Updates a dispatch can report."""
 
@@ -56,7 +54,7 @@ def jit_updates(
 
     Args:
       update: (train, key, example) -> (train, metrics).
-      examples: (data, index i32[B], row i32[B], key) -> example; cuts a batch out of resident
+      examples: (data, index i32[B], row_id i32[B], key) -> example; cuts a batch out of resident
         data, with a key for what is drawn on the way (negatives).
       mesh: devices.
     """
@@ -64,8 +62,8 @@ def jit_updates(
 
     def select(data, index, key):
         index = jax.lax.with_sharding_constraint(index, by_row)
-        row = jnp.arange(index.shape[0], dtype=jnp.int32)
-        return examples(data, index, jax.lax.with_sharding_constraint(row, by_row), key)
+        row_id = jnp.arange(index.shape[0], dtype=jnp.int32)
+        return examples(data, index, jax.lax.with_sharding_constraint(row_id, by_row), key)
 
     run = jax.jit(
         lambda *args: _run(update, select, *args), donate_argnums=0, out_shardings=replicated
@@ -83,8 +81,8 @@ def pmap_updates(
 
     def select(data, index, key):
         size = index.shape[0] // len(devices)
-        row = jax.lax.axis_index(AXIS) * size + jnp.arange(size, dtype=jnp.int32)
-        return examples(data, index[row], row, key)
+        row_id = jax.lax.axis_index(AXIS) * size + jnp.arange(size, dtype=jnp.int32)
+        return examples(data, index[row_id], row_id, key)
 
     stacked = NamedSharding(mesh, P(AXIS))
 

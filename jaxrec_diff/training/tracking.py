@@ -51,17 +51,17 @@ def tracker(config: LogConfig, metrics: Path, settings: dict) -> Iterator[Callab
       settings: of the run, for Weights & Biases.
     """
     with ExitStack() as opened:
-        tells: list[Callable[[Line], None]] = []
+        sinks: list[Callable[[Line], None]] = []
         if config.tensorboard:
-            tells.append(opened.enter_context(_tensorboard(metrics)))
+            sinks.append(opened.enter_context(_tensorboard(metrics)))
         if config.wandb:
-            tells.append(opened.enter_context(_wandb(config.wandb, metrics.parent, settings)))
+            sinks.append(opened.enter_context(_wandb(config.wandb, metrics.parent, settings)))
 
-        def tell(line: Line) -> None:
-            for each in tells:
+        def emit(line: Line) -> None:
+            for each in sinks:
                 each(line)
 
-        yield tell
+        yield emit
 
 
 def _figures(line: Line) -> dict[str, float]:
@@ -81,7 +81,7 @@ def _tensorboard(metrics: Path) -> Iterator[Callable[[Line], None]]:
                 writers[0].add_scalar(name, value, line["step"], walltime=line["time"])
             writers[0].flush()
 
-        def tell(line: Line) -> None:
+        def emit(line: Line) -> None:
             if writers:
                 return add(line)
             for old in folder.glob("events.out.tfevents.*"):
@@ -91,7 +91,7 @@ def _tensorboard(metrics: Path) -> Iterator[Callable[[Line], None]]:
                 add(json.loads(text))
             return None
 
-        yield tell
+        yield emit
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 import numpy as np
 
 from jaxrec_diff.data import filters
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.data.sources import Columns
 
 
 def test_repeats_in_succession_are_a_users_own():

@@ -17,10 +17,10 @@ import pytrec_eval
 from jaxrec_diff.batches import cut
 from jaxrec_diff.data import filters, sources, splits, synthetic, times
 from jaxrec_diff.data.card import render
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.data.load import load
-from jaxrec_diff.data.sources import Columns
 from jaxrec_diff.evaluation import baselines, config, metrics, popularity, ranking
 from jaxrec_diff.evaluation.ranking import Top
 from jaxrec_diff.models import protocols
@@ -28,7 +28,7 @@ from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 
-def random_slices(seed=0, rows=40, items=9):
+def random_rows(seed=0, rows=40, items=9):
     rng = np.random.default_rng(seed)
     flat = rng.integers(1, items + 1, 200).astype(np.int32)
     end = rng.integers(0, 190, rows)
@@ -37,7 +37,7 @@ def random_slices(seed=0, rows=40, items=9):
 
 
 def test_windows_are_the_last_items():
-    data = random_slices()
+    data = random_rows()
     index = np.array([3, -1, 0, 7])
     query = cut.queries(data, index, max_len=5)
     answer = cut.answers(data, index, max_seen=12, max_relevant=3)
@@ -147,7 +147,7 @@ def test_lists_together():
 
 @pytest.mark.parametrize("mask_seen", [False, True])
 def test_controls_are_their_definitions(mask_seen):
-    train, queries = random_slices(3), random_slices(4)
+    train, queries = random_rows(3), random_rows(4)
     queries = queries._replace(items=train.items)
     train = train._replace(stop=train.end + 1)
     counts = np.bincount(train.items[train.end], minlength=10)[1:]

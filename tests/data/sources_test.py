@@ -66,10 +66,11 @@ def test_quotes_that_close_are_read_whatever_they_hold(put):
     want = ([1, 1, 2], [1, 2, 3], [1, 2, 3])
     assert read(put("a.csv", head + rows)) == want
     assert read(put("a.csv", head + '1,1,1,5" disk\n' + rows[rows.index("1,2") :])) == want
-    # line ends inside quotes, far beyond a block of the reader
-    long = "".join(f'{n % 7},{n},{n},"two\nlines {"x" * 60}"\n' for n in range(40_000))
+    # line ends inside quotes, beyond a block of the reader
+    long = "".join(f'{n % 7},{n},{n},"two\nlines {"x" * 60}"\n' for n in range(90_000))
+    assert len(long) > 2**22
     users, items, times = read(put("b.csv", head + long))
-    assert items == times == list(range(40_000)) and users == [n % 7 for n in range(40_000)]
+    assert items == times == list(range(90_000)) and users == [n % 7 for n in range(90_000)]
     soon = '1,1,1,"a\nb"\n1,2,soon,"x"\n'
     assert "'soon' in row 2 (line 4)" in refusal(put("a.csv", head + soon))
     assert "line 4 has 2 fields" in refusal(put("a.csv", head + '1,1,1,"a\nb"\n1,2\n'))
@@ -442,6 +443,7 @@ def test_a_table_of_a_database(database):
     query = 'select user_id as user, item_id as item from "the clicks" where ts > 1.5'
     assert read(source, query=query) == ([2, 2**63 - 1], ["7", "x"], None)
     assert sources.dataset_name(source) == "shop"
+    assert "gives no rows" in refusal(source, query="select 1 as user, 2 as item where 0")
 
 
 def test_a_database_is_only_read(database, tmp_path):

@@ -8,9 +8,10 @@ import pytest
 
 from jaxrec_diff import cli
 from jaxrec_diff.data import sources, tfds
+from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
-from jaxrec_diff.data.sources import Columns, dataset_name
+from jaxrec_diff.data.sources import dataset_name
 
 NAMES = DataConfig(user="visitor", item="product", timestamp="when")
 
@@ -47,8 +48,8 @@ def test_records_are_users_in_the_order_of_time(tmp_path):
 def test_nothing_of_it_imports_tensorflow(tmp_path):
     program = (
         "import sys, pathlib, numpy as np\n"
-        "from jaxrec_diff.data import tfds, sources\n"
-        "c = sources.Columns(np.array(['a', 'b']), np.array(['x', 'y']), None, None)\n"
+        "from jaxrec_diff.data import columns, tfds\n"
+        "c = columns.Columns(np.array(['a', 'b']), np.array(['x', 'y']), None, None)\n"
         f"print(tfds.read(tfds.write(c, pathlib.Path({str(tmp_path)!r}), 'few')).items.tolist())\n"
         "assert 'tensorflow' not in sys.modules\n"
     )

@@ -25,6 +25,7 @@ from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import ragged, sparse
 from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import parallel
+from tests.models.compiled import compiled
 
 OFFICIAL = diffrec.SYSTEM.official
 KS = (10, 20, 50, 100)
@@ -41,12 +42,12 @@ def fixed(table, points=None):
     )
 
 
-def judged(model, data, split, *, slices=None, rules=OFFICIAL, ks=KS):
-    fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
-    slices = slices or {"valid": data.valid, "test": data.test}[split]
+def judged(model, data, split, *, rows=None, rules=OFFICIAL, ks=KS):
+    batcher, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    rows = rows or {"valid": data.valid, "test": data.test}[split]
     run = evaluator.evaluator(
         model,
-        evaluator.to_device(slices, fed.splits[split], fed.query, mesh, rules),
+        evaluator.to_device(rows, batcher.splits[split], batcher.query, mesh, rules),
         mesh,
         EvalConfig(metric=f"recall@{ks[0]}", ks=ks, batch_size=2000),
         rules,
@@ -95,9 +96,9 @@ def test_popularity_on_released_clean_files(real_data):
     stop = np.cumsum([len(row) for row in rows]).astype(np.int32)
     end = stop - (data.test.stop - data.test.end)
     start = np.append(0, stop[:-1]).astype(np.int32)
-    slices = Ragged(np.concatenate(rows), start, end, stop)
+    rows = Ragged(np.concatenate(rows), start, end, stop)
     agree(
-        judged(popularity(data), data, "test", slices=slices),
+        judged(popularity(data), data, "test", rows=rows),
         {20: (0.036241, 0.094359, 0.066513, 0.110296)},
     )
 
@@ -150,7 +151,7 @@ def test_rows_come_back_in_order(grouped, devices):
     lengths = rng.integers(1, 5, 11)
     end = np.cumsum(lengths + 1) - 1
     items = rng.integers(1, 6 + 1, end[-1] + 1).astype(np.int32)
-    slices = Ragged(items, end - lengths, end, end + 1)
+    rows = Ragged(items, end - lengths, end, end + 1)
 
     def query(length):
         return lambda rows, index: cut.queries(rows, index, max_len=length)
@@ -164,7 +165,7 @@ def test_rows_come_back_in_order(grouped, devices):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     rules = Rules(mask_seen=False, trained_only=False)
     config = EvalConfig(ks=(1,), metric="hr@1", batch_size=2)
-    split = evaluator.to_device(slices, slices, query(4), mesh, rules, groups)
+    split = evaluator.to_device(rows, rows, query(4), mesh, rules, groups)
     counts = np.ones(6, np.int64)
     run = evaluator.evaluator(model, split, mesh, config, rules, counts, diagnose=False)
     found = run({}, (), jax.random.key(0))
@@ -177,14 +178,14 @@ def test_rows_come_back_in_order(grouped, devices):
 def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     """(one pass over both splits, a pass a split, how often queries were sampled in the first)."""
     system, mesh = registry.system(settings), parallel.make_mesh(jax.devices()[:1])
-    fed = system.input.batcher(data, DataConfig(max_len=4))
+    batcher = system.input.batcher(data, DataConfig(max_len=4))
     spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.user_items)
-    model = system.build(settings, spec)
+    model = compiled(system.build(settings, spec))
     index = jnp.arange(2, dtype=jnp.int32)
-    example = fed.example(fed.train, index, index, jax.random.key(0))
+    example = batcher.example(batcher.train, index, index, jax.random.key(0))
     variables = jax.device_get(model.init(jax.random.key(1), example))
     splits = {
-        name: evaluator.to_device(part, fed.splits[name], fed.query, mesh, rules)
+        name: evaluator.to_device(part, batcher.splits[name], batcher.query, mesh, rules)
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     config = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3)
@@ -198,7 +199,9 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
         return model.sample(params, state, key, query)
 
     watched = model._replace(sample=sample)
-    run = evaluator.evaluate_splits(watched, splits, fed.shared, fed.query, *rest, **options)
+    run = evaluator.evaluate_splits(
+        watched, splits, batcher.shared, batcher.query, *rest, **options
+    )
     joint = run(*variables, key)
     jax.effects_barrier()
     apart = {
@@ -299,8 +302,8 @@ def test_a_split_under_several_rules_is_sampled_once(tmp_path, diagnose):
 
 
 def test_histories_are_sampled_apart(tmp_path):
-    fed = SEQUENCES.batcher(few_users(tmp_path), DataConfig(max_len=4))
-    assert fed.shared is None
+    batcher = SEQUENCES.batcher(few_users(tmp_path), DataConfig(max_len=4))
+    assert batcher.shared is None
 
 
 def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
@@ -310,15 +313,21 @@ def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     model = fixed(
         np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row_id] - 1, 12)
     )
-    fed, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    batcher, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=False)
     splits = {
-        name: evaluator.to_device(part, fed.splits[name], fed.query, mesh, rules)
+        name: evaluator.to_device(part, batcher.splits[name], batcher.query, mesh, rules)
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     rest = (mesh, EvalConfig(ks=(1,), metric="hr@1"), rules, data.train_counts)
     run = evaluator.evaluate_splits(
-        model, splits, fed.shared, fed.query, *rest, num_users=data.num_users, diagnose=False
+        model,
+        splits,
+        batcher.shared,
+        batcher.query,
+        *rest,
+        num_users=data.num_users,
+        diagnose=False,
     )
     found = run({}, (), jax.random.key(0))
     for name, part in (("valid", data.valid), ("test", data.test)):
@@ -361,11 +370,11 @@ def test_lists_are_taken_apart_by_what_was_trained(trained_only):
     counts[[2, 19, 20]] = 0  # items 3, 20 and 21
     answers = np.array([3, 4, 4, 20], np.int32)
     place = np.arange(4)
-    slices = Ragged(answers, place, place, place + 1)
+    rows = Ragged(answers, place, place, place + 1)
     mesh = parallel.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=trained_only)
     split = evaluator.to_device(
-        slices, slices, lambda rows, index: cut.queries(rows, index, max_len=1), mesh, rules
+        rows, rows, lambda rows, index: cut.queries(rows, index, max_len=1), mesh, rules
     )
     config = EvalConfig(ks=(3,), metric="hr@3", batch_size=3)
     run = evaluator.evaluator(model, split, mesh, config, rules, counts)

@@ -60,9 +60,9 @@ def chunks(request, monkeypatch):
 
 
 def test_ease_is_the_constrained_least_squares_solution(chunks):
-    rows, _, slices = data()
+    rows, _, histories = data()
     x = matrix(rows)
-    sets = graph.item_sets(slices, ITEMS)
+    sets = graph.item_sets(histories, ITEMS)
     found = {
         candidate.setting["regularisation"]: candidate.fit()
         for candidate in item_to_item.candidates("ease", sets, ITEMS)
@@ -80,8 +80,8 @@ def test_ease_is_the_constrained_least_squares_solution(chunks):
 
 
 def test_neighbours_are_those_of_a_loop(chunks):
-    rows, _, slices = data()
-    sets = graph.item_sets(slices, ITEMS)
+    rows, _, histories = data()
+    sets = graph.item_sets(histories, ITEMS)
     for shrink in (0.0, 5.0):
         want = naive_neighbours(matrix(rows), 4, shrink)
         score = item_to_item._sparse_score(*item_to_item.neighbours(sets, ITEMS, 4, shrink))
@@ -92,12 +92,18 @@ def test_neighbours_are_those_of_a_loop(chunks):
 
 @pytest.mark.parametrize("mask_seen", [True, False])
 def test_lists_are_sorted_scores_without_what_may_not_be_shown(chunks, mask_seen):
-    rows, _, slices = data()
+    rows, _, histories = data()
     weights = np.random.default_rng(1).integers(0, 3, (ITEMS, ITEMS)).astype(float)  # many ties
     allowed = np.arange(ITEMS) != 6
     score = item_to_item._dense_score(weights)
     top = item_to_item.lists(
-        score, slices, slices, num_items=ITEMS, k=ITEMS + 2, mask_seen=mask_seen, allowed=allowed
+        score,
+        histories,
+        histories,
+        num_items=ITEMS,
+        k=ITEMS + 2,
+        mask_seen=mask_seen,
+        allowed=allowed,
     )
     values = matrix(rows) @ weights
     for user, row in enumerate(rows):

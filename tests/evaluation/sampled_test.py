@@ -66,9 +66,12 @@ def test_figures_of_the_published_ranks_and_groups():
     negatives = np.stack([np.setdiff1d(np.arange(1, 102), [a])[:100] for a in answer])
     items = np.ravel([[200, a] for a in answer]).astype(np.int32)
     at = 2 * np.arange(5, dtype=np.int32)
-    slices = Ragged(items, at, at + 1, at + 2)
+    histories = Ragged(items, at, at + 1, at + 2)
     split = evaluator.to_device(
-        slices, slices, lambda rows, index: queries(rows, index, max_len=3), parallel.make_mesh()
+        histories,
+        histories,
+        lambda rows, index: queries(rows, index, max_len=3),
+        parallel.make_mesh(),
     )
     run = sampled.evaluator(model, split, negatives, ks=(10,), batch_size=2)
     found = run((), (), jax.random.key(0))

@@ -11,10 +11,11 @@ from jaxrec_diff.experiments import workdirs
 
 DATA = [
     "--devices=1",
-    "--data.synthetic.num-users=80",
+    "--data.synthetic.num-users=60",
     "--data.synthetic.num-items=40",
     "--data.synthetic.num-interests=4",
     "--data.synthetic.max-length=8",
+    "--data.max-len=6",
     "--eval.batch-size=64",
     "--model.dims=6",
     "--model.num-steps=4",
@@ -43,7 +44,7 @@ def workdir(tmp_path_factory):
 def test_the_backbone_is_a_run_of_its_own(workdir):
     stage = workdir / "stages" / "backbone"
     with np.load(stage / "export.npz") as arrays:
-        assert arrays["users"].shape == (80, 8) and arrays["items"].shape == (40, 8)
+        assert arrays["users"].shape == (60, 8) and arrays["items"].shape == (40, 8)
     epochs = [json.loads(line)["epoch"] for line in (stage / "metrics.jsonl").open()]
     assert epochs == [1.0, 2.0, 3.0]
     results = json.loads((workdir / "results.json").read_text())
@@ -94,6 +95,7 @@ def test_a_tracked_test_is_the_test_of_the_best_epoch(tmp_path):
     flags = [flag for flag in DATA if "--model" not in flag] + ["--train.num-epochs=3"]
     flags = [flag for flag in flags if flag != "--train.num-epochs=2"]
     command = ["train", "--model=mf", f"--workdir={tmp_path / 'run'}", "--eval.track-test=true"]
+    command += ["--model.width=8"]
     assert cli.main([*command, *flags]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]

@@ -8,9 +8,10 @@ from jaxrec_diff import config
 from jaxrec_diff.experiments import judging, pipeline, runs
 
 FLAGS = [
-    "--devices=1", "--data.synthetic.num-users=80", "--data.synthetic.num-items=40",
-    "--data.synthetic.num-interests=4", "--data.synthetic.max-length=8", "--train.batch-size=32",
-    "--train.num-epochs=1", "--model.width=8", "--eval.controls=item_knn",
+    "--devices=1", "--data.synthetic.num-users=60", "--data.synthetic.num-items=40",
+    "--data.synthetic.num-interests=4", "--data.synthetic.max-length=8", "--data.max-len=6",
+    "--train.batch-size=32", "--eval.batch-size=64", "--train.num-epochs=1", "--model.width=8",
+    "--eval.controls=item_knn",
 ]  # fmt: skip
 
 

@@ -21,11 +21,11 @@ def test_lists_are_those_of_the_model(name, untrained):
     """Raw histories, batches of 16 and the stand-in users give what the test split gives."""
     restored = untrained(name)
     phase, model, params, state = restored
-    dataset, feed = phase.dataset, phase.batcher
+    dataset, batcher = phase.dataset, phase.batcher
     rows = phases.scored_by(phase, "test")
     histories = [rows.items[a:b] for a, b in zip(rows.start, rows.end, strict=True)]
     index = np.arange(len(histories), dtype=np.int32)
-    query = feed.query(feed.splits["test"], index)
+    query = batcher.query(batcher.splits["test"], index)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(phase.settings.seed), 3), 0)
     state = model.precompute(params, state)
     points = np.asarray(model.sample(params, state, key, query), np.float64)
@@ -57,9 +57,9 @@ def test_known_users_are_asked_with_all_they_did(clicks_run, clicks):
     for user, item, when, _ in sorted(rows, key=lambda row: row[2]):
         whole.setdefault(user, []).append((when, item))
     dataset = recommender.load(clicks_run).dataset
-    slices = inference_histories.known_users(dataset)
+    histories = inference_histories.known_users(dataset)
     for number, user in enumerate(dataset.user_ids):
-        got = dataset.item_ids[slices.items[slices.start[number] : slices.end[number]] - 1]
+        got = dataset.item_ids[histories.items[histories.start[number] : histories.end[number]] - 1]
         assert got.tolist() == [item for _, item in whole[user]]
     found = recommend.recommend(clicks_run, users=["u-07", "nobody", "u-03"], k=40)
     assert [entry.user for entry in found] == ["u-07", "u-03"]

@@ -11,6 +11,7 @@ from jaxrec_diff.batches.types import SequenceQuery, WholeSequences
 from jaxrec_diff.models import bert4rec
 from jaxrec_diff.models.bert4rec import Bert4RecConfig, Bert4RecNet
 from jaxrec_diff.models.contract import DataSpec
+from tests.models.compiled import applied, compiled
 
 SPEC = DataSpec(num_users=4, num_items=6, max_len=5)
 CONFIG = Bert4RecConfig(width=4, dropout_rate=0.0, pad_key_mask=False)
@@ -52,7 +53,7 @@ def test_scores_and_loss_of_the_released_encoder():
         net = Bert4RecNet(6, 5, CONFIG)
         seq = jnp.array([[3, 1, 5, 0, 0], [2, 4, 6, 1, 0]])
         # released rows are padded on the left by two and by one: as many places as there are here
-        features = net.apply({"params": params}, seq, method="encode")
+        features = applied(net)({"params": params}, seq, method="encode")
         last = features[jnp.arange(2), jnp.array([2, 3])]
         np.testing.assert_allclose(
             last[0], [-1.038649237302, 1.713852271706, 0.159358298977, -0.678330421879], rtol=1e-7
@@ -61,7 +62,7 @@ def test_scores_and_loss_of_the_released_encoder():
             last[1], [1.049959998512, -1.582752354593, -0.171355574794, 0.739806033676], rtol=1e-7
         )
         asked, place = bert4rec.with_mask(seq, 7)
-        found = net.apply({"params": params}, asked, place, method="encode")
+        found = applied(net)({"params": params}, asked, place, method="encode")
         np.testing.assert_allclose(
             found @ params["items"][1:7].T,
             [[1.423394529538, 0.404729261389, -0.986042223176, -1.47025103512, -0.602717825785,
@@ -75,6 +76,20 @@ def test_scores_and_loss_of_the_released_encoder():
         weight = (label > 0).astype(features.dtype)
         value = bert4rec.binary(features, params["items"], label, negative, weight)
         np.testing.assert_allclose(value, 1.206343374185704, rtol=1e-8)
+
+
+def test_loss_asks_for_what_stood_behind_the_mask():
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), released())
+    made = bert4rec.parts(replace(CONFIG, last_share=1.0), SPEC)
+    batch = walk([[3, 1, 5, 0, 0], [2, 4, 0, 0, 0]])  # the negatives are item 6
+    expected = []
+    for shown, place, item in (([3, 1, 7, 0, 0], 2, 5), ([2, 7, 0, 0, 0], 1, 4)):
+        found = made.net.apply({"params": params}, jnp.array([shown]), method="encode")[0, place]
+        right, wrong = (float(found @ params["items"][i]) for i in (item, 6))
+        expected.append(np.log1p(np.exp(-right)) + np.log1p(np.exp(wrong)))
+    value, aux = bert4rec.loss(made, params, (), KEY, batch)
+    np.testing.assert_allclose(value, np.mean(expected), rtol=1e-5)
+    assert aux.metrics["loss"] == value
 
 
 def test_number_of_parameters():
@@ -110,7 +125,7 @@ def test_what_is_drawn_for_a_row_does_not_depend_on_the_batch():
 def test_several_lengths_are_one_batch():
     # everything is masked and nothing dropped: only what is drawn at a place could differ
     config = Bert4RecConfig(width=4, dropout_rate=0.0, last_share=1.0, init_scale=1.0)
-    model = bert4rec.build(config, SPEC)
+    model = compiled(bert4rec.build(config, SPEC))
     batch = walk([[1, 2, 0, 0, 0], [3, 4, 0, 0, 0], [5, 6, 1, 2, 0]], first=[0, 1, 0])
     batch = batch._replace(negative=jnp.arange(15).reshape(3, 5) % 6 + 1)
     params, _ = model.init(KEY, batch)
@@ -123,7 +138,7 @@ def test_several_lengths_are_one_batch():
 
 
 def test_a_shorter_query_keeps_its_oldest_item():
-    model = bert4rec.build(replace(CONFIG, pad_key_mask=True), SPEC)
+    model = compiled(bert4rec.build(replace(CONFIG, pad_key_mask=True), SPEC))
     params, _ = model.init(KEY, walk([[1, 2, 3, 0, 0]]))
     params = dict(params) | {"items": params["items"] * 50}  # far enough apart to be seen
     rows = jnp.arange(1)
@@ -137,7 +152,7 @@ def test_a_shorter_query_keeps_its_oldest_item():
 
 def test_export_is_read_back_and_moves_with_the_points():
     config = Bert4RecConfig(width=4, dropout_rate=0.0, init_scale=1.0)
-    model = bert4rec.build(config, SPEC)
+    model = compiled(bert4rec.build(config, SPEC))
     params, _ = model.init(KEY, walk([[1, 2, 3, 0, 0]]))
     arrays = bert4rec.export(config, SPEC, params, ())
     np.testing.assert_array_equal(arrays["items"], params["items"][1:7])

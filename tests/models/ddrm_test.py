@@ -16,6 +16,7 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.nets.guided import GuidedMLP
 from jaxrec_diff.ops.ragged import Ragged
+from tests.models.compiled import applied, compiled
 
 USERS, ITEMS, WIDTH = 6, 8, 4
 KEY = jax.random.key(1)
@@ -171,21 +172,21 @@ def test_more_steps_than_levels_repeat_the_last_coefficients():
 
 
 def test_a_network_that_returns_its_guidance_gives_the_backbone():
-    model = ddrm.build(small(), spec())
+    model = compiled(ddrm.build(small(), spec()))
     state = model.init(KEY, example()).state
     params = {"user": copies("x"), "item": copies("c")}
     users = np.arange(USERS)
     points = model.sample(params, state, KEY, query(users))
     np.testing.assert_allclose(points, spec().exports["users"], rtol=1e-5, atol=1e-6)
-    probe = model.variants["backbone"](params, state, query(users))
-    np.testing.assert_array_equal(probe, spec().exports["users"])
+    backbone = model.variants["backbone"](params, state, query(users))
+    np.testing.assert_array_equal(backbone, spec().exports["users"])
     table = model.head(params, state).table
     np.testing.assert_array_equal(table, spec().exports["items"])
 
 
 @pytest.mark.parametrize("extra", [0, 3])
 def test_the_identity_without_noise_gives_the_mean_item(extra):
-    model = ddrm.build(small(start_noise=False, extra_steps=extra), spec())
+    model = compiled(ddrm.build(small(start_noise=False, extra_steps=extra), spec()))
     state = model.init(KEY, example()).state
     params = {"user": copies("c"), "item": copies("x")}
     users = np.arange(USERS)
@@ -201,11 +202,11 @@ def test_the_identity_without_noise_gives_the_mean_item(extra):
 def test_the_start_is_noised_to_the_last_level_by_row():
     # with the identity the end is the start
     noisy = small(noise_scale=1.0, noise_min=0.01, noise_max=0.5, beta_fixed=False)
-    model = ddrm.build(noisy, spec())
+    model = compiled(ddrm.build(noisy, spec()))
     state = model.init(KEY, example()).state
     params = {"user": copies("c"), "item": copies("x")}
     asked = query(np.zeros(4000, np.int32))
-    sample = jax.jit(model.sample)
+    sample = model.sample
     got = np.asarray(sample(params, state, KEY, asked), np.float64)
     centre = np.sqrt(0.5) * np.asarray(state.means[0], np.float64)
     # products of c1 + c2 fall a little short of 1 once levels are large
@@ -243,7 +244,7 @@ def test_loss_of_the_reference_example(settings, want):
     users, items = np.zeros((USERS, WIDTH)), np.zeros((ITEMS, WIDTH))
     users[2], items[4], items[6] = a, b, n
     tables = {"users": users.astype(np.float32), "items": items.astype(np.float32)}
-    model = ddrm.build(small(**settings), spec(**tables))
+    model = compiled(ddrm.build(small(**settings), spec(**tables)))
     state = model.init(KEY, example()).state
     # each network returns its guidance: the user is restored as b and the item as a
     params = {"user": copies("c"), "item": copies("c")}
@@ -282,7 +283,7 @@ def test_the_two_sides_are_noised_apart():
     zeros = {
         name: np.zeros((n, WIDTH), np.float32) for name, n in (("users", USERS), ("items", ITEMS))
     }
-    model = ddrm.build(small(**flat), spec(**zeros))
+    model = compiled(ddrm.build(small(**flat), spec(**zeros)))
     state, rows = model.init(KEY, example()).state, example(8000)
     params = {"user": copies("x"), "item": copies("x")}
     metrics = model.loss(params, state, KEY, rows)[1].metrics
@@ -298,8 +299,9 @@ def test_the_network_is_the_concatenation_x_time_guidance():
     rng = np.random.default_rng(0)
     x, cond = rng.normal(size=(2, 5, 3)).astype(np.float32)
     t = np.array([0, 1, 7, 49, 61])
-    params = net.init(KEY, jnp.asarray(x), jnp.asarray(t), jnp.asarray(cond))["params"]
-    got = net.apply({"params": params}, jnp.asarray(x), jnp.asarray(t), jnp.asarray(cond))
+    given = [jnp.asarray(each) for each in (x, t, cond)]
+    params = jax.jit(net.init)(KEY, *given)["params"]
+    got = applied(net)({"params": params}, *given)
     host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     affine = lambda z, layer: z @ host[layer]["kernel"] + host[layer]["bias"]
     sigmoid = lambda z: 1.0 / (1.0 + np.exp(-z))
@@ -330,7 +332,8 @@ def test_counts_of_parameters(dims, want):
 
 def test_initial_weights_have_the_released_spread():
     row = jnp.zeros((1, 64))
-    params = GuidedMLP(64, (200, 1000)).init(KEY, row, jnp.zeros(1, jnp.int32), row)["params"]
+    init = jax.jit(GuidedMLP(64, (200, 1000)).init)
+    params = init(KEY, row, jnp.zeros(1, jnp.int32), row)["params"]
     for kernel in (params["kernel_in"], params["inner_0"]["kernel"], params["outer"]["kernel"]):
         np.testing.assert_allclose(np.std(kernel), np.sqrt(2.0 / sum(kernel.shape)), rtol=0.03)
         assert np.abs(kernel).max() > 3 * np.std(kernel)  # a normal, not cut at two deviations

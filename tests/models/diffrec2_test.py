@@ -16,9 +16,11 @@ from jaxrec_diff.models import diffrec2
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.ops import rng as ops_rng
+from tests.models.compiled import applied, compiled
 
 D, ITEMS, LENGTH = 8, 5, 3
 TINY = {"width": D, "num_blocks": 2, "num_heads": 4}
+SMALLER = TINY | {"num_blocks": 1}  # half as much to compile, where no golden number is asked
 CONFIG = DiffRec2Config(**TINY, dropout_rate=0.0, embedding_dropout_rate=0.0)
 SPEC = DataSpec(num_users=9, num_items=ITEMS, max_len=LENGTH)
 EPS = np.cos(0.1 * np.arange(D))
@@ -98,7 +100,7 @@ def estimate(xt, t, seq=SEQ, config=CONFIG, params=None):
     def both(net, xt, t):
         return net.denoise(net.embed(seq), seq > 0, xt, t)
 
-    return net.apply({"params": params}, jnp.asarray(xt), jnp.asarray(t), method=both)
+    return applied(net)({"params": params}, jnp.asarray(xt), jnp.asarray(t), method=both)
 
 
 def logits(points):
@@ -231,11 +233,11 @@ def test_blind_history_is_computed_once_for_all_steps_and_seeds():
     config = DiffRec2Config(**TINY, history_blind=True)
     net = diffrec2.network(config, ITEMS, LENGTH)
     params, seq = {"params": golden_params()}, jnp.asarray(SEQ)
-    history = net.apply(params, seq, method="embed")
-    memory = net.apply(params, history, seq > 0, method="remember")
+    history = applied(net)(params, seq, method="embed")
+    memory = applied(net)(params, history, seq > 0, method="remember")
     seeds = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, D)))
     for t in (0, 3):
-        together = net.apply(params, memory, seq > 0, seeds, jnp.int32(t), method="follow")
+        together = applied(net)(params, memory, seq > 0, seeds, jnp.int32(t), method="follow")
         for s in range(4):
             alone = estimate(seeds[:, s], t, config=config)
             np.testing.assert_allclose(together[:, s], alone, atol=1e-12)
@@ -252,8 +254,8 @@ def example(rows=32, seed=0):
 
 
 def gradients(**settings):
-    config = DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3, **settings)
-    model = diffrec2.build(config, SPEC)
+    config = DiffRec2Config(**SMALLER, schedule="linear", num_steps=4, beta_stop=0.3, **settings)
+    model = compiled(diffrec2.build(config, SPEC))
     variables = model.init(jax.random.key(0), example())
     grad = jax.grad(lambda p: model.loss(p, variables.state, jax.random.key(1), example())[0])
     return jax.jit(grad)(variables.params)
@@ -279,9 +281,9 @@ def test_loss_is_the_mean_of_its_parts_in_a_plain_loop():
     config = DiffRec2Config(
         **TINY, schedule="linear", num_steps=1, beta_start=1.0, beta_stop=1.0, **settings
     )
-    model, batch = diffrec2.build(config, SPEC), example(6)
+    model, batch = compiled(diffrec2.build(config, SPEC)), example(6)
     params, state = model.init(jax.random.key(0), batch)
-    _, aux = jax.jit(model.loss)(params, state, jax.random.key(5), batch)
+    _, aux = model.loss(params, state, jax.random.key(5), batch)
     # beta = 1: x_t is noise alone
     k_item, k_eps = jax.random.split(jax.random.key(5), 4)[1:3]
     xt, apart_from_item = (ops_rng.normal(k, batch.row_id, (D,)) for k in (k_eps, k_item))
@@ -296,12 +298,12 @@ def test_loss_is_the_mean_of_its_parts_in_a_plain_loop():
     np.testing.assert_allclose(aux.metrics["mse"], np.mean(apart), rtol=1e-4)
     np.testing.assert_allclose(aux.metrics["rec"], np.mean(rec), rtol=1e-4)
     np.testing.assert_allclose(aux.metrics["loss"], np.mean(apart) + np.mean(rec), rtol=1e-4)
-    summed = diffrec2.build(
+    summed = compiled(diffrec2.build(
         DiffRec2Config(**TINY, **settings, schedule="linear", num_steps=1, beta_start=1.0,
                        beta_stop=1.0, mse_reduction="sum", mse_weight=0.5),
         SPEC,
-    )  # fmt: skip
-    value = jax.jit(summed.loss)(params, state, jax.random.key(5), batch)[0]
+    ))  # fmt: skip
+    value = summed.loss(params, state, jax.random.key(5), batch)[0]
     np.testing.assert_allclose(value, 0.5 * D * np.mean(apart) + np.mean(rec), rtol=1e-4)
 
 
@@ -323,10 +325,10 @@ def test_importance_sampler_oracle():
 
 
 def test_history_of_losses_fills_and_then_steers_the_steps():
-    config = DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3)
-    model = diffrec2.build(config, SPEC)
+    config = DiffRec2Config(**SMALLER, schedule="linear", num_steps=4, beta_stop=0.3)
+    model = compiled(diffrec2.build(config, SPEC))
     params, state = model.init(jax.random.key(0), example())
-    loss = jax.jit(model.loss)
+    loss = model.loss
     for step in range(5):
         state = loss(params, state, jax.random.key(step), example())[1].state
     assert state.count.tolist() == [10] * 4
@@ -335,16 +337,16 @@ def test_history_of_losses_fills_and_then_steers_the_steps():
 
 
 def test_efficient_and_full_are_reported_side_by_side():
-    config = DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3, num_seeds=3)
+    config = DiffRec2Config(**SMALLER, schedule="linear", num_steps=4, beta_stop=0.3, num_seeds=3)
     batch = example()
     query = SequenceQuery(batch.seq, batch.row_id)
-    model = diffrec2.build(config, SPEC)
+    model = compiled(diffrec2.build(config, SPEC))
     params, state = model.init(jax.random.key(0), batch)
-    other = diffrec2.build(
-        DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3, num_seeds=3,
+    other = compiled(diffrec2.build(
+        DiffRec2Config(**SMALLER, schedule="linear", num_steps=4, beta_stop=0.3, num_seeds=3,
                        inference="full"),
         SPEC,
-    )  # fmt: skip
+    ))  # fmt: skip
     key = jax.random.key(0)
     np.testing.assert_allclose(
         model.variants["full"](params, state, query),
@@ -358,6 +360,17 @@ def test_efficient_and_full_are_reported_side_by_side():
     )
 
 
+def test_chain_starts_from_the_noised_unknown_item():
+    made, asked = diffrec2.parts(DiffRec2Config(**TINY, num_steps=1000), SPEC), jnp.array([3, 8])
+    query = SequenceQuery(jnp.repeat(SEQ, 2, axis=0), asked)
+    params, key = golden_params(), jax.random.key(5)
+    start = diffrec2.chain(made, params, (), key, query).start
+    eps = ops_rng.normal(jax.random.split(key, 3)[0], asked, (D,))
+    bar = np.prod(1.0 - np.linspace(1e-4, 0.02, 1000))
+    expected = np.sqrt(bar) * fill(1, (ITEMS + 2, D))[-1] + np.sqrt(1.0 - bar) * eps
+    np.testing.assert_allclose(start, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_more_seeds_shrink_the_variance_as_one_over_their_number():
     # Same user in many rows: rows draw their own noise.
     spread = {}
@@ -365,11 +378,11 @@ def test_more_seeds_shrink_the_variance_as_one_over_their_number():
     query = SequenceQuery(jnp.tile(jnp.array([[2, 5, 0]]), (rows, 1)), jnp.arange(rows))
     for seeds in (1, 8):
         config = DiffRec2Config(
-            **TINY, schedule="linear", num_steps=4, beta_stop=0.9, num_seeds=seeds
+            **SMALLER, schedule="linear", num_steps=4, beta_stop=0.9, num_seeds=seeds
         )
-        model = diffrec2.build(config, SPEC)
+        model = compiled(diffrec2.build(config, SPEC))
         params, state = model.init(jax.random.key(0), example())
-        found = jax.jit(model.sample)(params, state, jax.random.key(1), query)
+        found = model.sample(params, state, jax.random.key(1), query)
         spread[seeds] = float(jnp.var(found, axis=0).sum())
     assert 6.0 < spread[1] / spread[8] < 10.5
 
@@ -406,29 +419,29 @@ def test_one_step_over_a_thousand_is_one_row_of_the_schedule():
 @pytest.mark.parametrize("mask_mode", ["key", "query"])
 def test_several_lengths_change_no_estimate(mask_mode):
     config = DiffRec2Config(
-        **TINY, schedule="linear", num_steps=4, beta_stop=0.3, mask_mode=mask_mode,
+        **SMALLER, schedule="linear", num_steps=4, beta_stop=0.3, mask_mode=mask_mode,
         dropout_rate=0.0, embedding_dropout_rate=0.0,
     )  # fmt: skip
-    model = diffrec2.build(config, SPEC)
+    model = compiled(diffrec2.build(config, SPEC))
     seq = jnp.array([[2, 0, 0], [4, 0, 0], [1, 3, 5], [5, 2, 0]])
     whole = Sequences(seq, jnp.array([1, 2, 3, 4]), jnp.ones(4), jnp.arange(4))
     parts = whole._replace(seq=(seq[:2, :1], seq[2:]))
     params, state = model.init(jax.random.key(0), whole)
-    loss = jax.jit(model.loss)
+    loss = model.loss
     for name, value in loss(params, state, jax.random.key(1), whole)[1].metrics.items():
         cut = loss(params, state, jax.random.key(1), parts)[1].metrics[name]
         np.testing.assert_allclose(cut, value, rtol=1e-5)
 
 
 def test_importance_weights_reach_the_loss():
-    config = DiffRec2Config(**TINY, schedule="linear", num_steps=4, beta_stop=0.3)
-    model, batch = diffrec2.build(config, SPEC), example(8)
+    config = DiffRec2Config(**SMALLER, schedule="linear", num_steps=4, beta_stop=0.3)
+    model, batch = compiled(diffrec2.build(config, SPEC)), example(8)
     params, _ = model.init(jax.random.key(0), batch)
     before = timesteps.History(
         jnp.repeat(jnp.array([[1.0], [2], [3], [4]]), 10, 1), jnp.full(4, 10)
     )
     key = jax.random.key(2)
-    value, aux = jax.jit(model.loss)(params, before, key, batch)
+    value, aux = model.loss(params, before, key, batch)
     t, weight = timesteps.importance(jax.random.split(key, 4)[0], batch.row_id, before)
     # the state keeps the unweighted errors, newest last, in the order of the batch
     newest = {n: list(aux.state.losses[n][10 - int((t == n).sum()) :]) for n in range(4)}

@@ -21,6 +21,7 @@ from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.nets import plain as nets_plain
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
+from tests.models.compiled import applied, compiled
 
 ITEMS, LENGTH = 12, 3
 _RNG = np.random.default_rng(5)
@@ -49,7 +50,8 @@ def generator(settings, spec=SPEC):
     """The functions of a generator, bound to its parts."""
     made = diffuasr.parts(settings, spec)
     names = ("init", "loss", "points", "log_prob")
-    return SimpleNamespace(**{name: partial(getattr(diffuasr, name), made) for name in names})
+    bound = {name: jax.jit(partial(getattr(diffuasr, name), made)) for name in names}
+    return SimpleNamespace(**bound)
 
 
 def started(settings):
@@ -138,7 +140,7 @@ def test_noise_loss_is_that_of_a_plain_loop():
         seen = [j for j in SEQ[b].tolist() if j]
         cond = np.mean([rows[j] for j in seen], axis=0)
         args = [jnp.asarray(v, jnp.float32)[None] for v in (xt, t[b], cond)]
-        out = net.apply({"params": params["net"]}, args[0], args[1].astype(int), args[2])[0]
+        out = applied(net)({"params": params["net"]}, args[0], args[1].astype(int), args[2])[0]
         total += np.mean((eps - np.asarray(out)) ** 2) / 3
     value, aux = made.loss(params, extra, KEY, BATCH)
     np.testing.assert_allclose(value, total, rtol=1e-4)
@@ -290,7 +292,7 @@ def test_rows_that_are_trained_shrink_unless_rounding_keeps_them_apart(weight):
     drawn = [jnp.asarray(rng.integers(1, ITEMS + 1, (64, width))) for width in (LENGTH, 5)]
     batch = Prefixes(*drawn, jnp.ones(64), jnp.arange(64))
     settings = config(items="trained", width=4, guidance="none", rounding_weight=weight)
-    made = diffuasr.build(settings, SPEC)
+    made = compiled(diffuasr.build(settings, SPEC))
     optimizer = optim.make(TrainConfig(learning_rate=1e-2), 1)
     update = jax.jit(lambda train: step.update(made, optimizer, train, KEY, batch))
     train = state.create(made.init(jax.random.key(0), batch), optimizer)
@@ -301,6 +303,21 @@ def test_rows_that_are_trained_shrink_unless_rounding_keeps_them_apart(weight):
     # without it the noise loss falls to almost nothing, and nothing was learnt: items are random
     assert (metrics["spread_left"] < 0.1) == (weight == 0.0)
     assert (np.mean(losses[-20:]) < 0.2) == (weight == 0.0)
+
+
+def test_rounding_is_the_cross_entropy_of_cosines_with_the_right_rows(monkeypatch):
+    settings = config(items="trained", width=4, guidance="none", predict="x0", rounding_weight=0.5)
+    made, params, extra = started(settings)
+    rows = np.asarray(params["items"], np.float64)
+    # a network that finds the items exactly: what is left is how close the other rows are
+    exact = jnp.asarray(rows[np.asarray(BATCH.prefix)], jnp.float32)
+    monkeypatch.setattr(diffuasr, "predict", lambda *args: exact)
+    cosines = rows[1:] @ rows[1:].T / np.outer(*2 * [np.linalg.norm(rows[1:], axis=1)]) / 0.1
+    each = np.log(np.exp(cosines).sum(axis=1)) - np.diag(cosines)
+    expected = np.mean(each[np.asarray(BATCH.prefix) - 1])
+    value, aux = made.loss(params, extra, KEY, BATCH)
+    np.testing.assert_allclose(aux.metrics["rounding"], expected, rtol=1e-4)
+    np.testing.assert_allclose(value, 0.5 * expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +357,7 @@ def test_clusters_are_generated_from_frozen_rows():
     rows = (centres[cluster] + 0.5 * rng.normal(size=(300, 64))).astype(np.float32)
     spec = DataSpec(2000, 300, 6, exports={"items": rows}, prefix_len=10)
     settings = DiffuASRConfig(guidance="none", sampler=SamplerConfig(kind="ddim", steps=20))
-    made = diffuasr.build(settings, spec)
+    made = compiled(diffuasr.build(settings, spec))
     optimizer = optim.make(TrainConfig(learning_rate=1e-3), 1)
 
     @jax.jit

@@ -19,6 +19,7 @@ from jaxrec_diff.models import diffurec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffurec import DiffuRecConfig
 from jaxrec_diff.ops import rng as ops_rng
+from tests.models.compiled import applied, compiled
 from tests.nets.transformer_test import TEMB, affine, fill, tiny_params, unit_norm
 
 SPEC = DataSpec(num_users=3, num_items=5, max_len=4)
@@ -66,9 +67,8 @@ def settings(**changes):
 
 
 def model_of(**changes):
-    model = diffurec.build(settings(**changes), SPEC)
-    # compiled once a shape; a patch made before the first call is compiled in
-    return model._replace(loss=jax.jit(model.loss), sample=jax.jit(model.sample))
+    # a patch made before the first call is compiled in
+    return compiled(diffurec.build(settings(**changes), SPEC))
 
 
 def weights_of(**changes):
@@ -91,7 +91,7 @@ def given_start(monkeypatch, start=XT):
 
 def test_golden_parts():
     net = diffurec.DiffuRecNet(num_items=5, max_len=4, config=TINY)
-    steps = net.apply({"params": tiny_weights()}, jnp.array([3]), method="steps")
+    steps = applied(net)({"params": tiny_weights()}, jnp.array([3]), method="steps")
     np.testing.assert_allclose(steps[0], TEMB, atol=3e-6)
 
 
@@ -200,11 +200,11 @@ def test_initial_cross_entropy_of_real_histories(real_data, folder, low, high):
     (phase,) = runs.prepare(
         "diffurec", replace(released, devices=1), str(real_data / folder / "interactions.parquet")
     ).phases
-    model, feed = phases.model_of(phase), phase.batcher
+    model, batcher = phases.model_of(phase), phase.batcher
     key = jax.random.key(0)
     rows = jnp.arange(96, dtype=jnp.int32)
-    example = feed.example(
-        feed.train, jax.random.choice(key, feed.num_examples, (96,), replace=False), rows, key
+    example = batcher.example(
+        batcher.train, jax.random.choice(key, batcher.num_examples, (96,), replace=False), rows, key
     )
     params = jax.jit(model.init)(key, example).params
     value, _ = jax.jit(model.loss)(params, (), jax.random.key(1), example)
@@ -237,7 +237,7 @@ def test_one_block_is_blind_to_the_released_mask():
 def test_order_matters_only_with_positions(positions):
     model, params = model_of(positions=positions), weights_of(positions=positions)
     points = [
-        model.sample(params, (), jax.random.key(0), SequenceQuery(jnp.array([seq]), jnp.zeros(1)))
+        model.sample(params, (), jax.random.key(0), SequenceQuery(jnp.array([seq]), jnp.arange(1)))
         for seq in ([1, 2, 3, 4], [3, 1, 2, 4])
     ]
     assert (np.abs(points[1] - points[0]).max() > 1e-3) == positions
@@ -307,7 +307,7 @@ def test_lossaware_weighs_and_remembers_losses(monkeypatch):
     # Cross entropy is replaced by the step itself: E[t / (T p_t)] is the mean of 0 .. T - 1.
     monkeypatch.setattr(forward, "q_sample", lambda tables, x0, t, eps: t[:, None] + 0 * x0)
     monkeypatch.setattr(diffurec.DiffuRecNet, "steps", lambda self, t: jnp.zeros((*t.shape, 8)))
-    monkeypatch.setattr(diffurec.DiffuRecNet, "read", lambda self, h, y, *rest: y[:, 0])
+    monkeypatch.setattr(diffurec.DiffuRecNet, "read", lambda self, h, y, *rest, **options: y[:, 0])
     monkeypatch.setattr(losses, "full_softmax", lambda points, table, target: points[:, 0])
     config = settings(
         step_sampler="lossaware", num_steps=4, schedule="cosine", mask="key", lambda_mean=1.0
@@ -316,7 +316,9 @@ def test_lossaware_weighs_and_remembers_losses(monkeypatch):
     example = Sequences(jnp.full((rows, 1), 2), jnp.full(rows, 4), jnp.ones(rows), jnp.arange(rows))
     filled = jnp.broadcast_to(jnp.arange(1.0, 5.0)[:, None], (4, 10))
     state = timesteps.History(filled, jnp.full(4, 10))
-    value, aux = diffurec.build(config, SPEC).loss(weights_of(), state, jax.random.key(1), example)
+    value, aux = compiled(diffurec.build(config, SPEC)).loss(
+        weights_of(), state, jax.random.key(1), example
+    )
     np.testing.assert_allclose(value, 1.5, rtol=0.03)
     np.testing.assert_allclose(aux.state.losses, np.repeat(np.arange(4.0)[:, None], 10, 1))
 

@@ -16,6 +16,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import dimerec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
+from tests.models.compiled import applied, compiled
 
 D, ITEMS, LENGTH = 4, 5, 3
 CONFIG = dimerec.DimeRecConfig(width=D, num_interests=2, num_steps=6)
@@ -75,7 +76,7 @@ class GoldenModelTest(parameterized.TestCase):
         params = golden_params()
         extract = SelfAttentiveInterests(2)
         history = params["items"][SEQ]
-        got, weights = extract.apply(
+        got, weights = applied(extract)(
             {"params": params["extract"]}, history, params["positions"], SEQ > 0
         )
         want_weights = [
@@ -99,7 +100,7 @@ class GoldenModelTest(parameterized.TestCase):
         np.testing.assert_allclose(weights, want_weights, rtol=1e-9)
         np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-10)
         np.testing.assert_allclose(jnp.sum(weights, axis=1), 1.0)
-        guided = NET.apply({"params": params}, SEQ, method="guide")
+        guided = applied(NET)({"params": params}, SEQ, method="guide")
         np.testing.assert_allclose(guided, want, rtol=1e-7, atol=1e-10)
 
     @in_float64
@@ -107,27 +108,27 @@ class GoldenModelTest(parameterized.TestCase):
         # A row of n items sees the first n positions in reverse, whatever comes after it.
         params = golden_params()
         net = NET.clone(config=dataclasses.replace(CONFIG, positions="end"))
-        got = net.apply({"params": params}, SEQ, method="guide")
+        got = applied(net)({"params": params}, SEQ, method="guide")
         for row, length in ((0, 3), (1, 2)):
             turned = jnp.concatenate(
                 [params["positions"][:length][::-1], jnp.ones((3 - length, D))]
             )
-            want = NET.apply(
+            want = applied(NET)(
                 {"params": params | {"positions": turned}}, SEQ[row : row + 1], method="guide"
             )
             np.testing.assert_allclose(got[row], want[0], rtol=1e-12)
-        assert not np.allclose(got, NET.apply({"params": params}, SEQ, method="guide"))
+        assert not np.allclose(got, applied(NET)({"params": params}, SEQ, method="guide"))
 
     @in_float64
     def test_step_embedding(self):
-        got = NET.apply({"params": golden_params()}, jnp.array([2]), method="embed_steps")[0]
+        got = applied(NET)({"params": golden_params()}, jnp.array([2]), method="embed_steps")[0]
         want = [0.0307832902, -0.1775849655, 0.009459718, -0.8129317429]
         np.testing.assert_allclose(got, want, rtol=1e-8)
 
     @in_float64
     def test_gem_loss(self):
         params = golden_params()
-        interests = NET.apply({"params": params}, SEQ, method="guide")
+        interests = applied(NET)({"params": params}, SEQ, method="guide")
         got = dimerec.gem_loss(interests, params["items"][TARGET], params["items"][NEGATIVES])
         np.testing.assert_allclose(got, [1.314826153644, 1.331709589425], rtol=1e-10)
         swapped = dimerec.gem_loss(
@@ -156,12 +157,12 @@ class GoldenModelTest(parameterized.TestCase):
     @in_float64
     def test_diffusion_losses(self, scale, xt_first, recon, ssm, cool):
         params = golden_params()
-        interests = NET.apply({"params": params}, SEQ, method="guide")
+        interests = applied(NET)({"params": params}, SEQ, method="guide")
         x0 = sphere.normalize(params["items"][TARGET])
         table = jnp.asarray(scale * noise_scale())
         xt = sphere.q_sample(table, x0, jnp.asarray(STEP), z_grid(), project=True)
         np.testing.assert_allclose(xt[0], xt_first, rtol=1e-8)
-        raw = NET.apply({"params": params}, xt, jnp.asarray(STEP), interests, method="denoise")
+        raw = applied(NET)({"params": params}, xt, jnp.asarray(STEP), interests, method="denoise")
         if scale == 1.0:
             want = [-0.5140912968, -0.7571921335, -0.8999759217, -0.9232314111]
             np.testing.assert_allclose(raw[0], want, rtol=1e-8)
@@ -220,7 +221,7 @@ class GoldenModelTest(parameterized.TestCase):
             ]
         )
         start = np.sin(6 + 0.5 * np.arange(2)[:, None] + 0.25 * np.arange(D)[None, :])
-        interests = NET.apply({"params": params}, SEQ, method="guide")
+        interests = applied(NET)({"params": params}, SEQ, method="guide")
         for form in (dimerec.plain, dimerec.hoisted):
             denoise = form(NET, params, interests)
             chain = process.Chain(
@@ -230,7 +231,7 @@ class GoldenModelTest(parameterized.TestCase):
                 samplers.draw_given(jnp.asarray(scale * grid)),
                 project=sphere.normalize,
             )
-            got = process.run(chain)
+            got = jax.jit(lambda c=chain: process.run(c))()
             np.testing.assert_allclose(got, want, rtol=1e-8)
         if scale == 0.5:
             scores = got @ sphere.normalize(params["items"][1:]).T
@@ -245,7 +246,7 @@ class GoldenModelTest(parameterized.TestCase):
 def _model(**changes):
     settings = {"width": 8, "num_interests": 2, "num_steps": 5, "num_negatives": 6} | changes
     spec = DataSpec(4, 7, 4, np.array([5, 1, 9, 2, 2, 0, 1]))
-    return dimerec.build(dimerec.DimeRecConfig(**settings), spec)
+    return compiled(dimerec.build(dimerec.DimeRecConfig(**settings), spec))
 
 
 def _example(rows=6):

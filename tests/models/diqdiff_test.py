@@ -19,6 +19,7 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diqdiff import DiQDiffConfig, Quantiser, latest_last
 from jaxrec_diff.ops import quantize
 from jaxrec_diff.ops import rng as ops_rng
+from tests.models.compiled import applied, compiled
 
 D, ITEMS, LENGTH = 8, 5, 4
 SPEC = DataSpec(num_users=9, num_items=ITEMS, max_len=LENGTH)
@@ -103,7 +104,7 @@ def golden_example(seq=SEQ):
 @pytest.mark.parametrize("lengths", ["one", "several"])
 def test_golden_loss(monkeypatch, lengths):
     force(monkeypatch)
-    model = diqdiff.build(DiQDiffConfig(**TINY, **CALM), SPEC)
+    model = compiled(diqdiff.build(DiQDiffConfig(**TINY, **CALM), SPEC))
     seq = SEQ if lengths == "one" else (SEQ[:2, :3], SEQ[2:, :1])
     with jax.default_matmul_precision("highest"):
         value, aux = model.loss(golden_params(), state_of(), jax.random.key(0), golden_example(seq))
@@ -122,12 +123,12 @@ def test_golden_network():
     net = diffurec.DiffuRecNet(num_items=ITEMS, max_len=LENGTH, config=config.backbone())
     seq = latest_last(jnp.asarray(SEQ), LENGTH)
     np.testing.assert_array_equal(seq, [[0, 0, 2, 5], [0, 1, 3, 4], [0, 0, 0, 2]])
-    history = net.apply({"params": params}, seq, method="embed")
+    history = applied(net)({"params": params}, seq, method="embed")
     found = quantize.code_means(history, LABELS, jnp.ones(3), 2)
     np.testing.assert_allclose(found.means[0, -1], CODE, atol=1e-8)
-    injected = 0.001 * (XT + net.apply({"params": params}, jnp.full(3, 3), method="steps"))
+    injected = 0.001 * (XT + applied(net)({"params": params}, jnp.full(3, 3), method="steps"))
     z = 0.6 * history + 0.4 * quantize.pick(found.means, LABELS) + injected[:, None]
-    out = net.apply({"params": params}, z, seq > 0, method=diqdiff.read_last)
+    out = applied(net)({"params": params}, z, seq > 0, method=diqdiff.read_last)
     # attention's scores are rounded to float32 by jax.nn.dot_product_attention
     np.testing.assert_allclose(out, OUT, atol=1e-6)
     np.testing.assert_allclose(out @ params["items"].T, LOGITS, atol=2e-6)
@@ -140,13 +141,13 @@ def test_golden_points_of_one_step_at_evaluation(monkeypatch):
     monkeypatch.setattr(ops_rng, "normal", lambda key, row, shape: jnp.asarray(XT, jnp.float32))
     config = DiQDiffConfig(**TINY)
     query = SequenceQuery(jnp.asarray(SEQ[:, :3]), jnp.arange(3))
-    official = diqdiff.build(config, SPEC, protocol="official")
+    official = compiled(diqdiff.build(config, SPEC, protocol="official"))
     with jax.default_matmul_precision("highest"):
         found = official.sample(golden_params(), state_of(), jax.random.key(0), query)
         # the same codes kept from training give the same points without the batch
         history = official_history()
         book = quantize.code_means(history, LABELS, jnp.ones(3), 2).means
-        frozen = diqdiff.build(config, SPEC)
+        frozen = compiled(diqdiff.build(config, SPEC))
         kept = frozen.sample(golden_params(), state_of(codebook=book), jax.random.key(0), query)
     np.testing.assert_allclose(found, OUT, atol=5e-6)
     np.testing.assert_allclose(kept, OUT, atol=5e-6)
@@ -159,7 +160,7 @@ def official_history():
     config = DiQDiffConfig(**TINY)
     net = diffurec.DiffuRecNet(num_items=ITEMS, max_len=LENGTH, config=config.backbone())
     seq = latest_last(jnp.asarray(SEQ), LENGTH)
-    return net.apply({"params": golden_params()}, seq, method="embed")
+    return applied(net)({"params": golden_params()}, seq, method="embed")
 
 
 def test_released_noise_of_the_reverse_steps():
@@ -182,7 +183,7 @@ def test_released_noise_of_the_reverse_steps():
 
 def parameters(svq, num_items=12_101, num_codes=32, max_len=50):
     spec = DataSpec(num_users=1, num_items=num_items, max_len=max_len)
-    model = diqdiff.build(DiQDiffConfig(svq=svq, num_codes=num_codes), spec)
+    model = compiled(diqdiff.build(DiQDiffConfig(svq=svq, num_codes=num_codes), spec))
     batch = Sequences(
         jnp.ones((2, max_len), jnp.int32), jnp.ones(2, jnp.int32), jnp.ones(2), jnp.arange(2)
     )
@@ -216,7 +217,7 @@ def random_example(rows=12, seed=0):
 
 def test_nothing_reaches_the_released_selector():
     batch = random_example()
-    model = diqdiff.build(DiQDiffConfig(**SMALLER, **CALM), SPEC)
+    model = compiled(diqdiff.build(DiQDiffConfig(**SMALLER, **CALM), SPEC))
     params, state = model.init(jax.random.key(0), batch)
 
     def value(selector):
@@ -228,7 +229,9 @@ def test_nothing_reaches_the_released_selector():
 
 def test_paper_form_trains_its_selector_against_a_constant_codebook():
     batch = random_example()
-    model = diqdiff.build(DiQDiffConfig(**SMALLER, **CALM, svq="paper", recon="mse"), SPEC)
+    model = compiled(
+        diqdiff.build(DiQDiffConfig(**SMALLER, **CALM, svq="paper", recon="mse"), SPEC)
+    )
     params, state = model.init(jax.random.key(0), batch)
     seq = latest_last(batch.seq, LENGTH)
     net = diffurec.DiffuRecNet(
@@ -236,7 +239,7 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
     )
     of_net = {"params": {k: v for k, v in params.items() if k != "selector"}}
     np.testing.assert_allclose(
-        state.codebook, net.apply(of_net, seq[:2], method="embed"), rtol=1e-6
+        state.codebook, applied(net)(of_net, seq[:2], method="embed"), rtol=1e-6
     )
 
     def value(params, codebook):
@@ -247,7 +250,7 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
     assert np.abs(grads[0]["selector"]["kernel"]).max() > 0
     np.testing.assert_array_equal(grads[1], 0.0)
     # the codebook after the step: means of the members, in a plain loop
-    history = np.asarray(net.apply(of_net, seq, method="embed"), np.float64)
+    history = np.asarray(applied(net)(of_net, seq, method="embed"), np.float64)
     logits = history.reshape(12, -1) @ np.asarray(params["selector"]["kernel"]) + np.asarray(
         params["selector"]["bias"]
     )
@@ -260,13 +263,15 @@ def test_paper_form_trains_its_selector_against_a_constant_codebook():
     # rows of weight 0 are nobody's members
     filled = jax.tree.map(lambda x: jnp.concatenate([x, x[:3]]), batch)
     filled = filled._replace(weight=filled.weight.at[12:].set(0.0), row_id=jnp.arange(15))
-    kept = jax.jit(model.loss)(params, state, jax.random.key(1), filled)[1].state.codebook
+    kept = model.loss(params, state, jax.random.key(1), filled)[1].state.codebook
     np.testing.assert_allclose(kept, aux.state.codebook, rtol=1e-4, atol=1e-5)
 
 
 def test_squared_error_is_summed_over_coordinates(monkeypatch):
     force(monkeypatch)
-    model = diqdiff.build(DiQDiffConfig(**TINY, **CALM, recon="mse", contrast_weight=0.0), SPEC)
+    model = compiled(
+        diqdiff.build(DiQDiffConfig(**TINY, **CALM, recon="mse", contrast_weight=0.0), SPEC)
+    )
     value, _ = model.loss(golden_params(), state_of(), jax.random.key(0), golden_example())
     want = np.mean(np.sum((fill(1, (ITEMS + 1, D))[TARGETS] - np.array(OUT)) ** 2, axis=1))
     np.testing.assert_allclose(value, want, rtol=1e-5)
@@ -275,12 +280,12 @@ def test_squared_error_is_summed_over_coordinates(monkeypatch):
 def test_who_else_is_asked_for_changes_released_lists_only():
     batch = random_example()
     query = SequenceQuery(batch.seq, batch.row_id)
-    model = diqdiff.build(DiQDiffConfig(**SMALLER), SPEC)
+    model = compiled(diqdiff.build(DiQDiffConfig(**SMALLER), SPEC))
     params, state = model.init(jax.random.key(0), batch)
     part = jax.tree.map(lambda x: x[:5], query)
     key = jax.random.key(4)
     frozen, released = (
-        jax.jit(model.sample),
+        model.sample,
         jax.jit(diqdiff.build(DiQDiffConfig(**SMALLER), SPEC, protocol="official").sample),
     )
     whole = frozen(params, state, key, query)
@@ -295,7 +300,7 @@ def test_who_else_is_asked_for_changes_released_lists_only():
     np.testing.assert_allclose(
         released(params, state, key, filled)[:5], released(params, state, key, part), atol=1e-5
     )
-    # the other codes are the probe
+    # the other codes are the variant
     np.testing.assert_allclose(
         model.variants["official_codes"](params, state, query),
         released(params, state, jax.random.key(0), query),
@@ -305,7 +310,7 @@ def test_who_else_is_asked_for_changes_released_lists_only():
 
 def test_frozen_codes_are_the_noiseless_choice_from_the_codebook():
     batch = random_example()
-    model = diqdiff.build(DiQDiffConfig(**SMALLER), SPEC)
+    model = compiled(diqdiff.build(DiQDiffConfig(**SMALLER), SPEC))
     params, state = model.init(jax.random.key(0), batch)
     query = SequenceQuery(batch.seq, batch.row_id)
     ramp = jnp.linspace(-9.0, 9.0, D)  # a constant would vanish in a LayerNorm
@@ -350,11 +355,11 @@ def test_first_batch_of_real_data_costs_what_the_released_code_says(real_data, n
     experiment = preset("diqdiff", name).experiment
     dataset = load(str(real_data / name / "interactions.parquet"), DataConfig(max_len=50))
     spec = DataSpec(dataset.num_users, dataset.num_items, 50)
-    model = diqdiff.build(experiment.model, spec)
+    model = compiled(diqdiff.build(experiment.model, spec))
     index = np.random.default_rng(0).choice(len(dataset.train.start), 1024, replace=False)
     example = cut.sequences(dataset.train, jnp.asarray(index, jnp.int32), max_len=50)
     params, state = jax.jit(model.init)(jax.random.key(0), example)
-    _, aux = jax.jit(model.loss)(params, state, jax.random.key(1), example)
+    _, aux = model.loss(params, state, jax.random.key(1), example)
     total, contrast = ANCHORS[name]
     # sums of a random network: other weights move them by a few in a hundred
     np.testing.assert_allclose(aux.metrics["loss"], total, rtol=0.08)

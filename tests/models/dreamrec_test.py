@@ -17,6 +17,7 @@ from jaxrec_diff.models import dreamrec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.nets.embeddings import sinusoidal
 from jaxrec_diff.nets.encoders import HistoryBlock
+from tests.models.compiled import applied, compiled
 
 D, ITEMS, LENGTH = 4, 5, 3
 CONFIG = dreamrec.DreamRecConfig(
@@ -89,7 +90,7 @@ def in_float64(test):
 
 
 def apply(method, *args, net=NET, params=None):
-    return net.apply({"params": params or golden_params()}, *args, method=method)
+    return applied(net)({"params": params or golden_params()}, *args, method=method)
 
 
 def grid_noise(step):
@@ -141,7 +142,8 @@ class GoldenNetworkTest(parameterized.TestCase):
         given = jnp.asarray(np.stack([grid_noise(i) for i in (5, 4, 3, 2, 1, 0)]))
         denoise = getattr(dreamrec, form)(NET, params, jnp.array(H))
         start = jnp.asarray(grid_noise(6))
-        got = process.run(process.Chain(steps, denoise, start, samplers.draw_given(given)))
+        chain = process.Chain(steps, denoise, start, samplers.draw_given(given))
+        got = jax.jit(lambda: process.run(chain))()
         np.testing.assert_allclose(got, X_FINAL, rtol=1e-8, atol=1e-9)
 
     @in_float64
@@ -175,11 +177,12 @@ class GoldenNetworkTest(parameterized.TestCase):
     def test_folding_equals_two_calls(self, denoiser):
         config = dreamrec.DreamRecConfig(width=8, num_steps=7, denoiser=denoiser)
         net = dreamrec.DreamRecNet(num_items=9, max_len=4, config=config)
-        params = net.init(jax.random.key(0), jnp.ones((2, 4), int), jnp.ones(2, int))["params"]
+        init = jax.jit(net.init)
+        params = init(jax.random.key(0), jnp.ones((2, 4), int), jnp.ones(2, int))["params"]
         cond, xt = jax.random.normal(jax.random.key(1), (2, 3, 8))
         for t in (0, 6):
-            one = dreamrec.folded(net, params, cond)(xt, jnp.int32(t))
-            two = dreamrec.two_calls(net, params, cond)(xt, jnp.int32(t))
+            one = jax.jit(dreamrec.folded(net, params, cond))(xt, jnp.int32(t))
+            two = jax.jit(dreamrec.two_calls(net, params, cond))(xt, jnp.int32(t))
             np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-6)
 
     @in_float64
@@ -227,7 +230,7 @@ def test_guidance_is_the_papers():
 def _model(**changes):
     settings = {"width": 8, "num_steps": 5, "beta_stop": 0.3, "guidance_weight": 1.0} | changes
     spec = DataSpec(num_users=4, num_items=7, max_len=4)
-    return dreamrec.build(dreamrec.DreamRecConfig(**settings), spec)
+    return compiled(dreamrec.build(dreamrec.DreamRecConfig(**settings), spec))
 
 
 def _example(rows=6):
@@ -247,7 +250,7 @@ def test_closed_form_has_the_law_of_the_loop(temperature):
     points = {}
     for kind in ("ddpm", "closed_form"):
         sampler = SamplerConfig(kind=kind, temperature=temperature)
-        sample = jax.jit(_model(sampler=sampler).sample)
+        sample = _model(sampler=sampler).sample
         points[kind] = np.asarray(sample(params, (), jax.random.key(1), query))
     got, want = points["closed_form"], points["ddpm"]
     if temperature == 0.0:
@@ -287,8 +290,8 @@ def test_the_condition_is_dropped_at_the_stated_rate():
 def test_official_protocol_ranks_the_padding_row_last_and_keeps_dropout():
     spec = DataSpec(num_users=4, num_items=7, max_len=4)
     config = dreamrec.DreamRecConfig(width=8, num_steps=5, dropout_rate=0.5)
-    honest = dreamrec.build(config, spec)
-    official = dreamrec.build(config, spec, protocol="official")
+    honest = compiled(dreamrec.build(config, spec))
+    official = compiled(dreamrec.build(config, spec, protocol="official"))
     params = honest.init(jax.random.key(0), _example()).params
     table = official.head(params, ()).table
     assert table.shape == (8, 8) and honest.head(params, ()).table.shape == (7, 8)
@@ -340,9 +343,10 @@ def test_last_place_alone_equals_the_block_at_every_place(heads):
         x = rng.normal(size=(4, 5, 8))
         mask = np.arange(5) < np.array([[5], [3], [1], [0]])
         block = HistoryBlock(width=8, num_heads=heads)
-        like = block.init(jax.random.key(0), x, mask, deterministic=True)["params"]
+        init = functools.partial(block.init, deterministic=True)
+        like = jax.eval_shape(init, jax.random.key(0), x, mask)["params"]
         params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), like)
-        found = block.apply({"params": params}, x, mask, deterministic=True)
+        found = applied(block)({"params": params}, x, mask, deterministic=True)
         np.testing.assert_allclose(
             found, full_block(params, x, mask, heads), rtol=1e-10, atol=1e-12
         )

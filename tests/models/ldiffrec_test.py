@@ -20,6 +20,7 @@ from jaxrec_diff.nets import clustered, dropout
 from jaxrec_diff.ops import rng as ops_rng
 from jaxrec_diff.ops.ragged import Ragged
 from jaxrec_diff.training import optim
+from tests.models.compiled import compiled
 
 ITEMS, KEY = 24, jax.random.key(3)
 # Clusters of 13, 1 and 10 items, scattered over the catalogue.
@@ -121,7 +122,7 @@ def bars(process):
 def test_released_settings_have_the_released_number_of_parameters(sizes, count):
     given = np.repeat(np.arange(len(sizes)), sizes)
     spec = SPEC._replace(num_items=len(given), exports={"clusters": given})
-    model = ldiffrec.build(LDiffRecConfig(clusters=len(sizes)), spec)
+    model = compiled(ldiffrec.build(LDiffRecConfig(clusters=len(sizes)), spec))
     shapes = jax.eval_shape(model.init, KEY, batch())
     assert sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes.params)) == count
 
@@ -200,7 +201,7 @@ def test_reverse_path_of_a_halving_network(dataset, result):
     ids=["joint", "deep", "clean", "eps"],
 )
 def test_loss_is_its_three_terms(monkeypatch, settings, updates, examples):
-    model, given = ldiffrec.build(settings, SPEC), batch()
+    model, given = compiled(ldiffrec.build(settings, SPEC)), batch()
     params, extra = fresh(model)
     extra = extra._replace(updates=jnp.int32(updates), examples=jnp.int32(examples))
     rng = np.random.default_rng(2)
@@ -250,7 +251,7 @@ def test_loss_is_its_three_terms(monkeypatch, settings, updates, examples):
 
 @pytest.mark.parametrize("settings", [SMALL, DEEP], ids=["joint", "deep"])
 def test_scores_are_decoded_means_of_the_reverse_path(settings):
-    model = ldiffrec.build(settings, SPEC)
+    model = compiled(ldiffrec.build(settings, SPEC))
     params, extra = fresh(model)
     z, _ = encode(settings, params, dense(batch()))
     bar = bars(STRONG)
@@ -268,7 +269,7 @@ def test_scores_are_decoded_means_of_the_reverse_path(settings):
 def test_target_can_be_kept_from_the_encoders():
     # With lambda alone and no gradient through the input the encoders feel the target or nothing.
     def pull(detach):
-        model = ldiffrec.build(dataclasses.replace(SMALL, detach_target=detach), SPEC)
+        model = compiled(ldiffrec.build(dataclasses.replace(SMALL, detach_target=detach), SPEC))
         params, extra = fresh(model)
         grad = jax.grad(lambda p: model.loss(p, extra, KEY, batch())[1].metrics["diffusion"])
         blind = params | {"denoiser": jax.tree.map(jnp.zeros_like, params["denoiser"])}
@@ -278,11 +279,11 @@ def test_target_can_be_kept_from_the_encoders():
 
 
 def test_the_checkpoint_says_which_item_is_in_which_cluster():
-    model = ldiffrec.build(SMALL, SPEC)
+    model = compiled(ldiffrec.build(SMALL, SPEC))
     params, extra = fresh(model)
     np.testing.assert_array_equal(extra.cluster, CLUSTERS)
     others = SPEC._replace(exports={"clusters": np.sort(CLUSTERS)})
-    elsewhere = ldiffrec.build(SMALL, others)
+    elsewhere = compiled(ldiffrec.build(SMALL, others))
     for a, b in zip(
         (model.sample(params, extra, KEY, asked(batch())), *model.head(params, extra)),
         (elsewhere.sample(params, extra, KEY, asked(batch())), *elsewhere.head(params, extra)),
@@ -295,7 +296,7 @@ def test_passes_are_counted_over_users_with_items():
     rows = Ragged(
         np.ones(9, np.int32), np.array([0, 3, 3]), np.array([3, 3, 9]), np.array([3, 3, 9])
     )
-    model = ldiffrec.build(SMALL, SPEC._replace(user_items=rows))
+    model = compiled(ldiffrec.build(SMALL, SPEC._replace(user_items=rows)))
     params, extra = fresh(model)
     for seen, epoch in ((1, 0), (2, 1), (201, 100)):
         aux = model.loss(params, extra._replace(examples=jnp.int32(seen)), KEY, batch())[1]
@@ -330,7 +331,7 @@ def test_the_backbones_own_table_is_clustered_where_there_is_one():
 def test_published_lists_do_not_depend_on_the_key_or_the_batch():
     published = config.preset("ltdiffrec", "ml-1m-clean").experiment.model
     settings = dataclasses.replace(SMALL, process=published.process, sampler=published.sampler)
-    model = ldiffrec.build(settings, SPEC)
+    model = compiled(ldiffrec.build(settings, SPEC))
     params, extra = fresh(model)
     whole = model.sample(params, extra, KEY, asked(batch()))
     np.testing.assert_array_equal(
@@ -344,7 +345,7 @@ def test_published_lists_do_not_depend_on_the_key_or_the_batch():
 
 def test_two_learning_rates_by_path():
     experiment = config.preset("ldiffrec", "ml-1m-clean").experiment
-    params, _ = fresh(ldiffrec.build(SMALL, SPEC))
+    params, _ = fresh(compiled(ldiffrec.build(SMALL, SPEC)))
     labels = optim.labels(experiment.train.rules, params)
     assert set(jax.tree.leaves(labels.pop("denoiser"))) == {"0"}
     assert set(jax.tree.leaves(labels)) == {"default"}
@@ -369,7 +370,9 @@ def test_bad_settings_are_refused_in_a_sentence(settings, exports, message):
 
 
 def test_one_cluster_needs_no_embeddings():
-    model = ldiffrec.build(dataclasses.replace(SMALL, clusters=1), SPEC._replace(exports={}))
+    model = compiled(
+        ldiffrec.build(dataclasses.replace(SMALL, clusters=1), SPEC._replace(exports={}))
+    )
     params, extra = fresh(model)
     value, _ = model.loss(params, extra, KEY, batch())
     assert np.isfinite(value) and not np.asarray(extra.cluster).any()

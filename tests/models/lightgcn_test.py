@@ -11,6 +11,7 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.ops.ragged import Ragged
+from tests.models.compiled import compiled
 
 USERS, ITEMS, WIDTH = 5, 7, 4
 KEY = jax.random.key(3)
@@ -37,7 +38,7 @@ def query(users):
 
 
 def built(config):
-    made = {LightGCNConfig: lightgcn, MFConfig: mf}[type(config)].build(config, spec()[0])
+    made = compiled({LightGCNConfig: lightgcn, MFConfig: mf}[type(config)].build(config, spec()[0]))
     return made, made.init(KEY, example())
 
 
@@ -97,7 +98,8 @@ def test_ranking_may_go_deeper_than_training():
     values = [m.loss(params, state, KEY, example())[0] for m in (model, same)]
     np.testing.assert_array_equal(*values)
     users, items = propagated(params, spec()[1], 3)
-    np.testing.assert_allclose(model.head(params, state).table, items, rtol=1e-5, atol=1e-6)
+    for each in (state, model.precompute(params, state)):
+        np.testing.assert_allclose(model.head(params, each).table, items, rtol=1e-5, atol=1e-6)
     arrays = lightgcn.export(deeper, spec()[0], params, state)
     np.testing.assert_allclose(arrays["users"], users, rtol=1e-5, atol=1e-6)
 

@@ -10,6 +10,7 @@ from jaxrec_diff.models import sasrec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.sasrec import SASRecConfig
 from jaxrec_diff.ops import negatives as ops_negatives
+from tests.models.compiled import compiled
 from tests.nets.transformer_test import TestSasrecBlocks as Golden
 
 SPEC = DataSpec(num_users=2, num_items=6, max_len=5)
@@ -29,8 +30,7 @@ def weights():
 
 
 def model_of(**changes):
-    model = sasrec.build(config(**changes), SPEC)
-    return model._replace(loss=jax.jit(model.loss), sample=jax.jit(model.sample))
+    return compiled(sasrec.build(config(**changes), SPEC))
 
 
 @pytest.mark.parametrize("width", [4, 5])
@@ -96,9 +96,9 @@ def test_bce_compares_with_items_outside_the_window(monkeypatch):
     monkeypatch.setattr(
         ops_negatives, "absent", lambda key, seq, target, n: negatives[(seq[0] == 2) * 1]
     )
-    model = sasrec.build(config(loss="bce"), SPEC)
+    model = model_of(loss="bce")
     example = Sequences(SEQ, jnp.array([2, 5]), jnp.ones(2), jnp.arange(2))
-    got, _ = jax.jit(model.loss)(weights(), (), jax.random.key(0), example)
+    got, _ = model.loss(weights(), (), jax.random.key(0), example)
     table = np.asarray(weights()["items"], np.float64)
     positive, negative = [], []
     for row, items in enumerate([[3, 1, 5, 2], [2, 4, 6, 1, 5]]):

@@ -154,8 +154,8 @@ def test_weights_that_can_never_act():
 def test_norm_of_a_pair():
     norm = sunet.GroupNorm()
     pairs = np.array([[0.3, 0.1], [1e-4, 0.0], [5e-4, 0.0]] + [[0.0, 0.0]] * 5).reshape(1, 1, 1, 16)
-    params = norm.init(jax.random.key(0), jnp.asarray(pairs))
-    out = np.asarray(norm.apply(params, jnp.asarray(pairs))).reshape(8, 2)
+    params = jax.jit(norm.init)(jax.random.key(0), jnp.asarray(pairs))
+    out = np.asarray(jax.jit(norm.apply)(params, jnp.asarray(pairs))).reshape(8, 2)
     expected = [0.9999500037, 0.0499376169, 0.242535625]
     np.testing.assert_allclose(out[:3], [[v, -v] for v in expected], rtol=1e-8)
 
@@ -178,9 +178,9 @@ def test_rank_of_what_the_network_sees(channels, rank):
     # conv_in alone reads x: with fewer channels than items it cannot see all of it
     conv = sunet.Conv(channels, "same", dense_side=0, tile_channels=0)
     basis = jnp.eye(10 * 16).reshape(10 * 16, 10, 4, 4).transpose(0, 2, 3, 1)
-    params = conv.init(jax.random.key(1), basis.astype(jnp.float32))
+    params = jax.jit(conv.init)(jax.random.key(1), basis.astype(jnp.float32))
     params = {"params": params["params"] | {"bias": jnp.zeros(channels)}}
-    seen = np.asarray(conv.apply(params, basis.astype(jnp.float32))).reshape(10 * 16, -1)
+    seen = np.asarray(jax.jit(conv.apply)(params, basis.astype(jnp.float32))).reshape(10 * 16, -1)
     assert np.linalg.matrix_rank(seen) == rank * 16
 
 
@@ -191,7 +191,7 @@ def test_dropout_is_keyed_by_row():
     whole = apply({"params": params}, x, t, c, keys)
     alone = apply({"params": params}, x[1:], t[1:], c[1:], keys[1:])
     np.testing.assert_allclose(alone, whole[1:], rtol=1e-9)
-    assert np.abs(whole - net.apply({"params": params}, x, t, c)).max() > 1e-3
+    assert np.abs(whole - apply({"params": params}, x, t, c)).max() > 1e-3
 
 
 def loops(x, kernel, move):

@@ -68,7 +68,13 @@ def diffurec_input(tokens=TOKENS):
 
 def apply(net, params, x, where, **kwargs):
     with jax.default_matmul_precision("highest"):
-        return net.apply({"params": params}, x, where, deterministic=True, **kwargs)
+        run = jax.jit(net.apply, static_argnames="deterministic")
+        return run({"params": params}, x, where, deterministic=True, **kwargs)
+
+
+def initial(net, key, *args, **kwargs):
+    """Initial arrays, made in one program."""
+    return jax.jit(lambda key: net.init(key, *args, deterministic=True, **kwargs))(key)
 
 
 @pytest.mark.parametrize("mode", DIFFUREC)
@@ -176,7 +182,7 @@ def test_one_read_place_is_that_place_of_all(block, causal, mode):
     x = jax.random.normal(jax.random.key(0), (3, 5, 8))
     mask = jnp.arange(5) < jnp.array([[5], [2], [1]])
     where, read = places(mask, mode), jnp.array([4, 1, 0])
-    params = net.init(jax.random.key(1), x, where, deterministic=True)["params"]
+    params = initial(net, jax.random.key(1), x, where)["params"]
     whole = apply(net, params, x, where)
     one = apply(net, params, x, where, read=read)
     np.testing.assert_allclose(one, whole[jnp.arange(3), read], atol=1e-6)
@@ -209,21 +215,23 @@ def test_attention_with_dropout_has_the_mean_of_attention_without():
         causal=False, dropout_rate=0.3, epsilon=1e-12,
     )  # fmt: skip
     x, where = jax.random.normal(jax.random.key(0), (1, 3, 4)), places(jnp.array([[1, 1, 0]]) > 0)
-    params = block.init(jax.random.key(1), x, where, read=None, deterministic=True)
+    params = initial(block, jax.random.key(1), x, where, read=None)
 
     def attend(key, deterministic):
         return block.apply(
             params, x, x, where, None, deterministic, rngs={"dropout": key}, method="attend"
         )
 
-    drawn = jax.vmap(lambda key: attend(key, False))(jax.random.split(jax.random.key(2), 20000))
+    drawn = jax.jit(jax.vmap(lambda key: attend(key, False)))(
+        jax.random.split(jax.random.key(2), 20000)
+    )
     np.testing.assert_allclose(drawn.mean(0), attend(jax.random.key(2), True), atol=0.01)
 
 
 def test_initial_values_and_counts():
     net = Transformer(width=128, num_blocks=4, num_heads=4, hidden=512, kernels="mixed")
     x, where = jnp.zeros((1, 2, 128)), places(jnp.ones((1, 2), bool))
-    params = net.init(jax.random.key(0), x, where, deterministic=True)["params"]
+    params = initial(net, jax.random.key(0), x, where)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 793_088 + 256
     block = params["blocks_2"]
     np.testing.assert_allclose(np.std(block["out"]["kernel"]), 0.0884, rtol=0.03)
@@ -282,5 +290,5 @@ def test_rows_that_follow_look_at_the_remembered_places_and_themselves():
 
     given = (jnp.asarray(part[None], jnp.float32) for part in (history, rows))
     with jax.default_matmul_precision("highest"):
-        got = TINY.apply({"params": tiny_params()}, *given, method=both)
+        got = jax.jit(lambda *of: TINY.apply({"params": tiny_params()}, *of, method=both))(*given)
     np.testing.assert_allclose(got[0], released_norm(want), atol=2e-5)

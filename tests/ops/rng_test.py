@@ -53,23 +53,28 @@ def test_identities(betas):
     near(np.prod(posterior.c2[1:]), product)
 
 
+NETWORKS = (
+    lambda x, t: jnp.full_like(x, 7.0),
+    lambda x, t: jnp.full_like(x, t),
+    lambda x, t: jnp.where(t > 0, 0.0, x),
+)
+
+
+@jax.jit
+def ends(steps, start):
+    return [process.run(process.Chain(steps, network, start)) for network in NETWORKS]
+
+
 @EVERY
 def test_paths_of_simple_networks(betas):
-    steps, start = (
-        samplers.ddpm_steps(forward.levels(betas), temperature=0.0),
-        jnp.full((1, 2), 3.0),
-    )
+    steps = samplers.ddpm_steps(forward.levels(betas), temperature=0.0)
     total = len(betas)
-
-    def end(denoise):
-        return np.asarray(process.run(process.Chain(steps, denoise, start)))
-
-    near(end(lambda x, t: jnp.full_like(x, 7.0)), 7.0, rtol=1e-6)
-    # only the last call counts
-    assert (end(lambda x, t: jnp.full_like(x, t)) == 0.0).all()
+    seven, step, shrunk = map(np.asarray, ends(steps, jnp.full((1, 2), 3.0)))
+    near(seven, 7.0, rtol=1e-6)
+    assert (step == 0.0).all()  # only the last call counts
     kept = float(np.prod(forward.posterior(forward.levels(betas)).c2[1:]))
     # before the last step the row has shrunk by the product of c2
-    near(end(lambda x, t: jnp.where(t > 0, 0.0, x)), 3.0 * kept, rtol=1e-5 * total, atol=1e-12)
+    near(shrunk, 3.0 * kept, rtol=1e-5 * total, atol=1e-12)
 
 
 def test_levels_without_a_fixed_first_beta_are_even():

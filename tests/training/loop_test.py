@@ -231,8 +231,11 @@ def test_every_update_draws_its_own_noise():
     optimizer = optim.make(config, 2)
     model = toy()
     train = training_state.create(model.init(jax.random.key(0), DATA[:8]), optimizer)
+    update = jax.jit(
+        lambda train: step.update(model, optimizer, train, jax.random.key(1), DATA[:8])
+    )
     losses = []
     for _ in range(2):
-        train, found = step.update(model, optimizer, train, jax.random.key(1), DATA[:8])
+        train, found = update(train)
         losses.append(float(found["loss"]))
     assert abs(losses[0] - losses[1]) > 1e-4

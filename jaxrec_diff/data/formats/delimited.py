@@ -65,40 +65,55 @@ def _by_arrow(opened: Opened, places: list[int]) -> Iterator[list[Any]]:
         return "error"
 
     quoted = opened.quotes == "regular"
-    stream = decode.Stream(_plain(path, found))
-    try:
-        reader = arrow_csv.open_csv(
-            stream,
-            read_options=arrow_csv.ReadOptions(
-                column_names=names, skip_rows=found.skip, block_size=decode.LONGEST // 4
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=_UNIT if found.separator == "::" else found.separator,
-                quote_char='"' if quoted else False,
-                newlines_in_values=quoted,
-                invalid_row_handler=refuse,
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types={name: pa.string() for name in used},
-                include_columns=list(dict.fromkeys(used)),
-                null_values=NULLS,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        for batch in reader:
-            columns = [batch.column(name) for name in used]
-            yield [pc.utf8_ltrim(c, " ") for c in columns] if found.spaced else columns
-    except pa.ArrowInvalid as error:
-        if refused:
-            raise _uneven(opened, *refused[0]) from None
-        if "straddling" in str(error):
+    parse = arrow_csv.ParseOptions(
+        delimiter=_UNIT if found.separator == "::" else found.separator,
+        quote_char='"' if quoted else False,
+        newlines_in_values=quoted,
+        invalid_row_handler=refuse,
+    )
+    convert = arrow_csv.ConvertOptions(
+        column_types={name: pa.string() for name in used},
+        include_columns=list(dict.fromkeys(used)),
+        null_values=NULLS,
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    skip = found.skip
+    # a block at a time from memory: arrow's own stream reads ahead in a thread of its own, which
+    # may still call Python when the interpreter ends
+    for block in _whole_rows(path, _plain(path, found), quoted):
+        read = arrow_csv.ReadOptions(column_names=names, skip_rows=skip, block_size=len(block) + 1)
+        skip = 0
+        try:
+            table = arrow_csv.read_csv(pa.BufferReader(block), read, parse, convert)
+        except pa.ArrowInvalid as error:
+            if refused:
+                raise _uneven(opened, *refused[0]) from None
+            if "Empty CSV" in str(error):
+                continue
+            said = str(error).splitlines()[0]
+            raise ValueError(f"{path} is not a readable table: {said}") from None
+        columns = [table.column(name).combine_chunks() for name in used]
+        yield [pc.utf8_ltrim(c, " ") for c in columns] if found.spaced else columns
+
+
+def _whole_rows(path: Path, blocks: Iterator[bytes], quoted: bool) -> Iterator[bytes]:
+    """Blocks that end with a row; a line's end inside quotes ends none."""
+    rest = b""
+    for block in blocks:
+        block = rest + block
+        cut = len(block)
+        if quoted and block.count(b'"') % 2:  # the last quote opens a value
+            cut = block.rfind(b"\n", 0, block.rfind(b'"')) + 1
+        if len(block) - cut > decode.LONGEST:
             raise ValueError(
-                f"{path} has a row of more than {decode.LONGEST // 2**22} MiB; is a quote unclosed?"
-            ) from None
-        if "Empty CSV" in str(error):
-            return
-        raise ValueError(f"{path} is not a readable table: {str(error).splitlines()[0]}") from None
+                f"{path} has a row of more than {decode.LONGEST // 2**20} MiB; is a quote unclosed?"
+            )
+        rest = block[cut:]
+        if cut:
+            yield block[:cut]
+    if rest:
+        yield rest
 
 
 def _plain(path: Path, found: Layout) -> Iterator[bytes]:

@@ -84,6 +84,10 @@ def _rows(
             part[name] = pa.array(values, pa.string())
         parts.append(part)
         count += len(rows)
+    if not parts:
+        raise ValueError(
+            f"{path} gives no rows for {config.query or config.table or 'its table'!r}"
+        )
     order = "of the query" if config.query else "of the table"
     return Table(tuple(names), of_parts(wanted, parts), (f"rows in the order {order}",))
 
