@@ -26,6 +26,9 @@ from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import streams
 from jaxrec_diff.ops.ragged import Ragged
 
+# Inlined: the programs are the same, and their many metrics are traced once for all of them.
+_per_user = jax.jit(metrics.per_user, static_argnums=2, inline=True)
+
 _Found = TypeVar("_Found")  # an Evaluation, or several
 
 
@@ -276,7 +279,7 @@ def _judged(
     def ranked(drawn, allowed):
         seen = answer.seen if rules.mask_seen else None
         top = rank.top(drawn, k=max(*config.ks, LIST) + 1, seen=seen, allowed=allowed)
-        return top, metrics.per_user(top, answer.relevant, config.ks)
+        return top, _per_user(top, answer.relevant, config.ks)
 
     top, values = ranked(drawn, allowed)
     out = {"": values}

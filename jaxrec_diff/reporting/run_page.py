@@ -147,7 +147,7 @@ def _steps(restored: restore.Restored, metric: str) -> str:
         or not hasattr(experiment.model, "num_steps")
     ):
         return "<p>This model has no reverse process with a choice of steps.</p>"
-    total = experiment.model.num_steps
+    total, cut_off = experiment.model.num_steps, int(metric.partition("@")[2])
     kind = sampler.kind if sampler.kind in ("ddpm", "mean", "ddim", "dpmpp") else "ddim"
     grid = np.unique(np.geomspace(1, total, _STEP_POINTS).round().astype(int))
     rows = min(_STEP_USERS, len(dataset.test.start))
@@ -164,7 +164,7 @@ def _steps(restored: restore.Restored, metric: str) -> str:
         settings = replace(
             experiment,
             model=replace(experiment.model, sampler=chosen),
-            eval=replace(experiment.eval, protocol="honest", seeds=1),
+            eval=replace(experiment.eval, protocol="honest", seeds=1, metric=metric, ks=(cut_off,)),
         )
         asked = phases.changed(restored.phase, settings=settings, dataset=part)
         (found,) = judging.draws(asked, restored.params, restored.state, "test")
@@ -229,18 +229,18 @@ def _walks(restored: restore.Restored) -> str:
         return "<p>This model's points are not the end of a walk.</p>"
     test = phase.dataset.test
     size = min(_WALKERS, len(test.start))
-    query = phase.batcher.query(phase.batcher.splits["test"], jnp.arange(size))
-    state = model.precompute(params, state)
     chain = model.chain
 
     @jax.jit
-    def walk(params, state, query):
-        return process.trajectory(chain(params, state, jax.random.key(0), query))
+    def walk(params, state, rows):
+        query = phase.batcher.query(rows, jnp.arange(size))
+        state = model.precompute(params, state)
+        path = process.trajectory(chain(params, state, jax.random.key(0), query))
+        return path, model.head(params, state)
 
-    points = np.asarray(walk(params, state, query))
+    points, head = jax.device_get(walk(params, state, phase.batcher.splits["test"]))
     points = points.reshape(len(points), size, -1, points.shape[-1])[:, :, 0]
-    head = model.head(params, state)
-    table = np.asarray(head.table)
+    table = head.table
     same = table.shape[1] == points.shape[-1] and table.shape[0] != table.shape[1]
     cloud = table if same else points[-1]
     if same:  # a walk and the items are compared by direction where their lengths differ
@@ -263,7 +263,7 @@ def _walks(restored: restore.Restored) -> str:
     )
     if same:
         answers = test.items[test.end[:size]]
-        ranks = _ranks(points, table, None if head.bias is None else np.asarray(head.bias), answers)
+        ranks = _ranks(points, table, head.bias, answers)
         walked = np.arange(len(points))
         lines = {
             f"{q:.0%} of users": (walked, np.quantile(ranks, q, axis=1)) for q in (0.25, 0.5, 0.75)
