@@ -116,10 +116,10 @@ def predictive(process: Process, histories: np.ndarray) -> np.ndarray:
 
     def unseen(last):
         """1 - the mass of what was seen, [n, Z]."""
-        begun, following = last >= 0, process.successors[last]
+        following = process.successors[last]  # before the first item nothing of them is seen
         followed = np.where(seen[rows[:, None], following], _successive(process), 0.0).sum(axis=1)
         interest = _interest_share(process, last)[:, None] / 2
-        shared = _popular_share(process, last) * seen_popular + np.where(begun, followed, 0.0)
+        shared = _popular_share(process, last) * seen_popular + followed
         return 1.0 - shared[:, None] - interest * (seen_within @ process.pairs)
 
     for place in range(histories.shape[1]):

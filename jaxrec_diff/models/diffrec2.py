@@ -412,10 +412,6 @@ def _as_logits(points: jax.Array, head: tuple[jax.Array, jax.Array]) -> jax.Arra
 
 
 SYSTEM = System(
-    config=DiffRec2Config,
-    build=build,
-    official=HISTORIES_COMPETE,
-    official_differs=False,
-    input=SEQUENCES,
-    accepts_buckets=lambda config: True,
-)
+    config=DiffRec2Config, build=build, official=HISTORIES_COMPETE, official_differs=False,
+    input=SEQUENCES, accepts_buckets=lambda config: True,
+)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import pytest
 
 from jaxrec_diff.commands import terminal
@@ -42,3 +43,24 @@ def test_flags_of_a_command_and_of_the_experiment_are_parted():
 def test_flags_that_cannot_be_parted_are_refused(argv, said):
     with pytest.raises(ValueError, match=said):
         terminal.split_flags(argv, Accepts({"k": PLAIN}, ("quiet",)))
+
+
+@pytest.mark.parametrize("given", [None, "2"])
+@pytest.mark.parametrize("folder", [None, "mine"])
+def test_small_programs_are_kept_unless_somebody_says_otherwise(monkeypatch, given, folder):
+    told = {}
+    variables = {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": given,
+        "JAX_COMPILATION_CACHE_DIR": folder,
+    }
+    for name, value in variables.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    terminal.quiet_start()
+    assert told.get("jax_persistent_cache_min_compile_time_secs") == (
+        0.0 if given is None else None
+    )
+    assert ("jax_compilation_cache_dir" in told) == (folder is None)

@@ -206,7 +206,7 @@ def test_the_law_by_enumeration():
                 p *= chance(process, pair, sequence[:place], item)
             joint[sequence] = joint.get(sequence, 0.0) + p
     np.testing.assert_allclose(sum(joint.values()), 1.0, rtol=1e-12)
-    for history in ((), (2,), (4, 1)):
+    for history in ((), *((first,) for first in range(6)), (4, 1)):
         padded = np.array([list(history) + [-1] * (3 - len(history))])
         got = synthetic.predictive(process, padded)[0]
         begun = [s for s in joint if s[: len(history)] == history]
@@ -219,6 +219,11 @@ def test_the_law_by_enumeration():
     best_figures = synthetic.bayes_optimal(process, one, (2,))
     np.testing.assert_allclose(best_figures["hr@2"], best[0] + best[1])
     np.testing.assert_allclose(best_figures["ndcg@2"], best[0] + best[1] / math.log2(3))
+
+
+def test_the_synthetic_data_are_those_that_results_were_measured_on():
+    card = load("synthetic", DataConfig()).card
+    assert card["hash"] == "55e3bbb12875f408c21fa5496a74466cb0af7543cc2d89519d07d0cfc888a5c8"
 
 
 def test_users_follow_the_law_and_the_best_ranker_reaches_the_optimum():
