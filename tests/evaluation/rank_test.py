@@ -22,9 +22,9 @@ def problem(pool="best", spread=None, bias=True):
         return query + params + state + jax.random.randint(key, shape, -2, 3)
 
     model = Model(
-        init=None, loss=None, sample=sample, pool=pool,
+        init=None, loss=None, sample=sample, score_pooling=pool,
         head=lambda params, state: Head(jnp.asarray(table) * params, extra),
-        prepare=lambda params, state: state + params,
+        precompute=lambda params, state: state + params,
     )  # fmt: skip
     query = jnp.asarray(rng.integers(-1, 2, shape), jnp.float32)
     return model, query
@@ -77,7 +77,7 @@ def test_several_draws_are_pooled_as_points_of_one(pool, spread):
     keys = [jax.random.key(seed) for seed in (0, 5, 6)]
     draws = [rank.sample(model, 1.0, 0.0, key, query) for key in keys]
     joined = rank.joined(draws)
-    assert joined.points.shape == (ROWS, 3 * (spread or 1), WIDTH) and joined.pool == pool
+    assert joined.points.shape == (ROWS, 3 * (spread or 1), WIDTH) and joined.score_pooling == pool
     each = np.stack([scores_of(drawn.points, drawn.head, pool) for drawn in draws])
     bias = np.asarray(draws[0].head.bias)
     wanted = each.max(0) if pool == "best" else np.log(np.exp(each - bias).sum(0)) + bias
