@@ -12,6 +12,7 @@ from jaxrec_diff.batches import lengths as batches_lengths
 from jaxrec_diff.batches.sequences import SEQUENCES
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.ops.ragged import Ragged
+from tests.batches.compiled import compiled
 
 
 def histories(lengths):
@@ -52,8 +53,8 @@ def test_bad_buckets():
 def test_batches_by_length_hold_the_same_examples(dataset, settings):
     config = replace(settings, buckets=(2, 3))
     fed, plain = (
-        SEQUENCES.by_length(dataset, config, 16, 2),
-        SEQUENCES.batcher(dataset, settings),
+        compiled(SEQUENCES.by_length(dataset, config, 16, 2)),
+        compiled(SEQUENCES.batcher(dataset, settings)),
     )
     index = fed.order(jax.random.key(1))[1]
     row = jnp.arange(index.shape[0], dtype=jnp.int32)
@@ -83,14 +84,14 @@ def test_batches_by_length_hold_the_same_examples(dataset, settings):
 def test_grouped_queries_are_the_queries(dataset, settings):
     config = replace(settings, buckets=(3, 4))
     fed, plain = (
-        SEQUENCES.by_length(dataset, config, 16, 1),
-        SEQUENCES.batcher(dataset, settings),
+        compiled(SEQUENCES.by_length(dataset, config, 16, 1)),
+        compiled(SEQUENCES.batcher(dataset, settings)),
     )
     for split in ("valid", "test"):
         rows = np.concatenate([group.rows for group in fed.groups[split]])
         assert sorted(rows) == list(range(len(dataset.valid.start)))
         for group in fed.groups[split]:
-            got = group.query(fed.splits[split], jnp.asarray(group.rows))
+            got = jax.jit(group.query)(fed.splits[split], jnp.asarray(group.rows))
             want = plain.query(plain.splits[split], jnp.asarray(group.rows))
             np.testing.assert_array_equal(got.row_id, want.row_id)
             np.testing.assert_array_equal(got.seq, want.seq[:, : got.seq.shape[1]])
@@ -102,7 +103,7 @@ def test_rows_of_batches_by_length_do_not_depend_on_the_devices(dataset, setting
     # What keys the noise of an example: the same numbers however the batch is dealt out.
     config, found = replace(settings, buckets=(2, 3)), []
     for count in (1, devices):
-        fed = SEQUENCES.by_length(dataset, config, 16, count)
+        fed = compiled(SEQUENCES.by_length(dataset, config, 16, count))
         for index in fed.order(jax.random.key(1)):
             row = jnp.arange(index.shape[0], dtype=jnp.int32)
             batch = fed.example(fed.train, index, row, jax.random.key(0))

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches.whole_sequences import WHOLE_SEQUENCES
+from tests.batches.compiled import compiled
 
 
 def test_sequences_by_length_are_the_sequences(dataset, settings, training):
     config = replace(settings, buckets=(2, 3))
-    fed = WHOLE_SEQUENCES.by_length(dataset, config, 8, 2)
+    fed = compiled(WHOLE_SEQUENCES.by_length(dataset, config, 8, 2))
     rows, found = training, []
     for index in fed.order(jax.random.key(1)):
         row = jnp.arange(index.shape[0], dtype=jnp.int32)
