@@ -25,10 +25,10 @@ def test_lists_are_those_of_the_model(name, untrained):
     rows = phases.scored_by(phase, "test")
     histories = [rows.items[a:b] for a, b in zip(rows.start, rows.end, strict=True)]
     index = np.arange(len(histories), dtype=np.int32)
-    query = batcher.query(batcher.splits["test"], index)
+    query = jax.jit(batcher.query)(batcher.splits["test"], index)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(phase.settings.seed), 3), 0)
-    state = model.precompute(params, state)
-    points = np.asarray(model.sample(params, state, key, query), np.float64)
+    state = jax.jit(model.precompute)(params, state)
+    points = np.asarray(jax.jit(model.sample)(params, state, key, query), np.float64)
     head = model.head(params, state)
     points = points[:, None] if points.ndim == 2 else points
     each = points @ np.asarray(head.table, np.float64).T
