@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.evaluation import metrics as metrics
     from jaxrec_diff.evaluation import topk as topk
     from jaxrec_diff.ops import graph as graph
+    from jaxrec_diff.ops import id_rows as id_rows
     from jaxrec_diff.ops import kmeans as kmeans
     from jaxrec_diff.ops import negatives as negatives
     from jaxrec_diff.ops import normals as normals
@@ -47,6 +48,7 @@ _MODULES = {
     "closed_form": "jaxrec_diff.diffusion.closed_form",
     "forward": "jaxrec_diff.diffusion.forward",
     "graph": "jaxrec_diff.ops.graph",
+    "id_rows": "jaxrec_diff.ops.id_rows",
     "guidance": "jaxrec_diff.diffusion.guidance",
     "kmeans": "jaxrec_diff.ops.kmeans",
     "losses": "jaxrec_diff.losses",

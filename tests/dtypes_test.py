@@ -44,6 +44,7 @@ from jaxrec_diff.nets import (
 )
 from jaxrec_diff.ops import (
     graph,
+    id_rows,
     kmeans,
     negatives,
     normals,
@@ -60,7 +61,7 @@ MODULES = (
     losses, metrics, topk, item_to_item, popularity,
     closed_form, forward, guidance, process, samplers, schedules, sphere, timesteps, weights,
     clustered, dense, dropout, embeddings, encoders, mlp, sunet, transformer,
-    graph, kmeans, negatives, normals, quantize, ragged, rng, sparse, vectors,
+    graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, sparse, vectors,
 )  # fmt: skip
 
 ALL, EXACT = ("bfloat16", "float32", "float64"), ("float32", "float64")
@@ -408,6 +409,10 @@ CASES: dict[str, Case] = {
     "graph.unit_rows": Case(lambda d: graph.unit_rows(positive(d, 3, 2))),
     "graph.means": Case(lambda d: graph.means(SETS, np.asarray(x(d, 4, 2)))),
     "graph.row_sums": Case(lambda d: graph.row_sums(on_device(SETS), x(d, 4, 2))),
+    "id_rows.repeats": host(lambda: id_rows.repeats(np.array([[3, 5, 3]], np.int32))),
+    "id_rows.member": host(
+        lambda: id_rows.member(np.array([[3, 5]], np.int32), np.array([[5, 0]], np.int32))
+    ),
     "kmeans.kmeans": Case(lambda d: grouped(kmeans.kmeans(two_clouds(d), 2, key())), EXACT),
     "kmeans.assign": Case(lambda d: kmeans.assign(x(d, 6, 2), x(d, 3, 2, seed=1))),
     "kmeans.means": Case(lambda d: kmeans.means(x(d, 6, 2), ids(6, high=3), 3)),

@@ -47,6 +47,7 @@ MATHS = {
         f"ops.{name}"
         for name in (
             "graph",
+            "id_rows",
             "kmeans",
             "negatives",
             "normals",

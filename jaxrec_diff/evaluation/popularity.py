@@ -12,6 +12,7 @@ import chex
 import numpy as np
 
 from jaxrec_diff.evaluation.topk import Top
+from jaxrec_diff.ops import id_rows
 from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 2048
@@ -100,7 +101,11 @@ def _top(
     for taken in (wanted.items, seen):
         row, column = np.nonzero(place[taken] < len(prefix))
         free[row, place[taken[row, column]]] = False
-    good = (wanted.items > 0) & (place[wanted.items] < len(popular)) & ~_member(wanted.items, seen)
+    good = (
+        (wanted.items > 0)
+        & (place[wanted.items] < len(popular))
+        & ~id_rows.member(wanted.items, seen)
+    )
     good = np.concatenate([good, free], axis=1)
     joined = np.concatenate([wanted.items, np.broadcast_to(prefix, free.shape)], axis=1)
     strength = np.concatenate([wanted.strength, np.zeros(free.shape, np.int64)], axis=1)
@@ -114,24 +119,6 @@ def _top(
     falls = (force[:, 1:] != force[:, :-1]) | (count[:, 1:] != count[:, :-1])
     above = np.pad(np.cumsum(falls, axis=1), ((0, 0), (1, 0)))
     return Top(np.where(items > 0, -above, -np.inf).astype(np.float32), items)
-
-
-def _repeats(values: np.ndarray) -> np.ndarray:
-    """bool[n, m]: whether the same value stands further left in its row."""
-    by_value = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, by_value, axis=1)
-    again = np.zeros(values.shape, bool)
-    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    out = np.empty_like(again)
-    np.put_along_axis(out, by_value, again, axis=1)
-    return out
-
-
-def _member(values: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """bool[n, m]: whether each value is in the same row of `pool`."""
-    span = int(max(values.max(initial=0), pool.max(initial=0))) + 1
-    offset = np.arange(len(values))[:, None] * span
-    return np.isin(values + offset, pool + offset)
 
 
 def _histories(queries: Ragged, rows: np.ndarray) -> np.ndarray:
@@ -148,7 +135,7 @@ def _recent(queries: Ragged, rows: np.ndarray) -> _Preferred:
     history = _histories(queries, rows)
     width = history.shape[1]
     recency = np.broadcast_to(np.arange(width, 0, -1, dtype=np.int64), history.shape)
-    return _Preferred(np.where(_repeats(history), 0, history), recency)
+    return _Preferred(np.where(id_rows.repeats(history), 0, history), recency)
 
 
 class _Followers(NamedTuple):

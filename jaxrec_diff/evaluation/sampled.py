@@ -17,7 +17,7 @@ import numpy as np
 from jaxrec_diff.evaluation import metrics, rank
 from jaxrec_diff.evaluation.types import Split
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops import streams
+from jaxrec_diff.ops import id_rows, streams
 from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 4096
@@ -139,16 +139,7 @@ def _means(per_user: dict[str, np.ndarray], inside: np.ndarray) -> dict[str, flo
 def _fresh(values: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Each row's values moved to the front in their order, without repeats and without its own;
     0 behind them."""
-    order = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=1)
-    again = np.zeros(values.shape, bool)
-    repeated = np.append(
-        np.zeros((len(values), 1), bool), ordered[:, 1:] == ordered[:, :-1], axis=1
-    )
-    np.put_along_axis(again, order, repeated, axis=1)
-    span = int(max(values.max(), own.max(initial=0))) + 1
-    offset = np.arange(len(values))[:, None] * span
-    good = (values > 0) & ~again & ~np.isin(values + offset, own + offset)
+    good = (values > 0) & ~id_rows.repeats(values) & ~id_rows.member(values, own)
     front = np.argsort(~good, axis=1, kind="stable")
     return np.where(
         np.take_along_axis(good, front, axis=1), np.take_along_axis(values, front, axis=1), 0
