@@ -23,6 +23,7 @@ ROOMS = (
     "data",
     "batches",
     "nets",
+    "layout",
     "models",
     "training",
     "evaluation",

@@ -1,0 +1,149 @@
+"""How arrays lie on the devices of one process or of many, and how processes keep step.
+
+Every process runs the same program and holds the same host arrays. `put` makes global arrays of
+them, `whole` brings global arrays back to every host. What a process knows alone (its clock, a
+signal, what its disk holds) goes through `agree` before anything depends on it: two processes that
+run different updates wait for each other forever. `first()` writes files and speaks.
+
+With one process `put` is `jax.device_put`, `whole` is `jax.device_get`, and the rest does nothing.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+# Peers compile, read data or tune for hours; a dead one is noticed by its heartbeats, not by this.
+_PATIENCE_MS = 7 * 24 * 3600 * 1000
+_meetings = itertools.count()  # counts alike in all processes
+
+
+def put(tree: Any, sharding: Any) -> Any:
+    """Arrays of the host, the same in every process, as global arrays of the devices.
+
+    Args:
+      tree: arrays of numpy or jax, numbers and typed keys; global arrays are laid out anew.
+      sharding: one for all leaves, or a tree of them.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    if isinstance(sharding, Sharding):
+        return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
+    return jax.tree.map(_put, tree, sharding)
+
+
+def _put(leaf: Any, sharding: Sharding) -> Any:
+    if isinstance(leaf, jax.Array):
+        if not leaf.is_fully_addressable:
+            return _moved(leaf.shape, leaf.dtype, leaf.sharding, sharding)(leaf)
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words = _put(jax.random.key_data(leaf), sharding)
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def whole(tree: Any) -> Any:
+    """Global arrays as arrays of numpy, whole in every process; all processes must ask."""
+    if jax.process_count() > 1:
+        tree = jax.tree.map(_everywhere, tree)
+    return jax.device_get(tree)
+
+
+def _everywhere(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return leaf
+    assert isinstance(leaf.sharding, NamedSharding)
+    everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    return _moved(leaf.shape, leaf.dtype, leaf.sharding, everywhere)(leaf)
+
+
+@functools.cache
+def _moved(shape: tuple[int, ...], dtype: Any, before: Sharding, after: Sharding) -> Callable:
+    """A program that lays an array out anew, made once for all arrays that lie alike."""
+    leaf = jax.ShapeDtypeStruct(shape, dtype, sharding=before)
+    return compiled(jax.jit(lambda x: x, out_shardings=after), leaf)
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """How the arrays of a training state lie on a mesh: a sharding for each leaf, all replicated.
+
+    Args:
+      tree: arrays, or their shapes and dtypes.
+      mesh: devices.
+    """
+    return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
+
+
+def compiled(fn: Any, *args: Any) -> Callable[..., Any]:
+    """A jitted function without static arguments, ready to run on arguments like these.
+
+    Collectives on CPUs give up on a peer that compiles for half a minute longer, so all processes
+    compile first and then meet. One process compiles at the first call.
+    """
+    if jax.process_count() == 1:
+        return fn
+    made = fn.lower(*args).compile()
+    barrier("compiled")
+    return made
+
+
+def first() -> bool:
+    """Whether this process writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits for all processes; each must pass the same barriers in the same order.
+
+    Raises:
+      RuntimeError: if one of them is gone.
+    """
+    if jax.process_count() > 1:
+        _client().wait_at_barrier(f"jaxrec/{next(_meetings)}/{name}", _PATIENCE_MS)
+
+
+def agree(value: Any, choose: Callable[[list[Any]], Any] = lambda each: each[0]) -> Any:
+    """One value for all processes, which must all ask; by default the first one's.
+
+    It takes a millisecond and runs nothing on the devices.
+
+    Args:
+      value: what this process says, of what json can hold.
+      choose: what all say, in the order of processes -> the value.
+
+    Raises:
+      RuntimeError: if a process is gone.
+    """
+    if jax.process_count() == 1:
+        return choose([value])
+    meeting = next(_meetings)
+    client, folder = _client(), f"jaxrec/said/{meeting}/"
+    client.key_value_set(f"{folder}{jax.process_index():08d}", json.dumps(value))
+    client.wait_at_barrier(f"jaxrec/{meeting}/agree", _PATIENCE_MS)
+    said = [json.loads(text) for _, text in sorted(client.key_value_dir_get(folder))]
+    if first():
+        _forget(client, folder)
+    return choose(said)
+
+
+_read: list[str] = []
+
+
+def _forget(client: Any, folder: str) -> None:
+    """Deletes what was said before last time: whoever said this has read that."""
+    _read.append(folder)
+    if len(_read) > 1:
+        client.key_value_delete(_read.pop(0))
+
+
+def _client() -> Any:
+    # JAX's coordinator, which no public function hands out; Orbax reaches it the same way.
+    from jax._src import distributed
+
+    return distributed.global_state.client
