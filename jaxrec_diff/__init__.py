@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.ops import graph as graph
     from jaxrec_diff.ops import id_rows as id_rows
     from jaxrec_diff.ops import kmeans as kmeans
+    from jaxrec_diff.ops import meshes as meshes
     from jaxrec_diff.ops import negatives as negatives
     from jaxrec_diff.ops import normals as normals
     from jaxrec_diff.ops import quantize as quantize
@@ -52,6 +53,7 @@ _MODULES = {
     "guidance": "jaxrec_diff.diffusion.guidance",
     "kmeans": "jaxrec_diff.ops.kmeans",
     "losses": "jaxrec_diff.losses",
+    "meshes": "jaxrec_diff.ops.meshes",
     "metrics": "jaxrec_diff.evaluation.metrics",
     "negatives": "jaxrec_diff.ops.negatives",
     "normals": "jaxrec_diff.ops.normals",

@@ -50,6 +50,7 @@ MATHS = {
             "graph",
             "id_rows",
             "kmeans",
+            "meshes",
             "negatives",
             "normals",
             "quantize",

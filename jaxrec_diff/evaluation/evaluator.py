@@ -249,7 +249,8 @@ def _evaluator(
         for number, group in enumerate(groups):
             size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
             for index in rank.batches(group.rows, size):
-                parts.append(batch(number, params, state, key, histories, seats, rows, index))
+                with jax.set_mesh(mesh):
+                    parts.append(batch(number, params, state, key, histories, seats, rows, index))
                 indices.append(index)
         parts, index = jax.device_get(parts), np.concatenate(indices)
         table = jax.device_get(model.head(params, state)).table if diagnose else None

@@ -6,14 +6,19 @@
 [[2, 3]]
 """
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
-# Scores of a batch and a chunk stay under this many bytes.
-_CHUNK_BYTES = 64 * 2**20
+from jaxrec_diff.ops import meshes
+
+# Scores of a batch and a chunk stay under this many bytes, and a chunk under this many items: a CPU
+# lists the best of wider rows more slowly.
+_CHUNK_BYTES, _CHUNK_ITEMS = 64 * 2**20, 2**15
 
 
 class Top(NamedTuple):
@@ -36,8 +41,10 @@ def top(
 ) -> Top:
     """The `k` items with the highest `point . table[j] + bias[j]`.
 
-    No [B, I] array exists when I is larger than a chunk; the result does not depend on the chunk.
-    A score that is not a number counts as -inf.
+    No [B, I] array exists when I is larger than a chunk, and no copy of the table; the result does
+    not depend on the chunk. A score that is not a number counts as -inf. Inside
+    `jax.set_mesh` each device ranks its rows of the batch (axis `data`) against its rows of the
+    table (axis `model`), and only lists are exchanged.
 
     Args:
       points: f32[B, D], or f32[B, P, D] for P points a row.
@@ -47,7 +54,7 @@ def top(
       seen: i32[B, S] item ids that are no candidates for that row; 0 is none. Of i32[B / r, S] each
         row stands for r rows in succession.
       allowed: bool[I] candidates; all by default.
-      chunk: items scored at once; by default what fits in a fixed number of bytes.
+      chunk: items scored at once on a device; by default what fits in a fixed number of bytes.
       score_pooling: what an item scores under P points: the best, or log sum_p exp(score_p).
     """
     _check(points, table, seen)
@@ -57,18 +64,73 @@ def top(
     for column in (bias, allowed):
         if column is not None:
             chex.assert_shape(column, table.shape[:1])
-    size, items = points.shape[0], table.shape[0]
-    spread = points.shape[1] if points.ndim == 3 else 1
-    chunk = chunk or max(k, 1024, _CHUNK_BYTES // (4 * size * spread))
-    count = -(-items // chunk)
-    chunk = -(-items // count)
     dtype = jnp.result_type(points, table)
-    penalty = jnp.zeros(items, dtype) if bias is None else bias.astype(dtype)
+    penalty = jnp.zeros(table.shape[0], dtype) if bias is None else bias.astype(dtype)
     if allowed is not None:
         penalty = jnp.where(allowed, penalty, -jnp.inf)
-    padding = count * chunk - items
-    table = jnp.pad(table, ((0, padding), (0, 0))).reshape(count, chunk, -1)
-    penalty = jnp.pad(penalty, (0, padding), constant_values=-jnp.inf).reshape(count, chunk)
+    ranked = partial(_ranked, k=k, chunk=chunk, score_pooling=score_pooling)
+    mesh = meshes.around()
+    if mesh is None:
+        return ranked(points, table, penalty, seen)
+    return _over(mesh, ranked, k, points, table, penalty, seen)
+
+
+def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
+    """`ranked` on every device: of its rows of the batch against its rows of the table.
+
+    XLA does not partition `top_k`: left to it, each device gathers all scores and ranks them all.
+    """
+    parts, owners = mesh.shape[meshes.MODEL], (points if seen is None else seen).shape[0]
+    by_row = P(meshes.DATA) if owners % mesh.shape[meshes.DATA] == 0 else P()
+    filler = -table.shape[0] % parts
+    if filler:
+        table = jnp.pad(table, ((0, filler), (0, 0)))
+        penalty = jnp.pad(penalty, (0, filler), constant_values=-jnp.inf)
+
+    def local(points, shard, penalty, seen):
+        if parts == 1:
+            return ranked(points, shard, penalty, seen)
+        before = jax.lax.axis_index(meshes.MODEL) * shard.shape[0]
+        # items of other shards get numbers that no row of this one has
+        found = ranked(points, shard, penalty, None if seen is None else seen - before)
+        items = jnp.where(found.items > 0, found.items + before, 0)
+        # side by side in the order of their ids, so that ties go to the lowest
+        scores, items = (
+            jax.lax.all_gather(each, meshes.MODEL, axis=1, tiled=True)
+            for each in (found.scores, items)
+        )
+        scores, place = jax.lax.top_k(scores, k)
+        return Top(scores, jnp.take_along_axis(items, place, axis=1))
+
+    split = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(by_row, P(meshes.MODEL), P(meshes.MODEL), by_row),
+        out_specs=by_row,
+        check_vma=False,
+    )
+    return split(points, table, penalty, seen)
+
+
+def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_pooling) -> Top:
+    """`top` on one device; `penalty` float[I] is added to the scores of an item."""
+    size, items = points.shape[0], table.shape[0]
+    spread = points.shape[1] if points.ndim == 3 else 1
+    chunk = chunk or max(k, 1024, min(_CHUNK_ITEMS, _CHUNK_BYTES // (4 * size * spread)))
+    count = -(-items // chunk)
+    chunk = -(-items // count)
+
+    def cut(number):
+        """A chunk of rows, what is added to their scores, and its first row.
+
+        The last one ends with the table, so that nothing has to be copied to fill it up, and
+        reaches back over rows that have been listed.
+        """
+        first = jnp.minimum(number * chunk, items - chunk)
+        rows = jax.lax.dynamic_slice_in_dim(table, first, chunk)
+        extra = jax.lax.dynamic_slice_in_dim(penalty, first, chunk)
+        fresh = first + jnp.arange(chunk, dtype=jnp.int32) >= number * chunk
+        return rows, jnp.where(fresh, extra, -jnp.inf), first
 
     def scores_of(rows, extra, offset):
         # exact on every device: the default precision may round to bfloat16 or tf32
@@ -95,24 +157,25 @@ def top(
 
     def best_of(scores, offset):
         # A slice of a list must not be merged into it: XLA then sorts whole rows, ten times slower.
-        values, place = jax.lax.optimization_barrier(jax.lax.top_k(scores, min(k, chunk)))
-        return values, place.astype(jnp.int32) + offset + 1
+        # The barrier lies on what is made of the places: on those of `top_k` themselves, XLA's
+        # compiler for CPUs ends the process inside `shard_map`.
+        values, place = jax.lax.top_k(scores, min(k, chunk))
+        return jax.lax.optimization_barrier((values, place.astype(jnp.int32) + offset + 1))
 
     if count == 1:
-        values, ids = best_of(scores_of(table[0], penalty[0], 0), 0)
+        values, ids = best_of(scores_of(table, penalty, 0), 0)
     else:
 
-        def merge(best, row):
-            rows, extra, offset = row
+        def merge(best, number):
+            rows, extra, offset = cut(number)
             values, ids = best_of(scores_of(rows, extra, offset), offset)
             # earlier chunks first, so that ties go to the lowest id
             both = [jnp.concatenate(pair, axis=1) for pair in zip(best, (values, ids), strict=True)]
             values, place = jax.lax.top_k(both[0], k)
             return (values, jnp.take_along_axis(both[1], place, axis=1)), None
 
-        start = (jnp.full((size, k), -jnp.inf, dtype), jnp.zeros((size, k), jnp.int32))
-        offsets = jnp.arange(count, dtype=jnp.int32) * chunk
-        (values, ids), _ = jax.lax.scan(merge, start, (table, penalty, offsets))
+        start = (jnp.full((size, k), -jnp.inf, penalty.dtype), jnp.zeros((size, k), jnp.int32))
+        (values, ids), _ = jax.lax.scan(merge, start, jnp.arange(count, dtype=jnp.int32))
     short = k - values.shape[1]
     values = jnp.pad(values, ((0, 0), (0, short)), constant_values=-jnp.inf)
     ids = jnp.pad(ids, ((0, 0), (0, short)))

@@ -116,7 +116,8 @@ def of(
         user = np.zeros(size, np.int32)
         user[: len(histories.user)] = np.maximum(histories.user, 0)
         user, history = jax.device_put((user, _padded(histories, size, width)), by_row)
-        return step(params, state, np.int32(first), user, history)
+        with jax.set_mesh(mesh):
+            return step(params, state, np.int32(first), user, history)
 
     order = np.argsort(-dataset.train_counts, kind="stable")
     order = order[dataset.train_counts[order] > 0][:k]

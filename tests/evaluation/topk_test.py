@@ -1,9 +1,13 @@
 """Top lists against a full sort of all scores."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff.evaluation import topk
 
@@ -182,3 +186,85 @@ def test_no_array_of_rows_by_items(rows, chunk):
 
     analysis = jax.jit(lists).lower(*shapes).compile().memory_analysis()
     assert analysis.temp_size_in_bytes < 4 * rows * items
+
+
+MESHES = [(8, 1), (2, 4), (1, 8), (1, 2)]
+
+
+def on_mesh(data, model, fn, points, table, seen, *rest):
+    """A compiled `fn` of arrays that are split over a mesh, and those arrays."""
+    mesh = jax.make_mesh(
+        (data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2,
+        devices=jax.devices()[: data * model],
+    )  # fmt: skip
+    rows = P("model") if len(table) % model == 0 else P()
+    specs = P("data"), rows, P("data"), *[rows for _ in rest]
+    args = [
+        jax.device_put(array, NamedSharding(mesh, spec))
+        for array, spec in zip((points, table, seen, *rest), specs, strict=True)
+    ]
+    with jax.set_mesh(mesh):
+        return jax.jit(fn).lower(*args).compile(), args
+
+
+@pytest.mark.parametrize(("data", "model"), MESHES)
+@pytest.mark.parametrize("k", [1, 21, 600])
+@pytest.mark.parametrize("chunk", [None, 50])
+def test_devices_list_what_one_lists(data, model, k, chunk):
+    rng = np.random.default_rng(k)
+    points = rng.integers(-2, 3, (16, 3)).astype(np.float32)
+    table = rng.integers(-2, 3, (640, 3)).astype(np.float32)
+    seen = rng.integers(0, 641, (16, 9)).astype(np.int32)
+    bias = rng.integers(-1, 2, 640).astype(np.float32)
+    allowed = rng.random(640) < 0.6
+
+    def lists(points, table, seen, bias, allowed):
+        return topk.top(points, table, bias, k=k, seen=seen, allowed=allowed, chunk=chunk)
+
+    program, args = on_mesh(data, model, lists, points, table, seen, bias, allowed)
+    scores = np.where(allowed, points @ table.T + bias, -np.inf)
+    for row, items in enumerate(seen):
+        scores[row, items[items > 0] - 1] = -np.inf
+    check(program(*args), scores, k)
+
+
+@pytest.mark.parametrize(("data", "model"), MESHES)
+def test_several_places_of_a_row_on_a_table_that_no_axis_divides(data, model):
+    points, table, _ = problem(7, rows=8, spread=6)
+    seen = np.random.default_rng(8).integers(0, ITEMS + 1, (8, 30)).astype(np.int32)
+
+    def items(points, table, seen):
+        return topk.nearest(points, table, seen=seen, distinct=True)
+
+    program, args = on_mesh(data, model, items, points, table, seen)
+    assert program(*args).tolist() == greedy(points, table, seen, True)
+
+
+@pytest.mark.parametrize(("data", "model"), MESHES)
+def test_devices_exchange_lists_only_and_copy_no_table(data, model):
+    rows, items, width, k = 64, 80_000, 32, 10
+    rng = np.random.default_rng(0)
+    points, table = (rng.normal(size=(n, width)).astype(np.float32) for n in (rows, items))
+    seen = np.zeros((rows, 5), np.int32)
+
+    def lists(points, table, seen):
+        return topk.top(points, table, k=k, seen=seen, chunk=999)
+
+    program, _ = on_mesh(data, model, lists, points, table, seen)
+    moved = re.findall(r"= .*?(?:all-|reduce-scatter|collective-|permute).*", program.as_text())
+    sizes = [
+        int(np.prod([int(n) for n in dims.split(",")]))
+        for line in moved
+        for dims in re.findall(r"\w+\[([\d,]+)\]", line)
+    ]
+    assert max(sizes, default=0) <= rows * k * model
+    assert bool(sizes) == (model > 1)
+    assert program.memory_analysis().temp_size_in_bytes < 4 * items * width // model
+
+
+def test_rows_that_no_axis_divides_are_ranked_by_every_device():
+    points, table, bias = problem(0, rows=5)
+    mesh = jax.make_mesh((8, 1), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        found = topk.top(points, table, bias, k=7)
+    check(found, points @ table.T + bias, 7)
