@@ -9,6 +9,8 @@ import importlib
 import os
 import signal
 import sys
+import warnings
+from collections.abc import Callable
 
 from jaxrec_diff.commands import COMMANDS
 from jaxrec_diff.commands.terminal import refuse
@@ -17,7 +19,9 @@ from jaxrec_diff.commands.terminal import refuse
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     try:
-        code = _run(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned(warnings.showwarning)
+            code = _run(argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # as `| head` does; Python's own flush at the end has to fail no more
@@ -37,6 +41,18 @@ def _run(argv: list[str] | None) -> int:
         return refuse(str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def _warned(others: Callable[..., None]) -> Callable[..., None]:
+    """Says a warning of this package in a line; `others` show those of others."""
+
+    def show(message, category, *rest, **more) -> None:
+        if category.__module__.startswith("jaxrec_diff"):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            others(message, category, *rest, **more)
+
+    return show
 
 
 def script() -> None:

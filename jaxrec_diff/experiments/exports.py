@@ -1,11 +1,11 @@
 """Arrays that one phase hands to the next, in files of ours or of released codes."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from jaxrec_diff.data.formats.arrays import members
 from jaxrec_diff.ops import files
 
 # What DDRM's released MF, LightGCN and SGL call their tables.
@@ -40,10 +40,10 @@ def read(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise ValueError(f"{file} does not exist; it should hold arrays such as users and items")
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {_RELEASED.get(name, name): stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+        stored = members(file)
+    except ValueError:
         raise ValueError(f"{file} cannot be read as npz without pickled objects") from None
+    arrays = {_RELEASED.get(name, name): array.copy() for name, array in stored.items()}
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
             raise ValueError(

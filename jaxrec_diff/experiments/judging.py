@@ -16,6 +16,7 @@ from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import protocols, registry
 from jaxrec_diff.models.protocols import Protocol, Rules
 from jaxrec_diff.ops import ragged, streams
+from jaxrec_diff.training.state import TrainState, averaged
 
 
 def evaluation(run: Run, workdir: Path, split: str) -> tuple[dict[str, Any], Evaluation]:
@@ -27,13 +28,16 @@ def evaluation(run: Run, workdir: Path, split: str) -> tuple[dict[str, Any], Eva
     if split not in ("valid", "test"):
         raise ValueError(f"split must be valid or test, got {split!r}")
     dataset, experiment = run.dataset, run.experiment
-    draws, beside = reevaluate(run, workdir, split)
+    phase = restore.last_phase(run, workdir)
+    train = restore.best_of(phase, workdir)
+    draws, beside = _reevaluated(phase, train, split)
     found = evaluator.mean_over_seeds(draws)
     results = {
         "schema": SCHEMA,
         "model": run.name,
         "dataset": dataset.name,
         "split": split,
+        "step": int(train.step),
         "protocol": experiment.eval.protocol,
         "sampler": config.to_json(experiment)["model"].get("sampler", {}),
         "seeds": experiment.eval.seeds,
@@ -52,8 +56,14 @@ def reevaluate(
     run: Run, workdir: Path, split: str
 ) -> tuple[list[Evaluation], dict[str, dict[str, float]]]:
     """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the baselines."""
-    phase, _, params, state = restore.restore(run, workdir)
-    found = draws(phase, params, state, split, diagnose=True)
+    phase = restore.last_phase(run, workdir)
+    return _reevaluated(phase, restore.best_of(phase, workdir), split)
+
+
+def _reevaluated(
+    phase: PhaseRun, train: TrainState, split: str
+) -> tuple[list[Evaluation], dict[str, dict[str, float]]]:
+    found = draws(phase, averaged(train), train.state, split, diagnose=True)
     tuned = tuned_baselines(phase)
     beside = baselines_per_user(phase, split, tuned)
     return found, baseline_means(phase, beside, tuned)

@@ -22,7 +22,7 @@ from jaxrec_diff.experiments import (
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import registry
-from jaxrec_diff.training import loop, tracking
+from jaxrec_diff.training import checkpoint, loop, tracking
 from jaxrec_diff.training.progress import Progress, Stopped
 from jaxrec_diff.training.state import averaged
 
@@ -172,13 +172,22 @@ def _recorder(
 
     def note(progress: Progress) -> None:
         nonlocal shrunk
-        if progress.kind == "resume":
-            json_files.truncate_after(lines, progress.step)
-            log(f"resumed {lines.parent} at step {progress.step}")
+        if progress.kind in ("start", "resume"):  # the log holds what is committed, and no more
+            dropped = json_files.truncate_after(lines, progress.step)
+            if progress.kind == "resume":
+                log(f"resumed {lines.parent} at step {progress.step}")
+            elif dropped:
+                log(
+                    f"{lines.parent} holds no checkpoint of the {dropped} evaluations in its "
+                    "metrics.jsonl; training starts again from step 0"
+                )
         if progress.kind == "damaged":
             log(
-                f"the checkpoint of step {progress.step} is damaged; falling back to the one before"
+                f"the checkpoint of step {progress.step} is damaged and set aside as "
+                f"damaged-{progress.step}; the one before is taken"
             )
+        if progress.kind == "best lost":
+            log(f"warning: {checkpoint.lost(progress.step, int(progress.metrics['step']))}")
         if progress.kind == "epoch":
             line = {"step": progress.step, "epoch": progress.epoch, "time": time.time()}
             line |= {"examples_per_second": progress.examples_per_second} | progress.metrics

@@ -1,6 +1,7 @@
 """A workdir read back: its run, and its trained model."""
 
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,10 @@ from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.training import checkpoint, loop, optim
 from jaxrec_diff.training.state import TrainState, averaged, create
+
+
+class BestLost(UserWarning):
+    """The best checkpoint of a run cannot be read, and another is used."""
 
 
 class Restored(NamedTuple):
@@ -76,12 +81,19 @@ def trained(phase: PhaseRun, folder: Path) -> Restored:
 
 
 def best_of(phase: PhaseRun, folder: Path) -> TrainState:
-    """The best checkpoint of a phase's folder.
+    """The best checkpoint of a phase's folder that can be read.
+
+    Warns:
+      BestLost: if a better one cannot.
 
     Raises:
       ValueError: if it holds none.
     """
-    return loop.load(folder / "checkpoints", abstract_state(phase))
+    found = loop.load(folder / "checkpoints", abstract_state(phase))
+    at = int(found.train.step)
+    if at != found.best_step:
+        warnings.warn(BestLost(checkpoint.lost(found.best_step, at)), stacklevel=2)
+    return found.train
 
 
 def honest(restored: Restored) -> Restored:

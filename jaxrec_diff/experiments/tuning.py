@@ -271,9 +271,9 @@ def _try(chosen: Plan, study: optuna.Study, trial: optuna.Trial, log: Log) -> No
         if progress.phase:
             return
         if progress.kind == "resume":
-            for line in (folder / "metrics.jsonl").read_text().splitlines():
-                done = json.loads(line)
-                trial.report(done[metric], round(done["epoch"]))
+            for done in json_files.read_lines(folder / "metrics.jsonl"):
+                if metric in done and "epoch" in done:
+                    trial.report(done[metric], round(done["epoch"]))
         if progress.kind == "epoch":
             line = training_progress.epoch_line(
                 progress.step,

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxrec_diff.data.card import render
 from jaxrec_diff.diffusion import process
-from jaxrec_diff.experiments import judging, phases, restore, workdirs
+from jaxrec_diff.experiments import json_files, judging, phases, restore, workdirs
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.inference import histories
 from jaxrec_diff.inference import recommender as inference_recommender
@@ -117,7 +117,7 @@ def _metrics(run: leaderboard.Run, metric: str) -> str:
 
 def _training(workdir: Path, results: dict[str, Any], metric: str) -> str:
     path = workdir / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = json_files.read_lines(path)
     if not lines:
         return ""
     epoch = np.array([line["epoch"] for line in lines])

@@ -2,7 +2,12 @@
 
 Orbax's own rule of thumb, `best_fn` with `max_to_keep`, deletes the newest checkpoint when an older
 one is better, and a resumed run then goes back in time; hence the union of two policies.
-A score is what `experiments.selection` makes of a state; here the highest is the best.
+A score is what `experiments.selection` makes of a state; here the highest is the best, and of equal
+ones the first, as in the loop.
+
+Beside the arrays of a step lie its json, with a digest of every array and of the json itself: what
+reads back otherwise than it was written counts as damaged. Steps that were written before there
+were digests are read without.
 """
 
 import json
@@ -11,18 +16,27 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxrec_diff.training import digests
 from jaxrec_diff.training.state import TrainState
 
 # Orbax reports every array it handles; a damaged checkpoint is reported here, in one sentence.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
-_SCORE = "score"
+WORST = -1e30
+"""The score of a state that was saved between evaluations; json has no infinity."""
+
+_SCORE, _STEP, _DIGESTS, _SEAL = "score", "step", "digests", "seal"
+_OURS = (_SCORE, _DIGESTS, _SEAL)  # in the json of a step, beside what the caller keeps there
+
+# What says that a file could not be read now, not that it holds something else.
+_NOT_DAMAGE = ("PERMISSION_DENIED", "Permission denied", "RESOURCE_EXHAUSTED")
 
 
 class Restored(NamedTuple):
@@ -30,48 +44,50 @@ class Restored(NamedTuple):
 
     train: TrainState
     meta: dict
-    damaged: tuple[int, ...]  # newer steps that could not be read
+    score: float
+    damaged: tuple[int, ...]  # steps that would have been taken before it and could not be read
 
 
 @contextmanager
 def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
     """A manager that keeps the two latest checkpoints and the one with the best score."""
-
-    def score(metrics):
-        return metrics[_SCORE]
-
     keep = policies.AnyPreservationPolicy(
         [
             policies.LatestN(2),
-            policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
+            policies.BestN(
+                get_metric_fn=_rank,  # anything that can be ordered
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            ),
         ]
     )
     options = ocp.CheckpointManagerOptions(
-        best_fn=score, best_mode="max", preservation_policy=keep, cleanup_tmp_directories=True
+        best_fn=_rank,
+        best_mode="max",
+        preservation_policy=keep,
+        cleanup_tmp_directories=True,
     )
     with ocp.CheckpointManager(folder.resolve(), options=options) as opened:
         yield opened
 
 
-def set_aside(folder: Path) -> tuple[int, ...]:
-    """Renames checkpoints whose metrics cannot be read, before which Orbax would not even open.
+def set_aside_unscored(folder: Path) -> tuple[int, ...]:
+    """Renames checkpoints whose score cannot be read, before which Orbax would not even open.
 
     Returns:
       Their steps, newest first.
     """
-    damaged = []
-    for path in sorted(folder.glob("*/metrics/metrics")):
-        step = path.parent.parent
-        if not step.name.isdigit():  # set aside before
-            continue
-        try:
-            json.loads(path.read_text())
-        except ValueError:
-            damaged.append(int(step.name))
-            aside = folder / f"damaged-{step.name}"
-            shutil.rmtree(aside, ignore_errors=True)  # of an earlier kill at the same step
-            step.rename(aside)
-    return tuple(sorted(damaged, reverse=True))
+    damaged = tuple(step for step in _steps(folder) if _metrics(folder, step) is None)
+    set_aside(folder, damaged)
+    return damaged
+
+
+def set_aside(folder: Path, steps: tuple[int, ...]) -> None:
+    """Renames damaged checkpoints, so that their steps can be written again."""
+    for step in steps:
+        aside = folder / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier run at the same step
+        (folder / str(step)).rename(aside)
 
 
 def save(checkpoints: ocp.CheckpointManager, train: TrainState, meta: dict, score: float) -> None:
@@ -83,59 +99,70 @@ def save(checkpoints: ocp.CheckpointManager, train: TrainState, meta: dict, scor
     step = int(train.step)
     if step in checkpoints.all_steps():
         return
-    args = ocp.args.Composite(state=ocp.args.StandardSave(train), meta=ocp.args.JsonSave(meta))
-    if not checkpoints.save(step, args=args, metrics={_SCORE: score}, force=True):
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(train), meta=ocp.args.JsonSave(_sealed(train, meta, score))
+    )
+    if not checkpoints.save(step, args=args, metrics={_SCORE: score, _STEP: step}, force=True):
         raise RuntimeError(f"checkpoint of step {step} was not written")
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> Restored | None:
-    """The newest readable checkpoint, or None where there is none.
+def restore(folder: Path, like: TrainState) -> Restored | None:
+    """The newest readable checkpoint, or None where there is none; changes nothing on disk.
 
     Args:
-      checkpoints: the manager.
+      folder: of the checkpoints.
       like: shapes, dtypes and shardings of the state to read, which may live on other devices
         than those that wrote it.
 
     Raises:
       ValueError: if there are checkpoints and none can be read.
     """
-    steps = sorted(checkpoints.all_steps(), reverse=True)
-    damaged: list[int] = []
-    for step in steps:
-        try:
-            train, meta = _read(checkpoints, step, like)
-        except Exception:  # any of Orbax's, tensorstore's and the file system's errors
-            damaged.append(step)
-            continue
-        return Restored(train, meta, tuple(damaged))
-    if steps:
+    steps = _steps(folder)
+    found = _first(folder, steps, like)
+    if found is None and steps:
         raise ValueError(
-            f"none of the checkpoints of steps {', '.join(map(str, steps))} in "
-            f"{checkpoints.directory} can be read; train in a new workdir"
+            f"none of the checkpoints of steps {', '.join(map(str, steps))} in {folder} can be "
+            "read; train in a new workdir"
         )
-    return None
+    return found
 
 
-def restore_best(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    """The checkpoint with the best score, or None if it is not there or not readable."""
-    step = checkpoints.best_step()
-    if step is None:
-        return None
-    try:
-        return _read(checkpoints, step, like)[0]
-    except Exception:  # as above
-        return None
+def restore_best(folder: Path, like: TrainState) -> Restored | None:
+    """The readable checkpoint with the best score, the first of equal ones, or None; changes
+    nothing on disk.
+
+    Those saved between evaluations have the lowest score, and those without one come last.
+    """
+    scores = {step: _metrics(folder, step) for step in _steps(folder)}
+    known = {step: _rank(metrics) for step, metrics in scores.items() if metrics is not None}
+    best = sorted(known, key=known.__getitem__, reverse=True)
+    return _first(folder, (*best, *(step for step in scores if step not in known)), like)
+
+
+def lost(best: int, taken: int) -> str:
+    """What a user is told when the best checkpoint cannot be read."""
+    return (
+        f"the best checkpoint, of step {best}, is damaged or gone; the figures are those of step "
+        f"{taken}, the best that can be read"
+    )
 
 
 def newest(folder: Path) -> int:
     """The newest step that is saved in a folder, or 0; arrays are not looked at."""
-    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
+    return max(_steps(folder), default=0)
 
 
-def drop(checkpoints: ocp.CheckpointManager, steps: tuple[int, ...]) -> None:
-    """Deletes damaged checkpoints, so that their steps can be written again."""
-    for step in steps:
-        checkpoints.delete(step)
+def newest_meta(folder: Path) -> dict:
+    """The json of the newest step that has a whole one, or {}; arrays are not looked at."""
+    for step in _steps(folder):
+        try:
+            meta = json.loads((folder / str(step) / "meta" / "metadata").read_text())
+            seal = meta.pop(_SEAL, None)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, OSError):
+            continue
+        if seal == digests.of_json(meta) or not set(meta) & set(_OURS):
+            return {name: value for name, value in meta.items() if name not in _OURS}
+    return {}
 
 
 def abstract(train: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
@@ -145,7 +172,70 @@ def abstract(train: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
     )
 
 
-def _read(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[Any, dict]:
+def _steps(folder: Path) -> tuple[int, ...]:
+    """What is saved, newest first."""
+    names = (path.name for path in folder.glob("*"))
+    return tuple(sorted((int(name) for name in names if name.isdecimal()), reverse=True))
+
+
+def _rank(metrics: dict) -> tuple[float, int]:
+    """What a better checkpoint has more of: the score, and of equal ones the first."""
+    return metrics[_SCORE], -metrics.get(_STEP, 0)
+
+
+def _metrics(folder: Path, step: int) -> dict | None:
+    """A step's score as Orbax keeps it, or None if it cannot be read."""
+    try:
+        found = json.loads((folder / str(step) / "metrics" / "metrics").read_text())
+        score, number = found[_SCORE], found.get(_STEP, step)
+    except PermissionError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, OSError):
+        return None
+    plain = type(score) in (int, float) and np.isfinite(score)
+    return found if plain and number == step else None
+
+
+def _first(folder: Path, steps: tuple[int, ...], like: TrainState) -> Restored | None:
+    """The first of some steps that can be read."""
+    damaged: list[int] = []
+    for step in steps:
+        try:
+            train, meta, score = _read(folder, step, like)
+        except MemoryError:
+            raise
+        except Exception as error:  # any of Orbax's, tensorstore's and the file system's errors
+            if any(word in str(error) for word in _NOT_DAMAGE):
+                raise ValueError(
+                    f"{folder / str(step)} cannot be read now: {str(error)[:200]}"
+                ) from error
+            damaged.append(step)
+            continue
+        return Restored(train, meta, score, tuple(damaged))
+    return None
+
+
+def _read(folder: Path, step: int, like: TrainState) -> tuple[TrainState, dict, float]:
+    """A step with its score, which is what was written.
+
+    Raises:
+      Exception: of any kind if it is not there, or not whole.
+    """
     args = ocp.args.Composite(state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
-    read = checkpoints.restore(step, args=args)
-    return read.state, read.meta
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        read = checkpointer.restore((folder / str(step)).resolve(), args=args)
+    metrics = _metrics(folder, step) or {}
+    score = metrics.get(_SCORE, WORST)
+    meta = {name: value for name, value in read.meta.items() if name not in _OURS}
+    # without any of ours, it was written before there were digests
+    sealed = set(read.meta) & set(_OURS)
+    written = _sealed(read.state, meta, score) if sealed else meta
+    if int(read.state.step) != step or digests.of_json(read.meta) != digests.of_json(written):
+        raise ValueError(f"step {step} is not what was written")
+    return read.state, meta, score
+
+
+def _sealed(train: TrainState, meta: dict, score: float) -> dict:
+    """The json of a step with the digests of all that it holds."""
+    whole = meta | {_SCORE: score, _DIGESTS: digests.digests(train)}
+    return whole | {_SEAL: digests.of_json(whole)}

@@ -20,15 +20,14 @@ from jaxrec_diff.training.state import TrainState, averaged, create
 # A dispatch aims at this many seconds: long enough to hide its cost, short enough for a progress
 # bar and for a signal to be heard. Its length changes no number.
 _DISPATCH_SECONDS = 1.0
-_WORST = -1e30  # below every score
 
 
 class Fit(NamedTuple):
     """What training leaves."""
 
-    train: TrainState  # the best on validation
-    best_step: int
-    best_score: float
+    train: TrainState  # the best on validation of those that can be read
+    best_step: int  # of `train`
+    best_score: float  # of `train`
     steps: int
     examples_per_second: float  # over the time spent in updates
     train_seconds: float
@@ -97,12 +96,10 @@ def fit(
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     like = checkpoint.abstract(jax.eval_shape(initial, data), replicated)
 
-    for damaged in checkpoint.set_aside(folder):
-        on_progress(Progress("damaged", damaged, total, 0.0, 0.0, {}))
+    found = _resumed(folder, like, total, on_progress)
     with checkpoint.manager(folder) as checkpoints:
-        found = _resumed(checkpoints, like, total, on_progress)
         train, counters = (initial(data), _Counters()) if found is None else found
-        at, size = int(train.step), 1
+        at, size, score = int(train.step), 1, checkpoint.WORST
         placed, key = updates.place(data), updates.place(streams.training(seed))
         train = updates.place(train)
         while at < total and not _exhausted(config, counters):
@@ -134,29 +131,36 @@ def fit(
             if stop_asked():
                 _stop(checkpoints, updates.fetch(train), counters)
         checkpoints.wait_until_finished()
-        best = checkpoint.restore_best(checkpoints, like)
-        if best is None:
-            best = updates.fetch(train)
+        best = checkpoint.restore_best(folder, like)
+        if best is None:  # none can be read, so what is in memory is judged
+            best = checkpoint.Restored(updates.fetch(train), {}, score, ())
+    scored = int(best.train.step)
+    if scored != counters.best_step and counters.best_step > 0:
+        on_progress(Progress("best lost", counters.best_step, total, 0.0, 0.0, {"step": scored}))
     rate = at * config.batch_size / max(counters.seconds, 1e-9)
-    return Fit(best, counters.best_step, counters.best_score, at, rate, counters.seconds)
+    return Fit(best.train, scored, best.score, at, rate, counters.seconds)
 
 
-def load(folder: Path, like: TrainState) -> TrainState:
-    """The best state of a finished or interrupted run, for evaluation.
+class Loaded(NamedTuple):
+    """A state read back to be used."""
+
+    train: TrainState
+    best_step: int  # of the best state there was; another than `train.step` if it cannot be read
+
+
+def load(folder: Path, like: TrainState) -> Loaded:
+    """The best state of a finished or interrupted run, for evaluation; changes nothing on disk.
 
     Raises:
       ValueError: if there is none.
     """
-    if not folder.is_dir():
+    best = checkpoint.restore_best(folder, like) if folder.is_dir() else None
+    if best is None:
+        if checkpoint.newest(folder):
+            raise ValueError(f"no checkpoint in {folder} can be read; train in a new workdir")
         raise ValueError(f"{folder} holds no checkpoints; train first")
-    with checkpoint.manager(folder) as checkpoints:
-        best = checkpoint.restore_best(checkpoints, like)
-        if best is None:
-            restored = checkpoint.restore(checkpoints, like)
-            if restored is None:
-                raise ValueError(f"{folder} holds no checkpoints; train first")
-            best = restored.train
-    return best
+    at = int(best.train.step)
+    return Loaded(best.train, checkpoint.newest_meta(folder).get("best_step") or at)
 
 
 def check(config: TrainConfig, num_examples: int, mesh: jax.sharding.Mesh) -> None:
@@ -225,15 +229,24 @@ def _shuffle(config: TrainConfig, num_examples: int) -> Callable[[jax.Array], ja
 
 
 def _resumed(
-    checkpoints: Any, like: TrainState, total: int, on_progress: Callable[[Progress], None]
+    folder: Path, like: TrainState, total: int, on_progress: Callable[[Progress], None]
 ) -> tuple[TrainState, _Counters] | None:
-    """What the newest readable checkpoint holds, damaged ones removed, or None without any."""
-    restored = checkpoint.restore(checkpoints, like)
+    """What the newest readable checkpoint holds, damaged ones set aside, or None without any."""
+    damaged = checkpoint.set_aside_unscored(folder)
+    restored = checkpoint.restore(folder, like)
+    for found in (
+        restored,
+        checkpoint.restore_best(folder, like),
+    ):  # a bad best would stay the best
+        if found is not None:
+            bad = tuple(step for step in found.damaged if step not in damaged)
+            checkpoint.set_aside(folder, bad)
+            damaged += bad
+    for each in sorted(damaged, reverse=True):
+        on_progress(Progress("damaged", each, total, 0.0, 0.0, {}))
     if restored is None:
+        on_progress(Progress("start", 0, total, 0.0, 0.0, {}))
         return None
-    for damaged in restored.damaged:
-        on_progress(Progress("damaged", damaged, total, 0.0, 0.0, {}))
-    checkpoint.drop(checkpoints, restored.damaged)
     on_progress(Progress("resume", int(restored.train.step), total, 0.0, 0.0, {}))
     return restored.train, _Counters(**restored.meta)
 
@@ -278,8 +291,7 @@ def _stop(checkpoints: Any, train: TrainState, counters: _Counters) -> NoReturn:
 
 
 def _save(checkpoints: Any, train: TrainState, counters: _Counters, score: float) -> None:
-    # json has no infinity: a state saved between evaluations counts as the worst.
-    finite = float(score) if np.isfinite(score) else _WORST
-    best = counters.best_score if np.isfinite(counters.best_score) else _WORST
+    finite = float(score) if np.isfinite(score) else checkpoint.WORST
+    best = counters.best_score if np.isfinite(counters.best_score) else checkpoint.WORST
     meta = counters._replace(best_score=float(best))._asdict()
     checkpoint.save(checkpoints, train, meta, finite)

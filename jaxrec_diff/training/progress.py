@@ -26,8 +26,8 @@ class Stopped(RuntimeError):
 class Progress(NamedTuple):
     """An event of the loop, for a progress bar or a log."""
 
-    kind: str  # "resume" | "damaged" | "train" | "epoch"
-    step: int
+    kind: str  # "start" | "resume" | "damaged" | "train" | "epoch" | "best lost"
+    step: int  # "best lost": of the best state, which cannot be read; metrics has the "step" taken
     total_steps: int  # if patience never runs out
     epoch: float
     examples_per_second: float

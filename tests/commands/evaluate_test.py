@@ -1,6 +1,7 @@
 """A trained workdir evaluated again."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -42,3 +43,23 @@ def test_evaluation_refuses_what_training_alone_reads(workdir, capsys):
     flags = ["evaluate", f"--workdir={workdir}", "--data.prefix-dedup=true"]
     assert cli.main(flags) == 2
     assert "--data.prefix-dedup changes nothing in an evaluation" in capsys.readouterr().err
+
+
+def test_a_damaged_best_checkpoint_is_said_with_the_step_that_is_scored(workdir, tmp_path, capsys):
+    broken, output = shutil.copytree(workdir, tmp_path / "broken"), tmp_path / "found.json"
+    best = json.loads((workdir / "results.json").read_text())["best_step"]
+    steps = sorted(int(path.name) for path in (broken / "checkpoints").glob("[0-9]*"))
+    (other,) = set(steps) - {best}
+    for path in (broken / "checkpoints" / str(best) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"junk")
+    command = ["evaluate", f"--workdir={broken}", f"--output={output}", "--quiet"]
+    assert cli.main(command) == 0
+    said = f"the best checkpoint, of step {best}, is damaged or gone; the figures are those of step"
+    assert f"warning: {said} {other}, " in capsys.readouterr().err
+    assert json.loads(output.read_text())["step"] == other
+    # reading changes nothing on disk
+    assert {path.name for path in (broken / "checkpoints").iterdir()} == {str(best), str(other)}
+    shutil.rmtree(broken / "checkpoints" / str(other) / "state")
+    assert cli.main(command) == 2
+    assert "can be read; train in a new workdir" in capsys.readouterr().err

@@ -90,3 +90,21 @@ def test_a_csv_with_holes_from_training_to_lists(tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.count("SKU-") == 3 and "SKU-03" not in said.out
     assert "skipped 1 unknown id" in said.err
+
+
+def test_a_log_without_its_checkpoints_is_begun_anew_and_said(workdir, tmp_path, capsys, small):
+    cut = shutil.copytree(workdir, tmp_path / "cut")
+    (cut / "results.json").unlink()
+    shutil.rmtree(cut / "checkpoints")
+    flags = [*small, "--train.num-epochs=2"]
+    assert cli.main(["train", "--model=dimerec", f"--workdir={cut}", *flags]) == 0
+    assert (
+        "holds no checkpoint of the 2 evaluations in its metrics.jsonl; training starts again "
+        in (capsys.readouterr().out)
+    )
+    logs = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (workdir, cut)
+    ]
+    assert [line["step"] for line in logs[1]] == [line["step"] for line in logs[0]]
+    assert [line["loss"] for line in logs[1]] == [line["loss"] for line in logs[0]]

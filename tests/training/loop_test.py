@@ -109,21 +109,27 @@ def test_start_order_and_noise_have_streams_of_their_own(tmp_path):
     assert start not in orders | noises
 
 
-def test_unreadable_metrics_are_set_aside_newest_first(tmp_path):
+def test_unreadable_scores_are_set_aside_newest_first(tmp_path):
     def write(number, text):
         path = tmp_path / str(number) / "metrics" / "metrics"
         path.parent.mkdir(parents=True)
         path.write_text(text)
 
-    for number, text in ((8, "junk"), (16, "{}"), (24, "junk"), (100, "junk")):
+    good = '{"score": 0.5}'
+    for number, text in (
+        (8, "junk"), (16, good), (24, "junk"), (32, "{}"), (40, "[0.5]"), (48, '{"score": "0.5"}'),
+        (56, '{"score": NaN}'), (64, '{"score": 0.5, "step": 32}'), (72, "[" * 100_000),
+    ):  # fmt: skip
         write(number, text)
-    assert checkpoint.set_aside(tmp_path) == (100, 24, 8)
-    kept = {"16", "damaged-8", "damaged-24", "damaged-100"}
+    (tmp_path / "80" / "metrics" / "metrics").mkdir(parents=True)
+    damaged = (80, 72, 64, 56, 48, 40, 32, 24, 8)
+    assert checkpoint.set_aside_unscored(tmp_path) == damaged
+    kept = {"16", *(f"damaged-{step}" for step in damaged)}
     assert {folder.name for folder in tmp_path.iterdir()} == kept
     # those that were set aside before are no checkpoints, and may be damaged again
-    assert checkpoint.set_aside(tmp_path) == ()
+    assert checkpoint.set_aside_unscored(tmp_path) == ()
     write(24, "junk again")
-    assert checkpoint.set_aside(tmp_path) == (24,)
+    assert checkpoint.set_aside_unscored(tmp_path) == (24,)
     assert (tmp_path / "damaged-24" / "metrics" / "metrics").read_text() == "junk again"
 
 
@@ -158,6 +164,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, part):
     again = fit(tmp_path, scores=[6], events=events)
     assert [(e.kind, e.step) for e in events[:2]] == [("damaged", 48), ("resume", 40)]
     assert again.steps == 48
+    assert (tmp_path / "damaged-48").is_dir()
 
 
 def test_a_loss_that_is_no_number_names_its_step(tmp_path):

@@ -49,13 +49,18 @@ def read_npy(path: Path, config: DataConfig, want: Want) -> Table:
 
 def read_npz(path: Path, config: DataConfig, want: Want) -> Table:
     """One-dimensional arrays of one length by name, `history` of two, or scipy's sparse matrix."""
-    arrays = _members(path)
+    arrays = members(path)
     if "indptr" in arrays or {"row", "col", "shape"} <= set(arrays):
         return _sparse(arrays, path, config, want)
     return _table(arrays, path, config, want)
 
 
-def _members(path: Path) -> dict[str, np.ndarray]:
+def members(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, read-only; their checksums are looked at.
+
+    Raises:
+      ValueError: if it is damaged, empty or holds pickles.
+    """
     arrays: dict[str, np.ndarray] = {}
     size = path.stat().st_size
     try:
@@ -72,6 +77,8 @@ def _members(path: Path) -> dict[str, np.ndarray]:
                     raise _Refused(f"{path} has two arrays {name!r}")
                 with archive.open(entry) as file:
                     arrays[name] = _array(file, path, entry.file_size)
+                    if file.read(1):  # a checksum is compared at the end
+                        raise _Refused(f"{path} holds more of {name!r} than it declares")
     except _Refused:
         raise
     except _BROKEN as error:
