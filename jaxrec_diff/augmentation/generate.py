@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff import layout
 from jaxrec_diff.batches import cut
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models.contract import Model
@@ -75,11 +76,12 @@ def prefixes(
     step = partial(made, params, state, resident)
 
     def chunk(index):
-        return int(index[0]), np.asarray(step(index))[index >= 0]
+        return int(index[0]), layout.whole(step(index))[index >= 0]
 
     # Two at a time: one leaves cores of a CPU idle between operations, and a device while the items
     # of the batch before are written.
-    with ThreadPoolExecutor(2) as pool:
+    # Several processes must run the same programs in the same order, so each has one thread.
+    with ThreadPoolExecutor(2 if jax.process_count() == 1 else 1) as pool:
         ahead = deque[Future[tuple[int, np.ndarray]]]()
         for index in rank.batches(np.arange(first, total), min(batch_size, total)):
             ahead.append(pool.submit(chunk, index))

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrec_diff import layout
 from jaxrec_diff.batches import cut
 from jaxrec_diff.batches.types import Answer, Group, Shared
 from jaxrec_diff.evaluation import diagnostics as evaluation_diagnostics
@@ -66,7 +67,7 @@ def to_device(
     kept = Ragged(histories.items, *(part[:count] for part in histories[1:4]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
-    kept, rows = jax.device_put((kept, rows), NamedSharding(mesh, P()))
+    kept, rows = layout.put((kept, rows), NamedSharding(mesh, P()))
     groups = groups or (Group(np.arange(count, dtype=np.int32), query),)
     groups = tuple(group._replace(rows=group.rows[group.rows < count]) for group in groups)
     groups = tuple(group for group in groups if len(group.rows))
@@ -146,7 +147,7 @@ def evaluate_splits(
 
     if shared is None or not model.deterministic:
         return separately
-    rows = jax.device_put(shared.rows, NamedSharding(mesh, P()))
+    rows = layout.put(shared.rows, NamedSharding(mesh, P()))
     # `to_device` may have dropped the last rows of a split
     place = {
         name: np.where(shared.place[name] < split.num_rows, shared.place[name], -1)
@@ -224,12 +225,11 @@ def _evaluator(
     static = _Pass(model, splits, rules, config, train_counts, num_users, diagnose)
     by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     histories = {name: split.histories for name, split in splits.items()}
-    seats = jax.device_put(place, everywhere)
+    seats = layout.put(place, everywhere)
 
-    @partial(jax.jit, static_argnums=0)
-    def batch(group, params, state, key, histories, seats, rows, index):
+    def batch(query_of, params, state, key, histories, seats, rows, index):
         index = jax.lax.with_sharding_constraint(index, by_row)
-        query = groups[group].query(rows, index)
+        query = query_of(rows, index)
         drawn = rank.sample(model, params, state, key, query)
         points_of = model.variants if diagnose else {}
         found = {name: points(params, state, query) for name, points in points_of.items()}
@@ -243,17 +243,23 @@ def _evaluator(
             out[name] = _judged(static, rules[name], drawn, variants, answer)
         return out
 
+    programs = [jax.jit(partial(batch, each.query), out_shardings=everywhere) for each in groups]
+    ready: list[Callable] = []  # of each group
+
     def run(params, state, key):
         parts, indices = [], []
         state = rank.precompute(model, params, state)
         for number, group in enumerate(groups):
             size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
             for index in rank.batches(group.rows, size):
+                given = params, state, key, histories, seats, rows, index
                 with jax.set_mesh(mesh):
-                    parts.append(batch(number, params, state, key, histories, seats, rows, index))
+                    if number == len(ready):
+                        ready.append(layout.compiled(programs[number], *given))
+                    parts.append(ready[number](*given))
                 indices.append(index)
-        parts, index = jax.device_get(parts), np.concatenate(indices)
-        table = jax.device_get(model.head(params, state)).table if diagnose else None
+        parts, index = layout.whole(parts), np.concatenate(indices)
+        table = layout.whole(model.head(params, state)).table if diagnose else None
         out = {}
         for name in splits:
             row = np.where(index >= 0, place[name][np.maximum(index, 0)], -1)

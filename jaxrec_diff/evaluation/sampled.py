@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff import layout
 from jaxrec_diff.evaluation import metrics, rank
 from jaxrec_diff.evaluation.types import Split
 from jaxrec_diff.models.contract import Model
@@ -100,7 +101,7 @@ def evaluator(
         for number, group in enumerate(split.groups):
             for index in rank.batches(group.rows, min(batch_size, len(group.rows))):
                 each = batch(number, params, state, key, split.histories, split.rows, index)
-                found = figures(np.asarray(each)[index >= 0], negatives.shape[1] + 1, ks)
+                found = figures(layout.whole(each)[index >= 0], negatives.shape[1] + 1, ks)
                 for name, values in found.items():
                     out.setdefault(name, np.zeros(split.num_rows, np.float32))
                     out[name][index[index >= 0]] = values

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
+from jaxrec_diff import layout
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.evaluation import config, evaluator, held_out, metrics
 from jaxrec_diff.experiments import judging, phases
@@ -55,7 +54,7 @@ def judge(phase: PhaseRun) -> Callable[[Any, Any], tuple[float, dict[str, float]
             for split in splits
             for name, value in found[split].metrics.items()
         }
-        head = jax.device_get(model.head(params, state))
+        head = layout.whole(model.head(params, state))
         trained = phase.dataset.train_counts > 0
         figures["item_spread"] = metrics.item_spread(head.table, trained)
         if loss_of is not None:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff import layout
 from jaxrec_diff.data import ids
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import restore
@@ -141,7 +142,7 @@ def program(
     leaves, tree = jax.tree.flatten((params, state))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path((params, state))]
     names = [f"{number:03d}{path}" for number, path in enumerate(paths)]
-    weights = {name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)}
+    weights = dict(zip(names, map(np.asarray, layout.whole(leaves)), strict=True))
     weights["candidates"] = phase.dataset.train_counts > 0
 
     def serve(weights, history, *rest):

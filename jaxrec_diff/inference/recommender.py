@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrec_diff import layout
 from jaxrec_diff.data import ids
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import restore
@@ -98,9 +99,9 @@ def of(
     keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)
     state = rank.precompute(model, params, state)
-    by_row = NamedSharding(mesh, P("data"))
+    by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=everywhere)
     def step(params, state, first, user, history):
         row_id = first + jnp.arange(size, dtype=jnp.int32)
         query = kind.from_history(history, row_id, user, experiment.data)
@@ -115,7 +116,7 @@ def of(
         width = bucket(int(np.diff(histories.offsets).max(initial=1)))
         user = np.zeros(size, np.int32)
         user[: len(histories.user)] = np.maximum(histories.user, 0)
-        user, history = jax.device_put((user, _padded(histories, size, width)), by_row)
+        user, history = layout.put((user, _padded(histories, size, width)), by_row)
         with jax.set_mesh(mesh):
             return step(params, state, np.int32(first), user, history)
 

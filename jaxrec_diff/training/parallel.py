@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrec_diff import layout
 from jaxrec_diff.training.state import TrainState
 
 Parallel = Literal["jit", "pmap"]
@@ -68,7 +69,7 @@ def jit_updates(
     run = jax.jit(
         lambda *args: _run(update, select, *args), donate_argnums=0, out_shardings=replicated
     )
-    return Updates(run, lambda tree: jax.device_put(tree, replicated), lambda tree: tree)
+    return Updates(run, lambda tree: layout.put(tree, replicated), lambda tree: tree)
 
 
 def pmap_updates(
