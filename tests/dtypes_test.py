@@ -91,6 +91,10 @@ def drawn(call: Callable[[], Any]) -> Case:
     return Case(lambda dtype: call(), dtypes=EXACT, floats="default")
 
 
+def of_law(law: negatives.Law) -> Any:
+    return law.draw(key(), 3), law.log_q(ids(3, low=1))
+
+
 def x(dtype: Any, *shape: int, seed: int = 0) -> jax.Array:
     """Quarters in [-2, 2], whose short sums of products every type holds exactly."""
     return jnp.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4.0, dtype)
@@ -416,6 +420,9 @@ CASES: dict[str, Case] = {
     "kmeans.kmeans": Case(lambda d: grouped(kmeans.kmeans(two_clouds(d), 2, key())), EXACT),
     "kmeans.assign": Case(lambda d: kmeans.assign(x(d, 6, 2), x(d, 3, 2, seed=1))),
     "kmeans.means": Case(lambda d: kmeans.means(x(d, 6, 2), ids(6, high=3), 3)),
+    "negatives.uniform": only32(lambda d: of_law(negatives.uniform(9))),
+    "negatives.log_uniform": only32(lambda d: of_law(negatives.log_uniform(np.arange(9)))),
+    "negatives.popularity": only32(lambda d: of_law(negatives.popularity(np.arange(9)))),
     "negatives.below": drawn(lambda: negatives.below(key(), ROWS, ROWS + 1)),
     "negatives.unowned": drawn(
         lambda: negatives.unowned(key(), ROWS, ids(1, low=3), 0 * ROWS, 0 * ROWS + 1, 9)

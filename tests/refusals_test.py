@@ -77,6 +77,8 @@ def nodes(users=2, items=3):
         lambda: normals.uniform(jnp.ones(2, jnp.int32)),
         lambda: normals.from_uniform(jnp.ones(2, jnp.bfloat16)),
         lambda: rng.normal(KEY, jnp.ones(3)),
+        lambda: negatives.log_uniform(np.ones((2, 2))),
+        lambda: negatives.popularity(np.ones((2, 2))),
         lambda: negatives.below(KEY, ROWS, jnp.ones(1, jnp.int32)),
         lambda: negatives.unowned(KEY, ROWS, ROWS, ROWS, ROWS[:1], 9),
         lambda: negatives.strangers(KEY, ROWS[:1], jnp.ones((4, 2), jnp.int32), 9),

@@ -10,6 +10,14 @@ import jax
 import jax.numpy as jnp
 
 
+class Negatives(NamedTuple):
+    """Items that all rows of a training batch are compared with, and how likely they were drawn."""
+
+    ids: jax.Array  # i32[n], 0 where there is none
+    log_q: jax.Array  # f32[n] log of their probability, up to a number that all items share
+    target_log_q: Any  # f32, the same of every target that is asked about, shaped as they are
+
+
 class Sequences(NamedTuple):
     """A training batch: histories and their next items."""
 
@@ -18,6 +26,8 @@ class Sequences(NamedTuple):
     weight: jax.Array  # f32[B], 0 on padding rows
     row_id: jax.Array  # i32[B], place in the global batch; keys the noise
     first: Any = None  # i32[B], place of the first item that somebody chose; None: all are
+    negatives: Any = None
+    """`Negatives`, or an item a place shaped as `seq`; None until `Model.draw` puts them there."""
 
 
 class SequenceQuery(NamedTuple):
@@ -113,6 +123,14 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
     >>> over_lengths(lambda seq, x: seq.sum(-1) + x, parts, jnp.array([10, 20, 30])).tolist()
     [13, 23, 35]
     """
+    out = at_lengths(encode, seq, *rest)
+    if not isinstance(seq, tuple):
+        return out
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
+
+
+def at_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
+    """`over_lengths`, but what `encode` returns stays apart: a tuple where `seq` is one."""
     if not isinstance(seq, tuple):
         return encode(seq, *rest)
     out, first = [], 0
@@ -120,7 +138,7 @@ def over_lengths(encode: Callable[..., Any], seq: Any, *rest: Any) -> Any:
         rows = slice(first, first + part.shape[0])
         out.append(encode(part, *(r[k] if isinstance(r, tuple) else r[rows] for r in rest)))
         first = rows.stop
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
+    return tuple(out)
 
 
 def first_length(seq: Any) -> jax.Array:

@@ -65,6 +65,9 @@ class Model(NamedTuple):
     loss: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Aux]]  # params, state, key, example
     sample: Callable[[Any, Any, jax.Array, Any], jax.Array]  # params, state, key, query -> [B, D]
     head: Callable[[Any, Any], Head]  # params, state
+    draw: Callable[[jax.Array, Any], Any] = lambda key, example: example
+    """key of an update, example -> the example with what is drawn of the catalogue for it: its
+    negatives. `loss` draws the same for itself where this was not called."""
     chain: Callable[[Any, Any, jax.Array, Any], Chain] | None = None
     """params, state, key, query -> the reverse process whose end `sample` makes its points of, or
     whose law of the end it draws from; None where points are no such end."""

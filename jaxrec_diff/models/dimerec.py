@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches import negatives
 from jaxrec_diff.batches.sequences import SEQUENCES
-from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.batches.types import Negatives, SequenceQuery, Sequences
 from jaxrec_diff.diffusion import forward as diffusion_forward
 from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
@@ -73,11 +74,13 @@ class DimeRecConfig:
     """mu, weight of the sampled softmax."""
     normalize_estimate: bool = True
     """Whether the denoiser's output is put on the sphere."""
-    negatives: Literal["uniform", "log_uniform", "full"] = "uniform"
-    """How negatives are drawn (shared by the batch): uniform; log_uniform over popularity ranks,
-    with the expected-count correction; full takes the whole catalogue."""
+    negatives: Literal["uniform", "log_uniform", "popularity", "in_batch", "full"] = "uniform"
+    """How negatives are drawn (shared by the batch, corrected by their log Q): uniform; log_uniform
+    over popularity ranks; by popularity; the batch's own targets; full takes all items."""
     num_negatives: int = 2560
-    """Negatives a batch (ignored by full)."""
+    """Negatives a batch (ignored by full and in_batch)."""
+    negatives_power: float = 1.0
+    """Exponent of the counts where negatives are drawn by popularity."""
     stop_gradient_xt: bool = False
     """Stop the gradient from the noised target into the item table."""
     score: Literal["ip", "cos"] = "ip"
@@ -93,6 +96,7 @@ class DimeRecConfig:
             raise ValueError(f"model.width must be even, got {self.width}; try {self.width + 1}")
         validation.at_least("model.num-interests", self.num_interests, 1)
         validation.at_least("model.num-negatives", self.num_negatives, 1)
+        validation.at_least("model.negatives-power", self.negatives_power, 0)
         validation.above("model.temperature", self.temperature, 0, 1.0)
         validation.above("model.init-scale", self.init_scale, 0, 0.05)
         validation.at_least("model.recon-weight", self.recon_weight, 0)
@@ -151,7 +155,7 @@ class Parts(NamedTuple):
     config: DimeRecConfig
     net: DimeRecNet
     add_noise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # x0, t, eps -> x_t
-    draw_negatives: Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # key -> ids, log Q
+    draw_negatives: negatives.Draw
     steps: Steps  # of the reverse path
     noisy: bool  # whether its rows add noise
     axis_name: str | None
@@ -163,18 +167,24 @@ def parts(config: DimeRecConfig, spec: DataSpec, *, axis_name: str | None = None
     Raises:
       ValueError: if negatives are drawn by popularity and nothing is known of it.
     """
-    if config.negatives == "log_uniform" and spec.item_counts is None:
-        raise ValueError("negatives 'log_uniform' need item counts; 'uniform' does not")
     net = DimeRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
     betas = schedules.linear(config.num_steps, start=config.beta_start, stop=config.beta_stop)
     steps, noisy = plan(config.sampler, diffusion_forward.levels(betas))
-    add_noise, draw_negatives = _forward(config, betas), _negatives(config, spec)
+    add_noise, draw_negatives = _forward(config, betas), _negatives(config, spec, axis_name)
     return Parts(config, net, add_noise, draw_negatives, steps, noisy, axis_name)
 
 
 def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
     """Parameters, and no state."""
     return Variables(parts.net.init(key, example.seq, example.target)["params"], state=())
+
+
+def draw(parts: Parts, key: jax.Array, example: Sequences) -> Sequences:
+    """The example with its negatives, if it has none yet; `key` is that of `loss`."""
+    if example.negatives is not None:
+        return example
+    k_negatives = jax.random.split(key, 3)[2]
+    return example._replace(negatives=parts.draw_negatives(k_negatives, example, example.target))
 
 
 def loss(
@@ -189,7 +199,7 @@ def loss(
       params: of `init`.
       state: (), and stays so.
       key: of the steps and the noise, each row's own, and of the batch's negatives.
-      example: B histories with their targets.
+      example: B histories with their targets, and with their negatives if they are drawn.
 
     Returns:
       f32[] the weighted mean, and `Aux` with the metrics "loss", "gem", "recon" and "ssm".
@@ -203,7 +213,8 @@ def loss(
     ((), True, ['gem', 'loss', 'recon', 'ssm'])
     """
     config = parts.config
-    k_t, k_eps, k_negatives = jax.random.split(key, 3)
+    example = draw(parts, key, example)
+    k_t, k_eps, _ = jax.random.split(key, 3)
     raw = params["items"][example.target]
     x0 = sphere.normalize(raw)
     t = timesteps.uniform(k_t, example.row_id, config.num_steps)
@@ -212,16 +223,14 @@ def loss(
     interests = call(parts, params, "guide", example.seq)
     estimate = _on_sphere(config, call(parts, params, "denoise", xt, t, interests))
 
-    ids, log_q = parts.draw_negatives(k_negatives)
-    rows = params["items"][ids]
-    # The true class competes once: the same item among the negatives is no negative.
-    correction = -log_q[ids] + jnp.where(example.target[:, None] == ids[None, :], -1e9, 0.0)
-    gem = gem_loss(interests, raw, rows, correction, -log_q[example.target])
+    drawn = example.negatives
+    rows, correction = params["items"][drawn.ids], negatives.corrections(drawn, example.target)
+    gem = gem_loss(interests, raw, rows, correction, -drawn.target_log_q)
     unit = x0 if config.normalize_estimate else raw
     others = sphere.normalize(rows) if config.normalize_estimate else rows
     positive = jnp.sum(estimate * unit, axis=-1) / config.temperature
     ssm = losses.sampled_softmax(
-        positive - log_q[example.target],
+        positive - drawn.target_log_q,
         estimate @ others.T / config.temperature + correction,
     )
     recon = jnp.sum((x0 - estimate) ** 2, axis=-1)
@@ -299,6 +308,7 @@ def build(
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
+        draw=partial(draw, made),
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
@@ -382,31 +392,15 @@ def _forward(config: DimeRecConfig, betas: np.ndarray):
     return lambda x0, t, eps: sphere.q_sample(table, x0, t, eps, project=config.project)
 
 
-def _negatives(config: DimeRecConfig, spec: DataSpec):
-    """A draw of item ids i32[n] and log(expected count) of every id, f32[I + 1] (0: no change)."""
-    flat = jnp.zeros(spec.num_items + 1)
+def _negatives(config: DimeRecConfig, spec: DataSpec, axis_name: str | None) -> negatives.Draw:
     if config.negatives == "full":
         everything = jnp.arange(1, spec.num_items + 1)
-        return lambda key: (everything, flat)
-    if config.negatives == "uniform":
-        # log Q is one constant for all classes, so it cancels in the softmax.
-        shape = (config.num_negatives,)
-        return lambda key: (jax.random.randint(key, shape, 1, spec.num_items + 1), flat)
-    assert spec.item_counts is not None
-    by_count = np.argsort(-spec.item_counts, kind="stable") + 1
-    rank = np.arange(spec.num_items)
-    prob = np.log((rank + 2.0) / (rank + 1.0)) / np.log(spec.num_items + 1.0)
-    log_q = np.zeros(spec.num_items + 1)
-    log_q[by_count] = np.log(config.num_negatives * prob)
-    ids, log_q_table = jnp.asarray(by_count, jnp.int32), jnp.asarray(log_q, jnp.float32)
-
-    def draw(key):
-        # Inverse of P(rank <= r) = log(r + 2) / log(I + 1), the log-uniform law over ranks.
-        uniform = jax.random.uniform(key, (config.num_negatives,))
-        drawn = jnp.exp(uniform * jnp.log(spec.num_items + 1.0)).astype(jnp.int32) - 1
-        return ids[jnp.clip(drawn, 0, spec.num_items - 1)], log_q_table
-
-    return draw
+        flat = jnp.zeros(spec.num_items)
+        return lambda key, example, target: Negatives(everything, flat, jnp.zeros(target.shape))
+    return negatives.sampler(
+        config.negatives, config.num_negatives, spec.num_items, spec.item_counts,
+        power=config.negatives_power, axis_name=axis_name,
+    )  # fmt: skip
 
 
 SYSTEM = System(

@@ -6,7 +6,8 @@ every place of it has a target, so an epoch costs a user's length and not its sq
 
 The released loss compares each target with one drawn item (`loss="bce"`). Against the whole
 catalogue (`loss="full"`, the default) the same network ranks far better, and that is the honest
-opponent of models that are trained with a full softmax.
+opponent of models that are trained with a full softmax. A catalogue that is too large for that is
+drawn from (`loss="sampled"`).
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.batches import types
+from jaxrec_diff.batches import negatives, types
 from jaxrec_diff.batches.sequences import WINDOWS
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
@@ -29,7 +30,8 @@ from jaxrec_diff.models.readers import Reader, packed, unpacked
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Places, Transformer, places
-from jaxrec_diff.ops import negatives, rng
+from jaxrec_diff.ops import negatives as ops_negatives
+from jaxrec_diff.ops import rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,16 @@ class SASRecConfig:
     """Attention heads."""
     dropout_rate: float = 0.5
     """Dropout of the embeddings and of the blocks."""
-    loss: Literal["full", "bce"] = "full"
+    loss: Literal["full", "bce", "sampled"] = "full"
     """full: softmax over the catalogue; bce: the target against one item drawn uniformly from
-    those outside the window (released)."""
+    those outside the window (released); sampled: softmax over the target and drawn negatives."""
+    negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
+    """What the sampled softmax draws, shared by the batch and corrected by its log Q: items
+    uniformly, by popularity, or the last targets of the batch's rows."""
+    num_negatives: int = 2560
+    """Negatives a batch (of the sampled softmax; ignored by in_batch)."""
+    negatives_power: float = 1.0
+    """Exponent of the counts where negatives are drawn by popularity."""
     mask: Literal["key", "none"] = "key"
     """none: places also look at the L - n places of padding on their left, whose values are
     biases, as one of the released codes has it."""
@@ -58,6 +67,12 @@ class SASRecConfig:
         check_heads(self.width, self.num_heads)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         validation.above("model.init-scale", self.init_scale, 0, 0.02)
+        validation.at_least("model.num-negatives", self.num_negatives, 1)
+        validation.at_least("model.negatives-power", self.negatives_power, 0)
+        if self.negatives != "uniform" and self.loss != "sampled":
+            raise ValueError(
+                f"model.negatives={self.negatives} needs --model.loss=sampled, got {self.loss}"
+            )
 
 
 class SASRecNet(nn.Module):
@@ -119,6 +134,7 @@ class Parts(NamedTuple):
 
     config: SASRecConfig
     net: SASRecNet
+    draw_negatives: negatives.Draw | None  # of a sampled softmax
     axis_name: str | None
 
 
@@ -127,14 +143,20 @@ class Asked(NamedTuple):
 
     point: jax.Array  # f32[N, D] what the network says
     target: jax.Array  # i32[N] the item that came next, 0 on padding
-    negative: jax.Array | None  # i32[N] an item outside the history; None for a full softmax
     weight: jax.Array  # f32[N], 0 where nothing is asked
+    drawn: Any  # bce: i32[N] an item outside the history; sampled: f32[N] log Q
 
 
 def parts(config: SASRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
     """The network of SASRec; arguments as of `build`."""
     net = SASRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
-    return Parts(config, net, axis_name)
+    drawn = None
+    if config.loss == "sampled":
+        drawn = negatives.sampler(
+            config.negatives, config.num_negatives, spec.num_items, spec.item_counts,
+            power=config.negatives_power, axis_name=axis_name,
+        )  # fmt: skip
+    return Parts(config, net, drawn, axis_name)
 
 
 def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
@@ -142,19 +164,39 @@ def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
     return Variables(parts.net.init(key, types.first_length(example.seq))["params"], state=())
 
 
+def draw(parts: Parts, key: jax.Array, example: Sequences) -> Sequences:
+    """The example with its negatives, if it has none yet; `key` is that of `loss`."""
+    if example.negatives is not None or parts.config.loss == "full":
+        return example
+    key = jax.random.split(key)[1]
+    if parts.draw_negatives is not None:
+        targets = types.at_lengths(next_items, example.seq, example.target)
+        return example._replace(negatives=parts.draw_negatives(key, example, targets))
+
+    def outside(seq, target, keys):
+        absent = jax.vmap(ops_negatives.absent, in_axes=(0, 0, 0, None))
+        return absent(keys, seq, target, parts.net.num_items)
+
+    rows = (example.target, rng.row_keys(key, example.row_id))
+    return example._replace(negatives=types.at_lengths(outside, example.seq, *rows))
+
+
 def loss(
     parts: Parts, params: Any, state: Any, key: jax.Array, example: Sequences
 ) -> tuple[jax.Array, Aux]:
-    """The next item at every place against the catalogue, or against one drawn item (released).
+    """The next item at every place against the catalogue, or against drawn items.
 
         full: L = -log softmax(E f)_j,  bce: L = -log sigmoid(f . e_j) - log(1 - sigmoid(f . e_n))
+
+    sampled: the softmax of j and the drawn items, each logit less its log Q.
 
     Args:
       parts: from `parts`.
       params: of `init`.
       state: (), and stays so.
-      key: of dropout and of the negatives, each row's own.
-      example: B histories with their targets, of one or of several lengths.
+      key: of dropout and of the negatives, each row's own or shared by the batch.
+      example: B histories with their targets, of one or of several lengths, and with their
+        negatives if they are drawn.
 
     Returns:
       f32[] the mean over places that are asked, and `Aux` with the metric "loss".
@@ -167,33 +209,37 @@ def loss(
     >>> value.shape, bool(value > 0), sorted(aux.metrics)
     ((), True, ['loss'])
     """
-    at = ask_everywhere(parts, params, key, example)
-    items = params["items"]
-    if at.negative is None:
+    example = draw(parts, key, example)
+    at, items = ask_everywhere(parts, params, key, example), params["items"]
+    if parts.config.loss == "full":
         each = losses.full_softmax(at.point, items[1:], jnp.maximum(at.target - 1, 0))
-    else:
-        scores = (jnp.sum(at.point * items[i], -1) for i in (at.target, at.negative))
+    elif parts.config.loss == "bce":
+        scores = (jnp.sum(at.point * items[i], -1) for i in (at.target, at.drawn))
         each = losses.bce(*scores)
+    else:
+        drawn = example.negatives
+        positive = jnp.sum(at.point * items[at.target], -1) - at.drawn
+        others = at.point @ items[drawn.ids].T + negatives.corrections(drawn, at.target)
+        each = losses.sampled_softmax(positive, others)
     value = losses.weighted_mean(each, at.weight, parts.axis_name)
     return value, Aux(state, {"loss": value})
 
 
 def ask_everywhere(parts: Parts, params: Any, key: jax.Array, example: Sequences) -> Asked:
     """The places of a training batch under dropout, those of all its lengths in one row."""
-    keys = (rng.row_keys(k, example.row_id) for k in jax.random.split(key))
+    drawn = example.negatives
+    keys = rng.row_keys(jax.random.split(key)[0], example.row_id)
     first = jnp.zeros_like(example.row_id) if example.first is None else example.first
-    rows = (example.target, example.weight, first, *keys)
+    rows: list[Any] = [example.target, example.weight, first, keys]
+    if drawn is not None:
+        rows.append(drawn.target_log_q if isinstance(drawn, types.Negatives) else drawn)
     return types.over_lengths(partial(_ask_everywhere, parts, params), example.seq, *rows)
 
 
-def _ask_everywhere(parts: Parts, params: Any, seq, target, weight, first, keys, negative_keys):
-    negative = None
-    if parts.config.loss == "bce":
-        draw = jax.vmap(negatives.absent, in_axes=(0, 0, 0, None))
-        negative = draw(negative_keys, seq, target, parts.net.num_items)
+def _ask_everywhere(parts: Parts, params: Any, seq, target, weight, first, keys, drawn=None):
     point = by_row(partial(call, parts, params, "__call__"), keys, seq)
     asked = asks(seq, first) * weight[:, None]
-    at = Asked(point, next_items(seq, target), negative, asked)
+    at = Asked(point, next_items(seq, target), asked, drawn)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), at)
 
 
@@ -235,6 +281,7 @@ def build(
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
+        draw=partial(draw, made),
         sample=partial(sample, made),
         head=partial(head, made),
         deterministic=True,

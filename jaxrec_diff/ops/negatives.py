@@ -1,10 +1,87 @@
-"""Item ids outside a set, drawn without rejection."""
+"""Item ids to compare with: by a law over the catalogue, or outside a set, without rejection."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrec_diff.ops import rng
+
+_GRAIN = 2**30  # a law's probabilities are whole numbers of so many parts, or a few more
+
+
+class Law(NamedTuple):
+    """A distribution over items 1..I from which a sampled softmax draws its classes.
+
+    Its logits are corrected by log Q (Bengio and Senecal 2008; Jean et al. 2015,
+    arXiv:1412.2007, section 3.1), in which a number that all items share cancels.
+    """
+
+    draw: Callable[[jax.Array, int], jax.Array]  # key, n -> i32[n] items, drawn by themselves
+    log_q: Callable[[jax.Array], jax.Array]
+    """i32[...] items -> f32[...] log of their probability, up to a number that all share."""
+
+
+def uniform(num_items: int) -> Law:
+    """Every item alike; log Q is 0.
+
+    >>> uniform(9).draw(jax.random.key(0), 3).shape
+    (3,)
+    """
+
+    def draw(key, n):
+        return jax.random.randint(key, (n,), 1, num_items + 1, jnp.int32)
+
+    return Law(draw, lambda items: jnp.zeros(items.shape, jnp.float32))
+
+
+def log_uniform(counts: np.ndarray) -> Law:
+    """P(r) = log((r + 2) / (r + 1)) / log(I + 1) of the item of rank r by `counts` i64[I]."""
+    chex.assert_rank(counts, 1)
+    num_items = len(counts)
+    by_count = np.argsort(-counts, kind="stable") + 1
+    rank = np.arange(num_items)
+    log_q = np.zeros(num_items + 1)
+    log_q[by_count] = np.log(np.log((rank + 2.0) / (rank + 1.0)) / np.log(num_items + 1.0))
+    ids, table = jnp.asarray(by_count, jnp.int32), jnp.asarray(log_q, jnp.float32)
+
+    def draw(key, n):
+        # Inverse of P(rank <= r) = log(r + 2) / log(I + 1).
+        whole = np.float32(np.log(num_items + 1.0))
+        drawn = jnp.exp(jax.random.uniform(key, (n,), jnp.float32) * whole)
+        return ids[jnp.clip(drawn.astype(jnp.int32) - 1, 0, num_items - 1)]
+
+    return Law(draw, lambda items: table[items])
+
+
+def popularity(counts: np.ndarray, *, power: float = 1.0) -> Law:
+    """P(j) proportional to counts[j - 1]^power, i64[I]; items that never occur are not drawn.
+
+    Powers below 1 flatten it: 3/4 in Mikolov et al. 2013 (arXiv:1310.4546). Probabilities are
+    rounded to parts of 2^-30, one at least, and log Q is of what they were rounded to.
+
+    >>> law = popularity(np.array([0, 3, 1]))
+    >>> set(law.draw(jax.random.key(0), 50).tolist())
+    {2, 3}
+    >>> law.log_q(jnp.array([2, 3])).round(4).tolist()
+    [-0.2877, -1.3863]
+    """
+    chex.assert_rank(counts, 1)
+    share = np.where(counts > 0, np.maximum(counts, 1).astype(np.float64) ** power, 0.0)
+    parts = np.where(counts > 0, np.maximum(np.rint(share / share.sum() * _GRAIN), 1), 0)
+    until = np.cumsum(parts).astype(np.int32)
+    # an item that is never drawn is asked about nowhere; this only keeps its log finite
+    log_q = np.append(0.0, np.log(np.maximum(parts, 1) / parts.sum()))
+    bounds, table = jnp.asarray(until), jnp.asarray(log_q, jnp.float32)
+
+    def draw(key, n):
+        part = jax.random.randint(key, (n,), 0, until[-1], jnp.int32)
+        return jnp.searchsorted(bounds, part, side="right").astype(jnp.int32) + 1
+
+    return Law(draw, lambda items: table[items])
 
 
 def below(key: jax.Array, row_id: jax.Array, count: jax.Array) -> jax.Array:

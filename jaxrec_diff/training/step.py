@@ -37,6 +37,7 @@ def update(
     """
     value_and_grad = jax.value_and_grad(model.loss, has_aux=True)
     key = jax.random.fold_in(key, train.step)
+    example = model.draw(key, example)
     (_, aux), grads = value_and_grad(train.params, train.state, key, example)
     metrics = aux.metrics
     if axis_name is not None:

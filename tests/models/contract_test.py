@@ -72,6 +72,7 @@ SMALL = {
         width=8, num_steps=6, sampler=SamplerConfig(kind="closed_form")
     ),
     "dimerec": DimeRecConfig(width=8, num_interests=2, num_steps=6, num_negatives=12),
+    "dimerec-in-batch": DimeRecConfig(width=8, num_interests=2, num_steps=6, negatives="in_batch"),
     "dimerec-tuned": DimeRecConfig(
         width=8, num_interests=2, num_steps=6, negatives="full", forward="vp_norm", temperature=0.1
     ),
@@ -143,6 +144,9 @@ SMALL = {
     ),
     "sasrec": SASRecConfig(width=8, num_blocks=1),
     "sasrec-bce": SASRecConfig(width=8, num_blocks=1, loss="bce", mask="none", num_heads=2),
+    "sasrec-sampled": SASRecConfig(
+        width=8, num_blocks=1, loss="sampled", negatives="popularity", num_negatives=12
+    ),
     "diqdiff": DiQDiffConfig(
         width=8,
         num_blocks=1,

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
 from jaxrec_diff import losses
@@ -323,12 +324,47 @@ def test_full_negatives_are_the_softmax_over_the_catalogue():
     np.testing.assert_allclose(gem, np.mean(each), rtol=1e-5)
 
 
-def test_log_uniform_negatives_follow_popularity():
-    spec = DataSpec(4, 7, 4, np.array([5, 1, 9, 2, 2, 0, 1]))
-    config = dimerec.DimeRecConfig(width=8, negatives="log_uniform", num_negatives=40_000)
-    ids, log_q = dimerec._negatives(config, spec)(jax.random.key(0))
-    share = np.bincount(np.asarray(ids), minlength=8) / 40_000
-    order = [3, 1, 4, 5, 2, 7, 6]  # by falling count, ties by id
-    want = np.log([(r + 2) / (r + 1) for r in range(7)]) / np.log(8)
-    np.testing.assert_allclose(share[order], want, atol=0.012)
-    np.testing.assert_allclose(np.exp(log_q)[order], 40_000 * want, rtol=1e-4)
+def _gem(model, params, example, ids, log_q):
+    """The interests' part of the loss in float64: each row's target against `ids` but itself."""
+    interests = np.asarray(
+        model.variants["interests_only"](params, (), SequenceQuery(example.seq, 0)), np.float64
+    )
+    items, each = np.asarray(params["items"], np.float64), []
+    for row, target in zip(interests, example.target.tolist(), strict=True):
+        best = row[np.argmax(row @ items[target])]
+        classes = [target, *(item for item in ids if item != target)]
+        logits = np.array([items[item] @ best - log_q[item] for item in classes])
+        each.append(np.log(np.exp(logits).sum()) - logits[0])
+    return each
+
+
+@pytest.mark.parametrize(
+    ("source", "power"),
+    [("uniform", 1.0), ("log_uniform", 1.0), ("popularity", 0.5), ("in_batch", 1.0)],
+)
+def test_negatives_stand_in_the_example_with_their_log_q(source, power):
+    model, example = _model(negatives=source, negatives_power=power), _example()
+    example = example._replace(weight=example.weight.at[2].set(0.0))
+    params, key = model.init(jax.random.key(0), example).params, jax.random.key(1)
+    counts = np.array([5, 1, 9, 2, 2, 0, 1]) ** power
+    law = {
+        "uniform": np.ones(7),
+        "log_uniform": np.log(np.array([3 / 2, 6 / 5, 2, 4 / 3, 5 / 4, 8 / 7, 7 / 6])),
+    }
+    prob = law.get(source, np.where(counts > 0, counts, 1.0))
+    drawn = model.draw(key, example)
+    if source == "in_batch":
+        ids = [item for n, item in enumerate(example.target.tolist()) if n != 2]
+    else:
+        ids = drawn.negatives.ids.tolist()
+    each = _gem(model, params, example, ids, np.log(np.append(1.0, prob)))
+    value, aux = model.loss(params, (), key, drawn)
+    np.testing.assert_allclose(aux.metrics["gem"], np.delete(each, 2).mean(), rtol=1e-5)
+    assert model.loss(params, (), key, example)[0] == value  # which draws the same
+    assert model.draw(jax.random.key(2), drawn) is drawn
+
+
+def test_negatives_by_popularity_need_counts():
+    config = dimerec.DimeRecConfig(negatives="popularity")
+    with pytest.raises(ValueError, match="'popularity' need item counts"):
+        dimerec.build(config, DataSpec(4, 7, 4))

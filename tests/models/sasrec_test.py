@@ -111,6 +111,32 @@ def test_bce_compares_with_items_outside_the_window(monkeypatch):
     np.testing.assert_allclose(got, np.mean(positive) + np.mean(negative), rtol=1e-5)
 
 
+@pytest.mark.parametrize("source", ["uniform", "popularity", "in_batch"])
+def test_a_sampled_softmax_is_corrected_by_its_log_q(source):
+    counts = np.array([4, 1, 2, 3, 1, 1])
+    settings = config(loss="sampled", negatives=source, num_negatives=4)
+    model = sasrec.build(settings, SPEC._replace(item_counts=counts))
+    example = Sequences(SEQ, jnp.array([2, 5]), jnp.ones(2), jnp.arange(2))
+    key = jax.random.key(3)
+    drawn = model.draw(key, example)
+    ids = [2, 5] if source == "in_batch" else drawn.negatives.ids.tolist()
+    prob = np.append(1, np.ones(6) if source == "uniform" else counts)
+    table, each = np.asarray(weights()["items"], np.float64), []
+    for items in [[3, 1, 5, 2], [2, 4, 6, 1, 5]]:
+        for n in range(1, len(items)):
+            prefix = jnp.array([items[:n] + [0] * (5 - n)])
+            point = model.sample(weights(), (), None, SequenceQuery(prefix, jnp.arange(1)))[0]
+            classes = [items[n], *(item for item in ids if item != items[n])]
+            logits = table[classes] @ np.asarray(point, np.float64) - np.log(prob[classes])
+            each.append(np.log(np.exp(logits).sum()) - logits[0])
+    got, _ = model.loss(weights(), (), key, drawn)
+    np.testing.assert_allclose(got, np.mean(each), rtol=1e-5)
+    # drawn by the loss itself, and in histories of two lengths
+    cut = example._replace(seq=(SEQ[:1, :3], SEQ[1:]))
+    for same in (example, cut, model.draw(key, cut)):
+        np.testing.assert_allclose(model.loss(weights(), (), key, same)[0], got, rtol=1e-5)
+
+
 def test_parameters_of_the_released_encoder():
     # 64 (N + 2) + 73,920 of the released encoder, less its mask token, 99 places beyond the longest
     # history, the place of padding and an unused 64 x 64 projection.
@@ -132,3 +158,5 @@ def test_bad_settings():
         SASRecConfig(width=7, num_heads=3)
     with pytest.raises(ValueError, match="init-scale"):
         SASRecConfig(init_scale=0.0)
+    with pytest.raises(ValueError, match="in_batch needs --model.loss=sampled, got full"):
+        SASRecConfig(negatives="in_batch")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxrec_diff.ops import negatives
 
@@ -15,6 +16,32 @@ def outsiders(key, row, seq):
     free = [item for item in range(1, ITEMS + 1) if item not in seq]
     drawn = jax.random.randint(jax.random.fold_in(key, row), (len(seq),), 0, len(free))
     return [free[i] for i in drawn]
+
+
+COUNTS = np.array([5, 1, 9, 2, 2, 0, 1])
+LAWS = {
+    "uniform": (negatives.uniform(7), np.ones(7)),
+    # ranks by falling count, ties by id
+    "log_uniform": (
+        negatives.log_uniform(COUNTS),
+        np.log(np.array([3 / 2, 6 / 5, 2, 4 / 3, 5 / 4, 8 / 7, 7 / 6])),
+    ),
+    "popularity": (negatives.popularity(COUNTS), COUNTS),
+    "flattened": (negatives.popularity(COUNTS, power=0.5), COUNTS**0.5),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_law_draws_what_its_log_q_says(name):
+    law, weights = LAWS[name]
+    share, count = weights / weights.sum(), 40_000
+    drawn = np.bincount(np.asarray(law.draw(KEY, count)), minlength=8)[1:] / count
+    np.testing.assert_allclose(drawn, share, atol=4 * np.sqrt(0.25 / count))
+    assert (drawn[share == 0] == 0).all()
+    log_q = np.asarray(law.log_q(jnp.arange(1, 8)))
+    some = share > 0
+    np.testing.assert_allclose((log_q - log_q[0])[some], np.log(share[some] / share[0]), atol=1e-6)
+    assert np.isfinite(log_q).all()
 
 
 def test_unowned_items_are_uniform_over_what_is_left():
