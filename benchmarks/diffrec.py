@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import config as jaxrec_diff_config
+from jaxrec_diff import layout
 from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
@@ -92,7 +93,7 @@ class Ours:
         system = registry.system(experiment.model)
         self.model = system.build(experiment.model, spec)
         self.batcher = INTERACTIONS.batcher(dataset, DataConfig())
-        self.mesh, self.dataset, self.rules = parallel.make_mesh(), dataset, system.official
+        self.mesh, self.dataset, self.rules = layout.make_mesh(), dataset, system.official
         self.batch = experiment.train.batch_size
         optimizer = optim.make(experiment.train, 1000)
 

@@ -11,12 +11,14 @@ With one process `put` is `jax.device_put`, `whole` is `jax.device_get`, and the
 import functools
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+
+from jaxrec_diff.ops import meshes
 
 # Peers compile, read data or tune for hours; a dead one is noticed by its heartbeats, not by this.
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
@@ -68,6 +70,18 @@ def _moved(shape: tuple[int, ...], dtype: Any, before: Sharding, after: Sharding
     """A program that lays an array out anew, made once for all arrays that lie alike."""
     leaf = jax.ShapeDtypeStruct(shape, dtype, sharding=before)
     return compiled(jax.jit(lambda x: x, out_shardings=after), leaf)
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None, *, model: int = 1) -> Mesh:
+    """The given or all devices along two axes: `data`, and `model` of the size that is asked for.
+
+    Both axes are there whatever their sizes, and XLA lays out what a program does not (JAX's
+    default is a mesh of explicit axes, which refuses lookups by ids that are split).
+    """
+    devices = list(devices or jax.devices())
+    shape = len(devices) // model, model
+    types = (AxisType.Auto,) * 2
+    return jax.make_mesh(shape, (meshes.DATA, meshes.MODEL), axis_types=types, devices=devices)
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:

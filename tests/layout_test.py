@@ -18,6 +18,15 @@ def mesh():
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
 
 
+def test_a_mesh_has_both_axes_in_the_order_of_devices():
+    for model in (1, 2, 8):
+        made = layout.make_mesh(model=model)
+        assert dict(made.shape) == {"data": 8 // model, "model": model}
+        assert list(made.devices.flat) == jax.devices()
+        assert set(made.axis_types) == {AxisType.Auto}
+    assert layout.make_mesh(jax.devices()[:3]).size == 3
+
+
 def test_arrays_of_one_process_come_back_as_they_were():
     tree = {"rows": ROWS, "count": 3, "key": jax.random.key(5)}
     by_row, everywhere = NamedSharding(mesh(), P("data")), NamedSharding(mesh(), P())

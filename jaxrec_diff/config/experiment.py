@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from jaxrec_diff import validation
+from jaxrec_diff.config import mesh
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.training.config import TrainConfig
@@ -43,10 +44,19 @@ class Experiment(Generic[ModelConfig, Backbone]):
     """Sharded jit over all devices, or pmap."""
     devices: int = 0
     """Devices to use; 0 takes all."""
+    mesh: str = ""
+    """data:4,model:2 splits batches over 4 groups of 2 devices, and tables within each; by default
+    all devices share the batches."""
 
     def __post_init__(self) -> None:
         validation.at_least("seed", self.seed, 0)
         validation.at_least("devices", self.devices, 0)
+        model = mesh.parse(self.mesh).get("model", 1)
+        if self.parallel == "pmap" and model > 1:
+            raise ValueError(
+                f"parallel=pmap has no axis to cut tables along, but mesh={self.mesh} asks for "
+                f"{model} parts; parallel=jit has one"
+            )
 
 
 # What may differ between a run and its continuation: it changes no number up to the stopping point.
@@ -60,4 +70,5 @@ RUN_CONTROL = (
     "log.wandb",
     "parallel",
     "devices",
+    "mesh",
 )

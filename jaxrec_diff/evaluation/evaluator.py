@@ -24,7 +24,7 @@ from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST, Evaluation, Split
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.models.protocols import HONEST, Rules
-from jaxrec_diff.ops import streams
+from jaxrec_diff.ops import meshes, streams
 from jaxrec_diff.ops.ragged import Ragged
 
 # Inlined: the programs are the same, and their many metrics are traced once for all of them.
@@ -250,7 +250,7 @@ def _evaluator(
         parts, indices = [], []
         state = rank.precompute(model, params, state)
         for number, group in enumerate(groups):
-            size = -(-min(config.batch_size, len(group.rows)) // mesh.size) * mesh.size
+            size = meshes.rounded(min(config.batch_size, len(group.rows)), mesh)
             for index in rank.batches(group.rows, size):
                 given = params, state, key, histories, seats, rows, index
                 with jax.set_mesh(mesh):

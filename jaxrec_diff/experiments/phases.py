@@ -23,7 +23,7 @@ from jaxrec_diff.evaluation import evaluator
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import DataSpec, Model
 from jaxrec_diff.models.protocols import Protocol, Rules
-from jaxrec_diff.ops import ragged
+from jaxrec_diff.ops import meshes, ragged
 
 BACKBONE = "backbone"  # the first of several phases, and its folder
 GENERATOR = "generator"  # the phase that makes items ahead of sequences
@@ -175,4 +175,4 @@ def _batcher(settings: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh) ->
     in_strata = settings.train.epoch_sampler == "perm" and batch_size <= batcher.num_examples
     if kind.by_length is None or not in_strata or not system.accepts_buckets(settings.model):
         return batcher
-    return kind.by_length(dataset, settings.data, batch_size, mesh.size)
+    return kind.by_length(dataset, settings.data, batch_size, mesh.shape[meshes.DATA])

@@ -6,14 +6,16 @@ from typing import NamedTuple
 
 import jax
 
+from jaxrec_diff import layout
 from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import mesh as config_mesh
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.load import load
 from jaxrec_diff.evaluation import config, item_to_item, sampled
 from jaxrec_diff.experiments import exports, phases
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.models import registry
-from jaxrec_diff.training import loop, parallel
+from jaxrec_diff.training import loop
 
 
 class Run(NamedTuple):
@@ -43,7 +45,7 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
     """
     if dataset is None:
         dataset = load(source, experiment.data)
-    mesh = _mesh(experiment.devices)
+    mesh = _mesh(experiment)
     for baseline in experiment.eval.controls:
         item_to_item.check(baseline, dataset.num_items)
     _check_candidates(experiment.eval.candidates, dataset)
@@ -96,13 +98,14 @@ def _backbone(experiment: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh)
     return phases.make(BACKBONE, chosen.preset, settings, dataset, mesh)
 
 
-def _mesh(devices: int) -> jax.sharding.Mesh:
-    available = jax.devices()
+def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
+    available, devices = jax.devices(), experiment.devices
     if devices > len(available):
         raise ValueError(
             f"devices={devices} asked for, but JAX sees {len(available)}; at most {len(available)}"
         )
-    return parallel.make_mesh(available[: devices or len(available)])
+    used = available[: devices or len(available)]
+    return layout.make_mesh(used, model=config_mesh.over(experiment.mesh, len(used)).model)
 
 
 def _check_needs(phase: PhaseRun, given: tuple[str, ...], origin: str) -> None:

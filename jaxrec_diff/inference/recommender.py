@@ -29,7 +29,7 @@ from jaxrec_diff.experiments import restore
 from jaxrec_diff.inference import neighbours, rebatch
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops import ragged, streams
+from jaxrec_diff.ops import meshes, ragged, streams
 
 
 def load(
@@ -94,7 +94,7 @@ def of(
             raise ValueError(f"{flag} must be at least 1, got {value}")
     dataset, experiment, mesh = phase.dataset, phase.settings, phase.mesh
     kind = registry.input_of(experiment.model)
-    size = -(-(batch_size or experiment.eval.batch_size) // mesh.size) * mesh.size
+    size = meshes.rounded(batch_size or experiment.eval.batch_size, mesh)
     seed = experiment.seed if seed is None else seed
     keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)

@@ -4,7 +4,7 @@ A program is lowered inside `with jax.set_mesh(mesh)`, so no model and no loss i
 """
 
 import jax
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 DATA = "data"  # batches are split over it
 MODEL = "model"  # tables of items and users are split over it
@@ -20,3 +20,9 @@ def around() -> AbstractMesh | None:
     mesh = jax.sharding.get_abstract_mesh()
     split = set(mesh.axis_names) == {DATA, MODEL} and set(mesh.axis_types) == {AxisType.Auto}
     return mesh if split and mesh.size > 1 else None
+
+
+def rounded(size: int, mesh: Mesh) -> int:
+    """The smallest batch of at least `size` rows that divides over the axis `data`."""
+    parts = mesh.shape[DATA]
+    return -(-size // parts) * parts

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxrec_diff.batches import epochs
-from jaxrec_diff.ops import streams
+from jaxrec_diff.ops import meshes, streams
 from jaxrec_diff.training import checkpoint, optim, parallel, step
 from jaxrec_diff.training.config import TrainConfig
 from jaxrec_diff.training.progress import NonFiniteLoss, Progress, Stopped
@@ -169,11 +169,12 @@ def check(config: TrainConfig, num_examples: int, mesh: jax.sharding.Mesh) -> No
             f"train.batch_size={config.batch_size} is larger than the {num_examples} training "
             f"examples; at most {num_examples} fits"
         )
-    if config.batch_size % mesh.size:
-        near = max(config.batch_size // mesh.size, 1) * mesh.size
+    parts = mesh.shape[meshes.DATA]
+    if config.batch_size % parts:
+        near = max(config.batch_size // parts, 1) * parts
+        what = f"{parts} devices" if parts == mesh.size else f"the {parts} parts of axis data"
         raise ValueError(
-            f"train.batch_size={config.batch_size} does not divide over {mesh.size} devices; "
-            f"{near} does"
+            f"train.batch_size={config.batch_size} does not divide over {what}; {near} does"
         )
 
 

@@ -6,20 +6,21 @@ the same step for those who work with `pmap`. Both draw the same noise, because 
 holds its place in the global batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
+from jaxrec_diff.ops import meshes
 from jaxrec_diff.training.state import TrainState
 
 Parallel = Literal["jit", "pmap"]
-AXIS = "data"
+AXIS = meshes.DATA
 _CUT = 2**31 - 1  # no step
 MOST_UPDATES = 1024
 """Updates a dispatch can report."""
@@ -38,12 +39,6 @@ class Updates(NamedTuple):
     run: Callable[..., tuple[TrainState, Reports]]  # train, data, key, order, first, count
     place: Callable[[Any], Any]  # host or device arrays -> the layout that `run` takes
     fetch: Callable[[Any], Any]  # the layout of `run` -> single arrays
-
-
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, `data`, over the given or all devices."""
-    devices = list(devices or jax.devices())
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def jit_updates(

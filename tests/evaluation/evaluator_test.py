@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec_diff import layout
 from jaxrec_diff.batches import cut
 from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.batches.sequences import SEQUENCES
@@ -24,7 +25,6 @@ from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import ragged, sparse
 from jaxrec_diff.ops.ragged import Ragged
-from jaxrec_diff.training import parallel
 from tests.models.compiled import compiled
 
 OFFICIAL = diffrec.SYSTEM.official
@@ -43,7 +43,7 @@ def fixed(table, points=None):
 
 
 def judged(model, data, split, *, rows=None, rules=OFFICIAL, ks=KS):
-    batcher, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    batcher, mesh = INTERACTIONS.batcher(data, DataConfig()), layout.make_mesh(jax.devices()[:1])
     rows = rows or {"valid": data.valid, "test": data.test}[split]
     run = evaluator.evaluator(
         model,
@@ -162,7 +162,7 @@ def test_rows_come_back_in_order(grouped, devices):
             Group(np.flatnonzero((lengths > a) & (lengths <= b)), query(b))
             for a, b in ((0, 2), (2, 3), (3, 4))
         )
-    mesh = parallel.make_mesh(jax.devices()[:devices])
+    mesh = layout.make_mesh(jax.devices()[:devices])
     rules = Rules(mask_seen=False, trained_only=False)
     config = EvalConfig(ks=(1,), metric="hr@1", batch_size=2)
     split = evaluator.to_device(rows, rows, query(4), mesh, rules, groups)
@@ -177,7 +177,7 @@ def test_rows_come_back_in_order(grouped, devices):
 
 def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     """(one pass over both splits, a pass a split, how often queries were sampled in the first)."""
-    system, mesh = registry.system(settings), parallel.make_mesh(jax.devices()[:1])
+    system, mesh = registry.system(settings), layout.make_mesh(jax.devices()[:1])
     batcher = system.input.batcher(data, DataConfig(max_len=4))
     spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.user_items)
     model = compiled(system.build(settings, spec))
@@ -267,7 +267,7 @@ def test_splits_together_drop_the_rows_that_a_split_drops(tmp_path):
 
 @pytest.mark.parametrize("diagnose", [False, True])
 def test_a_split_under_several_rules_is_sampled_once(tmp_path, diagnose):
-    data, mesh = few_users(tmp_path), parallel.make_mesh(jax.devices()[:1])
+    data, mesh = few_users(tmp_path), layout.make_mesh(jax.devices()[:1])
     data = data._replace(train_counts=np.where(np.arange(12) == 3, 0, data.train_counts))
     fed, rng = INTERACTIONS.batcher(data, DataConfig()), np.random.default_rng(4)
     points, sampled = jnp.asarray(rng.normal(size=(20, 5))), []
@@ -313,7 +313,7 @@ def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     model = fixed(
         np.eye(12), lambda query: jax.nn.one_hot(jnp.asarray(given)[query.row_id] - 1, 12)
     )
-    batcher, mesh = INTERACTIONS.batcher(data, DataConfig()), parallel.make_mesh(jax.devices()[:1])
+    batcher, mesh = INTERACTIONS.batcher(data, DataConfig()), layout.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=False)
     splits = {
         name: evaluator.to_device(part, batcher.splits[name], batcher.query, mesh, rules)
@@ -371,7 +371,7 @@ def test_lists_are_taken_apart_by_what_was_trained(trained_only):
     answers = np.array([3, 4, 4, 20], np.int32)
     place = np.arange(4)
     rows = Ragged(answers, place, place, place + 1)
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = layout.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=trained_only)
     split = evaluator.to_device(
         rows, rows, lambda rows, index: cut.queries(rows, index, max_len=1), mesh, rules

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec_diff import layout
 from jaxrec_diff.batches.cut import queries
 from jaxrec_diff.evaluation import evaluator, sampled
 from jaxrec_diff.evaluation.rank import Drawn
 from jaxrec_diff.models.contract import Head, Model
 from jaxrec_diff.ops.ragged import Ragged
-from jaxrec_diff.training import parallel
 
 ROWS = Ragged(np.array([1, 2, 3, 4, 5, 6, 7, 8], np.int32),
               *(np.array(part, np.int32) for part in ([0, 3], [2, 7], [3, 8])))  # fmt: skip
@@ -71,7 +71,7 @@ def test_figures_of_the_published_ranks_and_groups():
         histories,
         histories,
         lambda rows, index: queries(rows, index, max_len=3),
-        parallel.make_mesh(),
+        layout.make_mesh(),
     )
     run = sampled.evaluator(model, split, negatives, ks=(10,), batch_size=2)
     found = run((), (), jax.random.key(0))

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import config as settings
+from jaxrec_diff import layout
 from jaxrec_diff.batches.types import Sequences
 from jaxrec_diff.data.config import DataConfig, SyntheticConfig
 from jaxrec_diff.data.load import load
@@ -414,7 +415,7 @@ def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
 
 
 def _updates(name, mode, devices, count=6, lengths=False):
-    mesh = parallel.make_mesh(jax.devices()[:devices])
+    mesh = layout.make_mesh(jax.devices()[:devices])
     model = build(name, axis_name=parallel.AXIS if mode == "pmap" else None)
     # not Adam: it turns rounding in gradients that are zero in theory into whole steps
     optimizer = optim.make(TrainConfig(optimizer="sgd", learning_rate=0.1), 100)
@@ -469,7 +470,7 @@ def test_batches_of_several_lengths_agree_on_any_number_of_devices():
 
 def test_sharded_points_are_the_points_of_one_device():
     (model, (params, extra)), asked = compiled_of("dimerec"), query("dimerec")
-    mesh = parallel.make_mesh()
+    mesh = layout.make_mesh()
     sharded = jax.device_put(asked, NamedSharding(mesh, P("data")))
     np.testing.assert_allclose(
         model.sample(params, extra, KEY, sharded),

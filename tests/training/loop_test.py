@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec_diff import layout
 from jaxrec_diff.batches import epochs
 from jaxrec_diff.models.contract import Aux, Head, Model, Variables
-from jaxrec_diff.training import checkpoint, loop, optim, parallel, progress, step
+from jaxrec_diff.training import checkpoint, loop, optim, progress, step
 from jaxrec_diff.training import state as training_state
 from jaxrec_diff.training.config import TrainConfig
 
@@ -47,7 +48,7 @@ def fit(folder, *, scores=None, stop_at=None, explode_at=None, events=None, **se
         lambda params, state: (next(left), {}),
         seed=1,
         folder=folder,
-        mesh=parallel.make_mesh(jax.devices()[:1]),
+        mesh=layout.make_mesh(jax.devices()[:1]),
         on_progress=events.append,
         stop_asked=lambda: bool(stop_at and events and events[-1].step >= stop_at),
     )
@@ -95,7 +96,7 @@ def test_start_order_and_noise_have_streams_of_their_own(tmp_path):
         lambda params, state: (0.5, {}),
         seed=1,
         folder=tmp_path,
-        mesh=parallel.make_mesh(jax.devices()[:1]),
+        mesh=layout.make_mesh(jax.devices()[:1]),
         order_of=order_of,
     )
     jax.effects_barrier()
@@ -176,7 +177,7 @@ def test_a_loss_that_is_no_number_names_its_step(tmp_path):
 def test_batches_that_cannot_be_made_are_refused(tmp_path):
     with pytest.raises(ValueError, match="batch-size|batch_size=65"):
         fit(tmp_path, batch_size=65)
-    config, mesh = TrainConfig(batch_size=12), parallel.make_mesh(jax.devices()[:8])
+    config, mesh = TrainConfig(batch_size=12), layout.make_mesh(jax.devices()[:8])
     with pytest.raises(ValueError, match="8 does"):
         loop.check(config, 64, mesh)
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec_diff import layout
 from jaxrec_diff.training import parallel
 
 BATCH, STEPS = 8, 5
@@ -34,7 +35,7 @@ def dispatched(mode, devices, *pieces, explode_at=-1):
         return after, {"loss": loss, "drawn": drawn, "noise": jax.random.uniform(key)}
 
     wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
-    updates = wrap(update, examples, parallel.make_mesh(jax.devices()[:devices]))
+    updates = wrap(update, examples, layout.make_mesh(jax.devices()[:devices]))
     train = updates.place(Train(jnp.int32(0), jnp.float32(0)))
     data, key, order = (updates.place(x) for x in (DATA, jax.random.key(2), ORDER))
     found = []
