@@ -1,8 +1,9 @@
 """`bin/NAME` and `jaxrec-diff NAME`: runs one of the commands.
 
 Exit codes: 0 done, 2 input that cannot be used (one sentence on stderr, nothing written), 3 a loss
-that stopped being a number, 130 and 143 after SIGINT and SIGTERM with the state saved, 141 when
-nobody reads on.
+that stopped being a number, 4 a disk that takes nothing more (full, read-only, a quota; one
+sentence, and what was saved before is whole), 130 and 143 after SIGINT and SIGTERM with the state
+saved, 141 when nobody reads on.
 """
 
 import importlib
@@ -11,9 +12,14 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 from jaxrec_diff.commands import COMMANDS
 from jaxrec_diff.commands.terminal import refuse
+from jaxrec_diff.ops import files
+
+_FULL = 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,9 +30,21 @@ def main(argv: list[str] | None = None) -> int:
             code = _run(argv)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # as `| head` does; Python's own flush at the end has to fail no more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # as `| head` does
+        _say_no_more()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        _say_no_more()
+        why = files.reason(error)
+        if why is None:
+            raise
+        refuse(f"standard output cannot be written: {why}")
+        return _FULL
+
+
+def _say_no_more() -> None:
+    """Python's own flush at the end has to fail no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: list[str] | None) -> int:
@@ -35,12 +53,24 @@ def _run(argv: list[str] | None) -> int:
         return refuse(f"expected one of {', '.join(COMMANDS)}, got {argv[:1] or 'nothing'}")
     try:
         return importlib.import_module(f"jaxrec_diff.commands.{argv[0]}").run(argv[1:])
-    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except BrokenPipeError:
+        raise
+    except Exception as error:
         if os.environ.get("JAXREC_TRACEBACK"):
             raise
-        return refuse(str(error))
+        why = files.reason(error)
+        if isinstance(error, files.Unwritable) or why is not None:
+            said = str(error) if isinstance(error, files.Unwritable) else f"a write failed: {why}"
+            refuse(f"{said}; what was saved before is whole, and the same command goes on")
+            return _FULL
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            return refuse(f"{error.filename} cannot be used: {error.strerror.lower()}")
+        if isinstance(error, ValueError | OSError):
+            return refuse(str(error))
+        raise
     except KeyboardInterrupt:
-        return 130
+        print("stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _warned(others: Callable[..., None]) -> Callable[..., None]:
@@ -57,7 +87,24 @@ def _warned(others: Callable[..., None]) -> Callable[..., None]:
 
 def script() -> None:
     """The program `jaxrec-diff` of an installed package."""
+    signal.signal(signal.SIGINT, _interrupted)
+    sys.unraisablehook = _unheard
     sys.exit(main())
+
+
+def _interrupted(signum: int, frame: Any) -> None:
+    """Ends the process at once: an exception raised here could be lost in a callback of JAX."""
+    del signum, frame
+    files.drop_unfinished()
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), b"stopped by SIGINT\n")
+    os._exit(128 + signal.SIGINT)
+
+
+def _unheard(lost: Any) -> None:
+    """Prints what nobody can catch, but for what a failed write leaves behind in threads."""
+    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(lost)
 
 
 if __name__ == "__main__":

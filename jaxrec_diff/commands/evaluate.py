@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 from jaxrec_diff.commands.terminal import (
@@ -70,7 +71,7 @@ def run(argv: list[str]) -> int:
     quiet_start()
     from jaxrec_diff.commands.progress import show
     from jaxrec_diff.evaluation import metrics
-    from jaxrec_diff.experiments import json_files, judging, restore
+    from jaxrec_diff.experiments import json_files, judging, locks, restore
     from jaxrec_diff.experiments.results import write_per_user
 
     dotted = list(flags.dotted)
@@ -85,8 +86,10 @@ def run(argv: list[str]) -> int:
     run = restore.reopen(workdir, dotted, bare.get("data"))
     run = run._replace(command=" ".join([spelled("bin/evaluate"), *argv]))
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
-    results, found = judging.evaluation(run, workdir, split)
-    json_files.write_json(output, results)
+    inside = output.resolve().parent == workdir.resolve()
+    with locks.writer(workdir, shared=True) if inside else nullcontext():
+        results, found = judging.evaluation(run, workdir, split)
+        json_files.write_json(output, results)
     with muted(flags.switches):
         show(results)
         seeds = run.experiment.eval.seeds

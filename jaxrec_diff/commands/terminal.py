@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,7 +123,8 @@ def explain(usage: str) -> int:
 
 def refuse(message: str) -> int:
     """One sentence on stderr; the exit code of a refusal."""
-    print(f"error: {spelled(' '.join(message.split()))}", file=sys.stderr)
+    with suppress(OSError):  # where that cannot be written, the code alone says it
+        print(f"error: {spelled(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 

@@ -53,7 +53,9 @@ def train(
         raises ends the training.
 
     Raises:
-      ValueError: if the workdir belongs to other settings or other data.
+      ValueError: if the workdir belongs to other settings or other data, or another process trains
+        there.
+      files.Unwritable: if the disk takes nothing more; what was saved before is whole.
       signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
       NonFiniteLoss: if the loss stops being a number.
     """
@@ -68,10 +70,10 @@ def train(
             log(f"{workdir} is finished; its results:")
             return stored
     started = time.time()
-    workdirs.create(run, workdir)
-    phase = _start_of_last(run, workdir, log, on_progress)
-    fitted = _fit(run, phase, workdir, log, on_progress)
-    return results.write(run, phase, fitted, time.time() - started, workdir)
+    with workdirs.opened(run, workdir):
+        phase = _start_of_last(run, workdir, log, on_progress)
+        fitted = _fit(run, phase, workdir, log, on_progress)
+        return results.write(run, phase, fitted, time.time() - started, workdir)
 
 
 def fit(
@@ -81,10 +83,9 @@ def fit(
 
     Unless `eval.track_test` asks for it.
     """
-    workdirs.check(run, workdir)
-    workdirs.create(run, workdir)
-    phase = _start_of_last(run, workdir, log, on_progress)
-    return _fit(run, phase, workdir, log, on_progress)
+    with workdirs.opened(run, workdir):
+        phase = _start_of_last(run, workdir, log, on_progress)
+        return _fit(run, phase, workdir, log, on_progress)
 
 
 def fit_backbone(run: Run, workdir: Path, *, log: Log = print) -> Path:

@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM as a question that training asks between its updates."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,19 @@ class Interrupted(RuntimeError):
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second SIGINT interrupts at once."""
+    """Collects SIGINT and SIGTERM; a second SIGINT does what it did before.
+
+    Python lets the main thread alone handle signals: in another one none are collected.
+    """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def handle(signum, frame):
-        del frame
-        if caught and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+        before = previous[signal.SIGINT]
+        if caught and signum == signal.SIGINT and callable(before):
+            before(signum, frame)
         caught.append(signum)
 
     previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -8,8 +8,11 @@ stages/NAME/       the same of an earlier phase, and export.npz, the arrays it h
 results.json       the figures of a finished run
 per_user.parquet   the test values of every user
 report.html        all of it as a page
+run.lock           who writes there now
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,17 @@ from jaxrec_diff import config
 from jaxrec_diff.config import Experiment, choice
 from jaxrec_diff.config.stored import SCHEMA, check_schema, completed, read_json
 from jaxrec_diff.data import ids
-from jaxrec_diff.experiments import json_files
+from jaxrec_diff.experiments import exports, json_files, locks
 from jaxrec_diff.experiments.runs import Run
+from jaxrec_diff.ops import files
 from jaxrec_diff.training import tracking
+
+# What a set-up that was cut short leaves: config.json is written last.
+_SET_UP = {
+    locks.NAME,
+    *("data_card.json", "vocab.npz"),
+    *(f"{name}.partial" for name in ("data_card.json", "vocab.npz", "config.json")),
+}
 
 
 def check(run: Run, workdir: Path) -> None:
@@ -36,7 +47,7 @@ def check(run: Run, workdir: Path) -> None:
     if not path.exists():
         if workdir.is_file():
             raise ValueError(f"{workdir} is a file; name a folder")
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if workdir.is_dir() and {each.name for each in workdir.iterdir()} - _SET_UP:
             raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
         return
     there = read_json(path)
@@ -57,6 +68,23 @@ def check(run: Run, workdir: Path) -> None:
             )
 
 
+@contextmanager
+def opened(run: Run, workdir: Path) -> Iterator[None]:
+    """The folder of a run for this process alone, made if it is not there.
+
+    Raises:
+      ValueError: if it holds something else, or another process writes there.
+      files.Unwritable: if the disk takes nothing more, in the block too.
+    """
+    check(run, workdir)
+    with files.writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        with locks.writer(workdir):
+            check(run, workdir)  # nobody else can change it any more
+            create(run, workdir)
+            yield
+
+
 def create(run: Run, workdir: Path) -> None:
     """Makes the folder of a run, with its settings, data card and vocabulary."""
     if (workdir / "config.json").exists():
@@ -65,7 +93,7 @@ def create(run: Run, workdir: Path) -> None:
     dataset = run.dataset
     json_files.write_json(workdir / "data_card.json", dataset.card)
     packed = ids.pack("item_ids", dataset.item_ids) | ids.pack("user_ids", dataset.user_ids)
-    np.savez(workdir / "vocab.npz", schema=SCHEMA, **packed)  # type: ignore[arg-type]
+    exports.write(workdir / "vocab.npz", {"schema": np.array(SCHEMA)} | packed)
     settings = stored(run.name, run.source, run.experiment)
     json_files.write_json(workdir / "config.json", settings)  # last: it marks a whole workdir
 

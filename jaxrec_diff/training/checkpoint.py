@@ -27,7 +27,7 @@ from jaxrec_diff.training import digests
 from jaxrec_diff.training.state import TrainState
 
 # Orbax reports every array it handles; a damaged checkpoint is reported here, in one sentence.
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
 
 WORST = -1e30
 """The score of a state that was saved between evaluations; json has no infinity."""

@@ -1,11 +1,16 @@
 """Training from flags to files, on data small enough for a test."""
 
 import json
+import os
+import resource
 import shutil
 
+import jax
 import numpy as np
+import pytest
 
 from jaxrec_diff import cli
+from jaxrec_diff.experiments import locks
 
 
 def test_results_hold_what_is_promised(workdir):
@@ -108,3 +113,48 @@ def test_a_log_without_its_checkpoints_is_begun_anew_and_said(workdir, tmp_path,
     ]
     assert [line["step"] for line in logs[1]] == [line["step"] for line in logs[0]]
     assert [line["loss"] for line in logs[1]] == [line["loss"] for line in logs[0]]
+
+
+def test_a_second_run_in_one_workdir_is_refused(workdir, tmp_path, capsys, small):
+    cut = shutil.copytree(workdir, tmp_path / "cut")
+    (cut / "results.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in cut.rglob("*")}
+    command = ["train", "--model=dimerec", f"--workdir={cut}", *small, "--train.num-epochs=3"]
+    with locks.writer(cut):
+        assert cli.main(command) == 2
+        said = capsys.readouterr().err
+        assert f"is in use by process {os.getpid()} on " in said and said.count("\n") == 1
+        # reading is not refused, unless it writes there
+        output = tmp_path / "found.json"
+        assert cli.main(["evaluate", f"--workdir={cut}", f"--output={output}", "--quiet"]) == 0
+        assert cli.main(["evaluate", f"--workdir={cut}", "--quiet"]) == 2
+        assert "is in use by process" in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in cut.rglob("*")}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {"run.lock", "cut"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_is_one_sentence_and_loses_nothing(
+    workdir, tmp_path, capsys, small, monkeypatch
+):
+    command = ["train", "--model=dimerec", *small, "--train.num-epochs=2"]
+    full = tmp_path / "full"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1e9")  # it is on no such disk
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
+    try:
+        for most in (200, 3000, 12_000):  # in the set-up, in the log's first checkpoint, in arrays
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+            assert cli.main([*command, f"--workdir={full}"]) == 4
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            said = capsys.readouterr().err
+            assert said.startswith("error: ") and said.count("\n") == 1
+            assert " cannot be written: the file would be larger than is allowed here; what" in said
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+    assert cli.main([*command, f"--workdir={full}"]) == 0
+    one, other = (json.loads((each / "results.json").read_text()) for each in (workdir, full))
+    assert one["metrics"] == other["metrics"] and one["best_step"] == other["best_step"]

@@ -53,3 +53,26 @@ def test_a_folder_without_a_newer_field_has_its_default(tmp_path):
     cut = replace(chosen, data=replace(chosen.data, recent=5))
     with pytest.raises(ValueError, match="holds a run with data.recent: 0 there, 5 here"):
         workdirs.check(run._replace(experiment=cut), tmp_path / "run")
+
+
+def test_a_set_up_that_was_cut_short_is_made_again(tmp_path):
+    chosen = config.parse(config.preset("sasrec", "synthetic").experiment, SMALL)
+    run = runs.prepare("sasrec", chosen, "synthetic")
+    for name, left in {
+        "card": ["data_card.json"],
+        "ids": ["data_card.json", "vocab.npz.partial"],
+        "all": ["run.lock", "data_card.json", "vocab.npz", "config.json.partial"],
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in left:
+            (folder / file).write_text("half")
+        with workdirs.opened(run, folder):
+            workdirs.check(run, folder)
+        whole = {"data_card.json", "vocab.npz", "config.json", "run.lock"}
+        assert {path.name for path in folder.iterdir()} - {"config.json.partial"} == whole
+        assert json.loads((folder / "data_card.json").read_text()) == run.dataset.card
+    (tmp_path / "card" / "config.json").unlink()
+    (tmp_path / "card" / "notes.txt").touch()  # of somebody else
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        workdirs.check(run, tmp_path / "card")
