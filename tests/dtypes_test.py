@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from jaxrec_diff import losses
+from jaxrec_diff.classics import ease, graph_filter, grids, ials, scores, similarity, slim
+from jaxrec_diff.classics.similarity import Kernel
 from jaxrec_diff.diffusion import (
     closed_form,
     forward,
@@ -30,7 +32,7 @@ from jaxrec_diff.diffusion import (
     weights,
 )
 from jaxrec_diff.diffusion.process import Chain
-from jaxrec_diff.evaluation import item_to_item, metrics, popularity, topk
+from jaxrec_diff.evaluation import metrics, popularity, topk
 from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.nets import (
     clustered,
@@ -58,7 +60,8 @@ from jaxrec_diff.ops.graph import Nodes
 from jaxrec_diff.ops.ragged import Ragged
 
 MODULES = (
-    losses, metrics, topk, item_to_item, popularity,
+    losses, metrics, topk, popularity,
+    ease, graph_filter, grids, ials, scores, similarity, slim,
     closed_form, forward, guidance, process, samplers, schedules, sphere, timesteps, weights,
     clustered, dense, dropout, embeddings, encoders, mlp, sunet, transformer,
     graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, sparse, vectors,
@@ -119,6 +122,7 @@ LEVELS = forward.levels(BETAS)
 FLAT = np.array([1, 2, 3, 2, 4, 1, 3], np.int32)
 USER_ITEMS = ragged.make(FLAT, *np.array([[0, 3, 5], [2, 4, 6], [3, 5, 7]]))
 SETS = graph.item_sets(ragged.make(FLAT, *np.array([[0, 3, 5], [3, 5, 7], [3, 5, 7]])), 4)
+ALIKE = similarity.most_alike(SETS, 4, similarity.COSINE, similarity.ALL)
 COUNTS = np.bincount(FLAT, minlength=5)[1:]
 HIT = jnp.array([[False, True, True], [False, False, False]])
 RANK = jnp.array([[1, 2, 3], [2, 2, 3]], jnp.int32)
@@ -233,16 +237,37 @@ CASES: dict[str, Case] = {
     "topk.nearest": Case(
         lambda d: topk.nearest(x(d, 2, 3, 2), x(d, 7, 2, seed=1), seen=ids(2, 2), distinct=True)
     ),
-    "item_to_item.check": host(lambda: item_to_item.check("ease", 4)),
-    "item_to_item.candidates": host(
-        lambda: [found.setting for found in item_to_item.candidates("item_knn", SETS, 4)]
+    "grids.names": host(grids.names),
+    "grids.check": host(lambda: grids.check("ease", 4)),
+    "grids.settings": host(lambda: grids.settings("family", 3)),
+    "grids.at_edge": host(lambda: grids.at_edge("ease", {"regularisation": 30.0})),
+    "grids.candidates": host(
+        lambda: [found.fit()(SETS) for found in grids.candidates("item_knn", SETS, 4, 2)]
     ),
-    "item_to_item.ease_bytes": host(lambda: item_to_item.ease_bytes(4)),
-    "item_to_item.gram": host(lambda: item_to_item.gram(SETS, 4)),
-    "item_to_item.ease": host(lambda: item_to_item.ease(4 * np.eye(3) + 1, 2.0)),
-    "item_to_item.neighbours": host(lambda: item_to_item.neighbours(SETS, 4, 2, 1.0)),
-    "item_to_item.lists": host(
-        lambda: item_to_item.lists(
+    "similarity.most_alike": host(lambda: similarity.most_alike(SETS, 4, Kernel(q=0.5), 2)),
+    "similarity.cut": host(lambda: similarity.cut(ALIKE, 1)),
+    "similarity.weights": host(lambda: similarity.weights(ALIKE).toarray()),
+    "ease.bytes_at_most": host(lambda: ease.bytes_at_most(4)),
+    "ease.gram": host(lambda: ease.gram(SETS, 4)),
+    "ease.ease": host(lambda: ease.ease(4 * np.eye(3) + 1, 2.0, 0.25)),
+    "ease.fit": host(lambda: ease.fit(SETS, 4, 2.0)(SETS)),
+    "slim.shared": host(lambda: slim.shared(SETS, 4).alike),
+    "slim.weights": host(lambda: slim.weights(slim.shared(SETS, 4), 0.1, 1.0).toarray()),
+    "slim.fit": host(lambda: slim.fit(slim.shared(SETS, 4), 0.1, 1.0)(SETS)),
+    "graph_filter.spectrum": host(lambda: graph_filter.spectrum(SETS, 4, 2).root),
+    "graph_filter.fit": host(
+        lambda: graph_filter.fit(graph_filter.spectrum(SETS, 4, 2), 2, 0.3)(SETS)
+    ),
+    "ials.solve": host(lambda: ials.solve(SETS, np.eye(4, 2), 0.1, 0.01)),
+    "ials.items": host(lambda: ials.items(SETS, 4, width=2, epochs=1)),
+    "ials.objective": host(
+        lambda: ials.objective(SETS, np.ones((len(SETS.start) - 1, 2)), np.eye(4, 2), 0.1, 0.01)
+    ),
+    "ials.score_by": host(lambda: ials.score_by(np.eye(4, 2), 0.1, 0.01)(SETS)),
+    "scores.matrix": host(lambda: scores.matrix(SETS, 4).toarray()),
+    "scores.of_weights": host(lambda: scores.of_weights(np.eye(4))(SETS)),
+    "scores.lists": host(
+        lambda: scores.lists(
             lambda sets: np.full((len(sets.start) - 1, 4), np.float32(0.5)),
             USER_ITEMS,
             USER_ITEMS,
@@ -518,7 +543,7 @@ def check_types(found: list[np.ndarray], floats: Any) -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.dtypes != ("host",)])
 def test_results_follow_their_input(name):
-    case, host_too = CASES[name], name in ("item_to_item.ease", "graph.means")
+    case, host_too = CASES[name], name in ("ease.ease", "graph.means")
     compiled = (lambda call: call) if host_too else jax.jit
 
     def call(dtype):

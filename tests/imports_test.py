@@ -26,6 +26,7 @@ ROOMS = (
     "layout",
     "models",
     "training",
+    "classics",
     "evaluation",
     "augmentation",
     "config",

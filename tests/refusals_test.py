@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec_diff.classics import ease, grids, similarity
 from jaxrec_diff.diffusion import forward, schedules, weights
-from jaxrec_diff.evaluation import item_to_item, metrics, popularity, topk
+from jaxrec_diff.evaluation import metrics, popularity, topk
 from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.nets import dropout, embeddings, encoders, sunet, transformer
 from jaxrec_diff.ops import (
@@ -51,7 +52,7 @@ def nodes(users=2, items=3):
         lambda: topk.top(jnp.ones((2, 3)), jnp.ones((5, 3)), jnp.ones(1), k=2),
         lambda: topk.top(jnp.ones((3, 3)), jnp.ones((5, 3)), k=2, seen=TOP.items),
         lambda: topk.nearest(jnp.ones((2, 3)), jnp.ones((5, 3))),
-        lambda: item_to_item.ease(np.ones((2, 3), np.float32), 1.0),
+        lambda: ease.ease(np.ones((2, 3), np.float32), 1.0),
         lambda: popularity.lists(
             PROFILES, PROFILES, np.ones(3), k=2, mask_seen=False, allowed=np.ones(1, bool)
         ),
@@ -111,9 +112,12 @@ def test_shapes_and_kinds(call):
     [
         (lambda: metrics.hr(jnp.ones((2, 3), bool), TOP.items, jnp.ones(2, int), 0), "cut-off"),
         (lambda: topk.top(jnp.ones((2, 3)), jnp.ones((5, 3)), k=0), "k=0"),
-        (lambda: item_to_item.ease(np.eye(2, dtype=np.float32), 0.0), "regularisation .* 0.0"),
-        (lambda: item_to_item.check("knn", 3), "'knn'"),
-        (lambda: item_to_item.neighbours(graph.item_sets(PROFILES, 3), 3, 0, 1.0), "count"),
+        (lambda: ease.ease(np.eye(2, dtype=np.float32), 0.0), "regularisation .* 0.0"),
+        (lambda: grids.check("knn", 3), "'knn'"),
+        (
+            lambda: similarity.most_alike(graph.item_sets(PROFILES, 3), 3, similarity.COSINE, -1),
+            "neighbours",
+        ),
         (lambda: graph.adjacency(GRAPH, nodes(), jnp.ones(4)), "droppable=True"),
         (lambda: weights.min_snr(LEVELS, 0.0, "x0"), "gamma"),
         (lambda: weights.min_snr(LEVELS, 5.0, "score"), "'score'"),

@@ -65,6 +65,7 @@ RUN_CONTROL = (
     "train.patience",
     "eval.track_test",
     "eval.controls",
+    "eval.control_trials",
     "eval.seeds",
     "log.tensorboard",
     "log.wandb",

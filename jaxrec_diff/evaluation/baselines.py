@@ -1,11 +1,13 @@
 """Recommenders without a model that stand beside every result, tuned where they have settings."""
 
+import time
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxrec_diff.evaluation import item_to_item, metrics, popularity, types
+from jaxrec_diff.classics import grids, scores
+from jaxrec_diff.evaluation import metrics, popularity, types
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST
 from jaxrec_diff.models.protocols import Rules
@@ -13,14 +15,18 @@ from jaxrec_diff.ops import graph, ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 _TUNING_ROWS = 8192
+_NEWEST = 5000  # items of a row that classics learn from: they cost its length squared
 
 
 class Tuned(NamedTuple):
     """A baseline with the setting of its grid that does best on validation."""
 
-    setting: dict[str, float]
+    setting: grids.Setting
     valid: float  # its validation metric
-    score: item_to_item.Score
+    score: scores.Score
+    trials: int = 1
+    seconds: float = 0.0
+    at_edge: tuple[str, ...] = ()  # axes beyond whose border a better setting may lie
 
 
 def tune(
@@ -47,19 +53,28 @@ def tune(
     out: dict[str, Tuned] = {}
     if not config.controls:
         return out
-    sets = graph.item_sets(rows, num_items)
+    newest = rows._replace(start=np.maximum(rows.start, rows.end - _NEWEST))
+    sets = graph.item_sets(newest, num_items)
     better = metrics.sign(config.metric)
     for name in config.controls:
-        item_to_item.check(name, num_items)
-        best, most = None, -np.inf
-        for candidate in item_to_item.candidates(name, sets, num_items):
+        grids.check(name, num_items)
+        best, most, trials, begun = None, -np.inf, 0, time.monotonic()
+        for candidate in grids.candidates(name, sets, num_items, config.control_trials):
+            trials += 1
             # the weights of one setting are gone before those of the next are made
             top = _item_lists(candidate.fit(), inputs, valid, train_counts, config, rules)
             found = types.means(_at_ks(top, valid, config))[config.metric]
             if best is None or better * found > most:
                 best, most = candidate, better * found
         assert best is not None  # a grid has settings
-        out[name] = Tuned(best.setting, better * most, best.fit())
+        out[name] = Tuned(
+            best.setting,
+            better * most,
+            best.fit(),
+            trials,
+            time.monotonic() - begun,
+            tuple(grids.at_edge(name, best.setting)),
+        )
     return out
 
 
@@ -112,7 +127,7 @@ def means(
     rules: Rules,
     num_users: int = 0,
     tuned: dict[str, Tuned] | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Means of `per_user`, and the setting of each baseline that has one.
 
     Args:
@@ -120,19 +135,22 @@ def means(
       config: settings.
       rules: what may be recommended.
       num_users: users in all, for rules that count those without a row.
-      tuned: further baselines, from `tune`; their setting stands beside their metrics.
+      tuned: further baselines, from `tune`; their setting and the trials it took stand beside
+        their metrics.
     """
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for name, values in found.items():
         missing = types.missing_users(rules, num_users, len(next(iter(values.values()))))
         out[name] = types.means(values, missing)
         if tuned and name in tuned:
-            out[name] |= tuned[name].setting | {f"valid_{config.metric}": tuned[name].valid}
+            chosen = tuned[name]
+            out[name] |= chosen.setting | {f"valid_{config.metric}": chosen.valid}
+            out[name] |= {"trials": chosen.trials, "at_edge": list(chosen.at_edge)}
     return out
 
 
 def _item_lists(score, inputs, queries, train_counts, config: EvalConfig, rules: Rules):
-    return item_to_item.lists(
+    return scores.lists(
         score,
         inputs,
         queries,

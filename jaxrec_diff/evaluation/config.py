@@ -8,6 +8,10 @@ from jaxrec_diff import validation
 from jaxrec_diff.evaluation import metrics
 from jaxrec_diff.models.protocols import Protocol
 
+Control = Literal[
+    "item_knn", "asymmetric", "jaccard", "user_weighted", "p3alpha", "rp3beta", "family",
+    "gfcf", "slim", "ease", "edlae", "ials",
+]  # fmt: skip
 LOSS = "loss"  # the objective of training, which no list has
 
 
@@ -39,14 +43,18 @@ class EvalConfig:
     candidates: int = 0
     """Rank each answer among so many drawn items too (100 in SASRec's protocol), and report users
     by the length of their history; 0 does neither. One answer a user only."""
-    controls: tuple[Literal["ease", "item_knn"], ...] = ()
-    """Further controls at the end of a run, tuned on validation: EASE, nearest neighbours."""
+    controls: tuple[Control, ...] = ()
+    """Further controls at the end of a run, tuned on validation: neighbourhoods of items, linear
+    models, a graph filter, matrix factors."""
+    control_trials: int = 24
+    """Settings that each control is tuned over at most, drawn from its grid."""
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"eval.ks must be positive cut-offs such as 5,10,20, got {self.ks}")
         validation.at_least("eval.batch-size", self.batch_size, 1)
         validation.at_least("eval.seeds", self.seeds, 1)
+        validation.at_least("eval.control-trials", self.control_trials, 1)
         validation.at_least("eval.candidates", self.candidates, 0)
         known = metrics.names(self.ks)
         if self.metric not in (LOSS, *known):

@@ -67,7 +67,9 @@ def write(
         write_per_user(
             phase.dataset, "test", main.found, path, beside[phase.settings.eval.protocol]
         )
-        return _results(run, phase, training, protocols, groups)
+        seconds = {name: each.seconds for name, each in tuned.items()}
+        took = training | {"control_seconds": seconds}
+        return _results(run, phase, took, protocols, groups)
 
     slow = phase.settings.eval.controls
     if slow:

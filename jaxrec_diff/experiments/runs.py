@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 
 from jaxrec_diff import layout
+from jaxrec_diff.classics import grids
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.config import mesh as config_mesh
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.load import load
-from jaxrec_diff.evaluation import config, item_to_item, sampled
+from jaxrec_diff.evaluation import config, sampled
 from jaxrec_diff.experiments import exports, phases
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.models import registry
@@ -47,7 +48,7 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
         dataset = load(source, experiment.data)
     mesh = _mesh(experiment)
     for baseline in experiment.eval.controls:
-        item_to_item.check(baseline, dataset.num_items)
+        grids.check(baseline, dataset.num_items)
     _check_candidates(experiment.eval.candidates, dataset)
     _check_metrics(name, experiment)
     return Run(name, source, experiment, dataset, mesh, _phases(name, experiment, dataset, mesh))

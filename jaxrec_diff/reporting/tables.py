@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxrec_diff.classics import grids, similarity
 from jaxrec_diff.evaluation import metrics
 
 
@@ -46,3 +47,23 @@ def diagnostics_lines(diagnostics: dict[str, Any]) -> list[str]:
             f"{diagnostics['hits_untrained']:.1%} of hits"
         )
     return lines
+
+
+def control_lines(results: dict[str, Any]) -> list[str]:
+    """The setting that each tuned control was given, and what finding it took."""
+    lines, edge = [], False
+    for name, seconds in results.get("control_seconds", {}).items():
+        found = results["controls"][name]
+        edge = edge or bool(found["at_edge"])
+        chosen = ", ".join(
+            _setting(axis, found[axis]) + "*" * (axis in found["at_edge"])
+            for axis in grids.CLASSICS[name].axes
+        )
+        trials = f"{found['trials']} trial" + "s" * (found["trials"] > 1)
+        lines.append(f"{name}: {chosen} ({trials}, {seconds:.0f} s)")
+    return lines + ["* border of the grid: a better one may lie beyond"] * edge
+
+
+def _setting(axis: str, value: float) -> str:
+    every = axis == "neighbours" and value == similarity.ALL
+    return f"{axis.replace('_', ' ')} {'all' if every else f'{value:g}'}"

@@ -75,7 +75,10 @@ def test_fields_that_only_go_together_are_changed_together():
         (["--train.optimizer=adm"], "cannot be 'adm'; it is one of adam, adamw, sgd$"),
         (["--data.ratio=0.5,0.5"], "cannot be '0.5,0.5'; it is 3 numbers$"),
         (["--data.buckets=4,8,x"], "cannot be '4,8,x'; it is whole numbers$"),
-        (["--eval.controls=ease,eas"], "it is values, each one of ease, item_knn$"),
+        (
+            ["--eval.controls=ease,eas"],
+            "it is values, each one of item_knn, .*, ease, edlae, ials$",
+        ),
         (["--eval.mask-seen=maybe"], "cannot be 'maybe'; it is true, false or none$"),
         (["--data.min-rating=high"], "cannot be 'high'; it is a number or none$"),
         (["--model.hoist=1"], "cannot be '1'; it is true or false$"),

@@ -2,18 +2,22 @@
 
 import tracemalloc
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec_diff.classics import ease, grids, scores
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
-from jaxrec_diff.evaluation import baselines, item_to_item, metrics, rank
+from jaxrec_diff.evaluation import baselines, metrics, rank
 from jaxrec_diff.evaluation.config import EvalConfig
+from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.models.contract import Head
-from jaxrec_diff.models.protocols import Rules
+from jaxrec_diff.models.protocols import HONEST, Rules
 from jaxrec_diff.ops import graph
 from jaxrec_diff.ops.ragged import Ragged
+from tests.classics import samples
 
 ITEMS = 24
 CONFIG = EvalConfig(metric="ndcg@4", ks=(2, 4), controls=("ease", "item_knn"))
@@ -50,7 +54,9 @@ def everything(rows: Ragged, train: Ragged, mask_seen: bool):
 @pytest.mark.parametrize("mask_seen", [True, False])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_figures_do_not_change_when_items_are_renamed(seed, mask_seen, monkeypatch):
-    monkeypatch.setattr(item_to_item, "NEIGHBOURS", (2, 3, 5))
+    knn = grids.CLASSICS["item_knn"]
+    few = knn._replace(axes={"shrink": (0.0, 30.0), "neighbours": (2, 3, 5)})
+    monkeypatch.setitem(grids.CLASSICS, "item_knn", few)
     rows, train = sequences(seed)
     found, tuned = everything(rows, train, mask_seen)
     assert set(found) == {"popularity", "transitions", "ease", "item_knn"} | (
@@ -141,8 +147,7 @@ def real(real_data):
 
 def test_ease_holds_one_matrix_at_a_time(monkeypatch):
     # Chunks small enough that matrices are what the memory is for.
-    monkeypatch.setattr(item_to_item, "_CHUNK", 2**16)
-    monkeypatch.setattr(item_to_item, "_WORKING_BYTES", 12 * 8 * 2**16)
+    monkeypatch.setattr(scores, "CHUNK", 2**16)
     items, rng = 1200, np.random.default_rng(0)
     flat = rng.integers(1, items + 1, 8 * 300).astype(np.int32)
     start = 8 * np.arange(300, dtype=np.int32)
@@ -151,14 +156,70 @@ def test_ease_holds_one_matrix_at_a_time(monkeypatch):
     config = EvalConfig(metric="ndcg@4", ks=(4,), controls=("ease",))
     rules = Rules(mask_seen=True, trained_only=True)
     sets = graph.item_sets(rows, items)
-    score = next(item_to_item.candidates("ease", sets, items)).fit()  # imports what it needs
-    item_to_item.lists(score, rows, rows, num_items=items, k=5, mask_seen=True)
+    score = next(grids.candidates("ease", sets, items, 24)).fit()  # imports what it needs
+    scores.lists(score, rows, rows, num_items=items, k=5, mask_seen=True)
     del score
     tracemalloc.start()
     tuned = baselines.tune(rows, rows, rows, counts, config, rules)
     held, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert tuned["ease"].setting["regularisation"] in item_to_item.REGULARISATIONS
+    assert tuned["ease"].setting in grids.settings("ease", 24)
     matrix = 8 * items**2
     assert matrix < held < 1.1 * matrix
-    assert matrix < most < item_to_item.ease_bytes(items) < 2 * matrix
+    assert matrix < most < ease.bytes_at_most(items) < 2 * matrix
+
+
+def test_baselines_are_tuned_on_validation_and_scored_on_the_split():
+    rows, answers, valid = samples.data()
+    train = Ragged(valid.items, valid.start, valid.end, valid.end)
+    counts = samples.matrix().sum(axis=0).astype(np.int64)
+    config = EvalConfig(metric="recall@5", ks=(5,), controls=("ease", "item_knn"))
+    tuned = baselines.tune(train, valid, valid, counts, config, HONEST)
+    x, system = samples.matrix(), None
+    best = {}
+    for setting in grids.settings("ease", 24):
+        regularisation = setting["regularisation"]
+        system = np.linalg.inv(x.T @ x + regularisation * np.eye(samples.ITEMS))
+        scores = x @ (np.eye(samples.ITEMS) - system / np.diag(system))
+        scores[:, counts == 0] = -np.inf
+        scores[x > 0] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :6]
+        top = Top(np.take_along_axis(scores, order, 1), order + 1)
+        relevant = jnp.asarray(answers)
+        best[regularisation] = float(
+            np.mean(metrics.per_user(jax.tree.map(jnp.asarray, top), relevant, (5,))["recall@5"])
+        )
+    chosen = tuned["ease"].setting["regularisation"]
+    np.testing.assert_allclose(tuned["ease"].valid, max(best.values()), rtol=1e-6)
+    np.testing.assert_allclose(best[chosen], max(best.values()), rtol=1e-6)
+    examples = Ragged(valid.items, valid.start, valid.end, valid.end + 1)
+    found = baselines.per_user(examples, valid, counts, config, HONEST, tuned, valid)
+    beside = baselines.means(found, config, HONEST, tuned=tuned)
+    for name in ("ease", "item_knn"):
+        np.testing.assert_allclose(beside[name]["recall@5"], tuned[name].valid, rtol=1e-6)
+        assert beside[name]["valid_recall@5"] == tuned[name].valid
+    assert beside["ease"]["regularisation"] == chosen
+    assert beside["ease"]["trials"] == len(best) and beside["item_knn"]["trials"] == 24
+    on_edge = chosen in (30.0, 3000.0)
+    assert beside["ease"]["at_edge"] == (["regularisation"] if on_edge else [])
+    assert set(beside) >= {"popularity", "transitions"}
+
+
+def test_a_control_has_no_more_trials_than_it_is_given():
+    _, _, valid = samples.data()
+    train = Ragged(valid.items, valid.start, valid.end, valid.end)
+    counts = np.ones(samples.ITEMS, np.int64)
+    config = EvalConfig(metric="recall@5", ks=(5,), controls=("rp3beta",), control_trials=3)
+    tuned = baselines.tune(train, valid, valid, counts, config, HONEST)["rp3beta"]
+    assert tuned.trials == 3 and tuned.setting in grids.settings("rp3beta", 3)
+
+
+def test_the_newest_of_a_very_long_row_are_learnt_from(monkeypatch):
+    monkeypatch.setattr(baselines, "_NEWEST", 2)
+    seen = []
+    monkeypatch.setattr(grids, "candidates", lambda name, sets, *_: seen.append(sets) or iter(()))
+    rows = Ragged(np.array([1, 2, 3, 4], np.int32), *(np.array([n]) for n in (0, 3, 4)))
+    config = EvalConfig(metric="recall@5", ks=(5,), controls=("slim",))
+    with pytest.raises(AssertionError):  # no settings
+        baselines.tune(rows, rows, rows, np.ones(4, np.int64), config, HONEST)
+    assert seen[0].members.tolist() == [1, 2]

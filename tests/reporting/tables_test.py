@@ -74,3 +74,18 @@ def test_lists_in_words():
     assert tables.diagnostics_lines(said | {"untrained_items": 7})[2] == (
         "items never trained: 7, 25.0% of top-20 slots and 12.5% of hits"
     )
+
+
+def test_tuned_controls_say_their_setting_and_what_it_took():
+    controls = {
+        "item_knn": {"hr@10": 0.1, "shrink": 10.0, "neighbours": 0, "trials": 24, "at_edge": []},
+        "ease": {"hr@10": 0.2, "regularisation": 30.0, "trials": 1, "at_edge": ["regularisation"]},
+        "popularity": {"hr@10": 0.1},
+    }
+    seconds = {"item_knn": 3.4, "ease": 12.0}
+    assert tables.control_lines({"controls": controls, "control_seconds": seconds}) == [
+        "item_knn: shrink 10, neighbours all (24 trials, 3 s)",
+        "ease: regularisation 30* (1 trial, 12 s)",
+        "* border of the grid: a better one may lie beyond",
+    ]
+    assert tables.control_lines({"controls": controls}) == []
