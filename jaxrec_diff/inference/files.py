@@ -24,7 +24,7 @@ import numpy as np
 from jaxrec_diff.data import columns as data_columns
 from jaxrec_diff.data import decode, given, ids, sources, tables
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.data.formats import delimited, json_objects, layout
+from jaxrec_diff.data.formats import arrow, delimited, json_objects, layout
 from jaxrec_diff.data.missing import lacks
 from jaxrec_diff.ops import files
 
@@ -107,9 +107,7 @@ def count_rows(path: Path) -> int | None:
     """How many histories a file has, where its format says so."""
     if path.suffix.lower() != ".parquet":
         return None
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(path).metadata.num_rows
+    return arrow.parquet_file(path).metadata.num_rows
 
 
 @contextmanager
@@ -264,12 +262,8 @@ def _flat(names: list, rows: list[list]) -> Raw:
 
 def _parquet(path: Path, config: DataConfig) -> Iterator[Raw]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
-        raise ValueError(f"{path} is not a readable parquet file") from None
+    file = arrow.parquet_file(path)
     if "history" not in file.schema_arrow.names:
         yield from _interactions(path, config)
         return
@@ -278,7 +272,8 @@ def _parquet(path: Path, config: DataConfig) -> Iterator[Raw]:
         raise ValueError(f"column history of {path} holds {kind}; it should hold lists of ids")
     user = _user_column(file.schema_arrow.names, config)
     first = 0
-    for batch in file.iter_batches(_ROWS, columns=["history", *([user] if user else [])]):
+    batches = file.iter_batches(_ROWS, columns=["history", *([user] if user else [])])
+    while (batch := arrow.guarded(path, "parquet", lambda: next(batches, None))) is not None:
         history = batch.column("history").fill_null([])
         lengths = np.asarray(history.value_lengths()).astype(np.int64)
         names = batch.column(user) if user else _numbered(first, len(lengths))

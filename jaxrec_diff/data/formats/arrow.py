@@ -1,6 +1,6 @@
 """Parquet, Feather and Arrow files, and folders of parquet parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -36,7 +36,7 @@ def read_parts(paths: Sequence[Path], root: Path, config: DataConfig, want: Want
 
 def _names(path: Path, root: Path) -> list[str]:
     """Of the columns of a part, those of its folders last."""
-    own = list(_parquet_file(path).schema_arrow.names)
+    own = list(parquet_file(path).schema_arrow.names)
     return [*own, *(key for key in _hive(path, root) if key not in own)]
 
 
@@ -48,14 +48,14 @@ def _stored(path: Path, root: Path, names: Sequence[str]) -> Any:
     """
     import pyarrow as pa
 
-    file, hive = _parquet_file(path), _hive(path, root)
+    file, hive = parquet_file(path), _hive(path, root)
     own, rows = set(file.schema_arrow.names), file.metadata.num_rows
     for name in names:
         if name not in own and name not in hive:
             raise ValueError(f"{path} has no column {name!r}, which the parts before it have")
     if rows > _MOST_ROWS:
         raise ValueError(f"{path} declares {rows:,} rows; at most {_MOST_ROWS:,} can be read")
-    table = _guarded(path, "parquet", lambda: file.read([n for n in names if n in own]))
+    table = guarded(path, "parquet", lambda: file.read([n for n in names if n in own]))
     for key in names:
         if key not in own:
             table = table.append_column(key, pa.array([hive[key]] * rows, pa.string()))
@@ -78,26 +78,35 @@ def read_feather(path: Path, config: DataConfig, want: Want) -> Table:
         with pa.OSFile(str(path)) as source:
             return ipc.open_stream(source).read_all()
 
-    table = _guarded(path, "arrow", whole)
+    table = guarded(path, "arrow", whole)
     names = by_place(table.column_names, str(path), config)
     wanted = want(names)
     table = table.rename_columns(names)
     return Table(tuple(names), {name: table.column(name) for name in wanted})
 
 
-def _parquet_file(path: Path) -> Any:
+def parquet_file(path: Path) -> Any:
+    """An opened parquet file; `guarded` is for what is read from it.
+
+    Raises:
+      ValueError: if it is none.
+    """
     import pyarrow.parquet as pq
 
-    return _guarded(path, "parquet", lambda: pq.ParquetFile(path, page_checksum_verification=True))
+    return guarded(path, "parquet", lambda: pq.ParquetFile(path, page_checksum_verification=True))
 
 
-def _guarded(path: Path, kind: str, make: Any) -> Any:
-    """What `make` gives, checked in full; whatever it raises as one sentence."""
+def guarded(path: Path, kind: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, checked in full if it is a table or a batch.
+
+    Raises:
+      ValueError: in one sentence, whatever `make` raises.
+    """
     import pyarrow as pa
 
     try:
         made = make()
-        if isinstance(made, pa.Table):
+        if isinstance(made, pa.Table | pa.RecordBatch):
             made.validate(full=True)
         return made
     except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError,
