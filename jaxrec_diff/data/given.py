@@ -86,8 +86,13 @@ def as_lists(column: Any) -> Any:
     return column.cast(pa.large_list(column.type.value_type))
 
 
+_BRACKETED = r"^(\[[^\[\]]*\]|\([^()]*\))$"
+
+
 def of_text(text: Any, where: str) -> Any:
-    """Lists written as text: ids between blanks, commas or |, with or without brackets.
+    """Lists written as text: ids between blanks, commas or |, all in brackets or none.
+
+    Where a row has none, `(` is a letter like any other: `(a b` holds the ids `(a` and `b`.
 
     Raises:
       ValueError: on brackets that hold no list.
@@ -101,7 +106,11 @@ def of_text(text: Any, where: str) -> Any:
     if pc.any(pc.match_substring_regex(text, r"""^\[.*["']""")).as_py():
         rows = [_words(one, where) for one in text.to_pylist()]
         return pa.array(rows, pa.large_list(pa.large_string()))
-    bare = pc.replace_substring_regex(text, r"^[\[(]\s*|\s*[\])]$", "")
+    inside = pc.match_substring_regex(text, _BRACKETED)
+    bare = text
+    if pc.all(pc.or_(inside, pc.equal(text, ""))).as_py():
+        bare = pc.utf8_slice_codeunits(text, 1, -1)
+    bare = pc.replace_substring_regex(bare, r"^[\s,|]+|[\s,|]+$", "")
     lists = pc.split_pattern_regex(bare, r"[\s,|]+")
     sizes = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     sizes = np.nan_to_num(sizes).astype(np.int64)
@@ -122,7 +131,8 @@ def _words(text: str | None, where: str) -> list[str | None]:
     if not text:
         return []
     if not text.startswith("[") or not set(text) & set("\"'"):
-        return [word for word in re.split(r"[\s,|]+", text.strip("[]() \t")) if word]
+        bare = text[1:-1] if re.match(_BRACKETED, text) else text
+        return [word for word in re.split(r"[\s,|]+", bare) if word]
     for parse in (json.loads, ast.literal_eval):
         try:
             found = parse(text)
