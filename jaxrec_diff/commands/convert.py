@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxrec_diff.commands.terminal import FILE, PLAIN, Accepts, explain, refuse, split_flags
+from jaxrec_diff.ops import files
 from jaxrec_diff.reporting.text import counted, wrapped
 
 USAGE = """\
@@ -117,12 +118,11 @@ def _write(table, path: Path) -> None:
     from pyarrow import csv
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix == ".parquet":
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-    else:
-        csv.write_csv(table, partial)
-    partial.replace(path)
+    with files.replacing(path) as partial:
+        if path.suffix == ".parquet":
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        else:
+            csv.write_csv(table, partial)
 
 
 def _numbers(values):
