@@ -9,7 +9,6 @@
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import restore
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.models import registry
-from jaxrec_diff.ops import streams
+from jaxrec_diff.ops import files, streams
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CHUNK = 8192  # items scored at once; a literal, because the number of rows is not known
@@ -97,11 +96,7 @@ def export(
     artifact = jax_export.export(jax.jit(serve), platforms=tuple(platforms))(
         *args, jax.ShapeDtypeStruct((), jnp.int32)
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # whole or not at all: written beside its place and moved there
-    with tempfile.TemporaryDirectory(dir=output.parent) as made:
-        folder = Path(made) / "export"
-        folder.mkdir()
+    with files.replacing_folder(output) as folder:
         (folder / "model.stablehlo").write_bytes(artifact.serialize())
         np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
         dataset = phase.dataset
@@ -110,9 +105,6 @@ def export(
             vocabulary |= ids.pack("user_ids", dataset.user_ids)
         np.savez(folder / "vocabulary.npz", **vocabulary)  # type: ignore[arg-type]
         (folder / "README.md").write_text(_readme(phase, k, include_seen, by_user))
-        if output.exists():
-            output.rmdir()
-        folder.rename(output)
     return {path.name: path.stat().st_size for path in sorted(output.iterdir())}
 
 

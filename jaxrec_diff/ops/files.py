@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,7 +74,10 @@ def drop_unfinished() -> None:
     """Removes what is half written, before the process ends at once."""
     for partial in tuple(_unfinished):
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -148,3 +152,52 @@ def _flush(path: Path) -> None:
             raise
     finally:
         os.close(file)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` to write to, which takes its place at the end of the block.
+
+    `path` must be empty or not there. What a killed process left is begun again.
+
+    Raises:
+      Unwritable: if the disk takes nothing more.
+      ValueError: if another process writes the same folder.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with writing(path), holding(partial, path):
+        for left in partial.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        _unfinished.add(partial)
+        try:
+            yield partial
+            os.replace(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            _unfinished.discard(partial)
+
+
+@contextmanager
+def holding(folder: Path, what: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is made; the system frees what the dead held.
+
+    Raises:
+      ValueError: if another process has it, which then writes `what`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = folder.exists() and os.path.samestat(os.fstat(opened), folder.stat())
+        except BlockingIOError:
+            there = False
+        except OSError:
+            there = True  # a disk without locks
+        if not there:  # or it got its name while this process waited
+            raise ValueError(f"{what} is being written by another process; wait for it")
+        yield
+    finally:
+        os.close(opened)

@@ -91,3 +91,22 @@ def test_what_is_unfinished_can_be_dropped_at_once(tmp_path):
         partial.write_text("half")
         files.drop_unfinished()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "served"
+    (tmp_path / "served.partial" / "old").mkdir(parents=True)  # as a kill leaves it
+    with pytest.raises(KeyboardInterrupt), files.replacing_folder(path) as partial:
+        assert not list(partial.iterdir())
+        (partial / "half").write_text("x")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    path.mkdir()
+    with files.replacing_folder(path) as partial:
+        (partial / "whole").write_text("x")
+        with pytest.raises(ValueError, match="served is being written by another process"):
+            with files.replacing_folder(path):
+                pass
+        assert (partial / "whole").exists() and not list(path.iterdir())
+    assert [file.name for file in path.iterdir()] == ["whole"]
+    assert [file.name for file in tmp_path.iterdir()] == ["served"]
