@@ -1,9 +1,8 @@
 """`bin/augment`: all sequences with generated items ahead of them, as a file of interactions."""
 
 import json
-import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,7 @@ ACCEPTS = Accepts(
     ("force", "quiet"),
     fields="",
 )
+_RECIPE, _WRITTEN = "recipe.json", "written"
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -63,6 +63,11 @@ def run(argv: list[str]) -> int:
     output, force = Path(flags.bare["output"]), "force" in flags.switches
     if output.suffix.lower() not in (".parquet", *_SEPARATORS):
         return refuse(f"--output={output} must end in .parquet, .csv or .tsv")
+    parts = output.with_name(output.name + ".parts")
+    if output.exists() and parts.is_dir():
+        kept = [path.name for path in parts.iterdir()]
+        if _WRITTEN in kept or not kept:
+            _clear(parts)  # a kill left them beside the whole file
     if output.exists() and not force:
         return refuse(f"{output} exists; --force replaces it")
     quiet_start()
@@ -79,7 +84,6 @@ def run(argv: list[str]) -> int:
     phase, train = generation.generator_of(trained, workdir)
     size = whole(flags, "batch-size", experiment.eval.batch_size)
 
-    parts = output.with_name(output.name + ".parts")
     settings = config.to_json(experiment)
     settings["eval"] = {}  # changes no item
     recipe = {
@@ -87,17 +91,18 @@ def run(argv: list[str]) -> int:
         "settings": settings,
         "data": trained.dataset.card["hash"],
     }
-    done = _resume(parts, recipe, force)
     started, total = time.monotonic(), trained.dataset.num_users
-    with counter("users", total, quiet="quiet" in flags.switches) as report:
-        for first, items in generation.chunks(phase, train, batch_size=size, first=done):
-            part = parts / f"{first:012d}.npy"
-            with files.replacing(part) as partial, partial.open("wb") as file:
-                np.save(file, items)
-            report(first + len(items))
-    seconds = time.monotonic() - started
-    count, owners = _write(output, parts, trained.dataset)
-    shutil.rmtree(parts)
+    with files.holding(parts, output):
+        done = _resume(parts, recipe, force)
+        with counter("users", total, quiet="quiet" in flags.switches) as report:
+            for first, items in generation.chunks(phase, train, batch_size=size, first=done):
+                part = parts / f"{first:012d}.npy"
+                with files.replacing(part) as partial, partial.open("wb") as file:
+                    np.save(file, items)
+                report(first + len(items))
+        seconds = time.monotonic() - started
+        count, owners = _write(output, parts, trained.dataset)
+        _clear(parts)
     print(
         f"{count:,} generated items ahead of the sequences of {owners:,} of {total:,} users in "
         f"{output}, "
@@ -110,20 +115,48 @@ def _resume(parts: Path, recipe: dict[str, Any], force: bool) -> int:
     """The user to go on with, from what an earlier run left."""
     import numpy as np
 
-    known = parts / "recipe.json"
-    if parts.exists():
-        same = known.exists() and json.loads(known.read_text()) == json.loads(json.dumps(recipe))
-        if same:
-            done = sorted(parts.glob("[0-9]*.npy"))
-            return int(done[-1].stem) + len(np.load(done[-1], mmap_mode="r")) if done else 0
-        if not force:
+    from jaxrec_diff.experiments import json_files
+
+    known = parts / _RECIPE
+    left = [path for path in parts.iterdir() if not path.name.startswith(_RECIPE)]
+    if known.exists() or left:
+        try:
+            same = json.loads(known.read_text()) == json.loads(json.dumps(recipe))
+        except (OSError, ValueError):
+            same = False
+        if not same and not force:
             raise ValueError(
                 f"{parts} was begun with other settings; --force starts again, or remove it"
             )
-        shutil.rmtree(parts)
-    parts.mkdir(parents=True)
-    known.write_text(json.dumps(recipe))
-    return 0
+        if not same:
+            _empty(parts)
+    if not known.exists():
+        json_files.write_json(known, recipe)
+    done = 0
+    for path in sorted(parts.glob("[0-9]*.npy")):
+        try:
+            whole = int(path.stem) == done and len(np.load(path, mmap_mode="r"))
+        except (OSError, ValueError, EOFError):
+            whole = 0
+        if not whole:  # it and what follows are made again
+            path.unlink()
+            continue
+        done += whole
+    return done
+
+
+def _empty(parts: Path) -> None:
+    """Removes what an augmentation keeps on its way, the file that tells whose it is last."""
+    for path in parts.glob("[0-9]*.npy*"):
+        path.unlink()
+    for name in (_RECIPE + ".partial", _RECIPE, _WRITTEN):
+        (parts / name).unlink(missing_ok=True)
+
+
+def _clear(parts: Path) -> None:
+    _empty(parts)
+    with suppress(OSError):  # what is not ours stays
+        parts.rmdir()
 
 
 def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
@@ -174,4 +207,6 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
             file.write_table(table)
             total += int(made.sum())
             owners += int((given > 0).sum())
+        opened.close()
+        (parts / _WRITTEN).touch()
     return total, owners

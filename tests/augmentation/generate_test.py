@@ -13,6 +13,7 @@ import pytest
 from jaxrec_diff import config
 from jaxrec_diff.augmentation import baselines, generate, quality
 from jaxrec_diff.cli import main
+from jaxrec_diff.commands import augment
 from jaxrec_diff.data import views
 from jaxrec_diff.data.load import load
 from jaxrec_diff.evaluation import held_out
@@ -242,6 +243,39 @@ def test_a_stopped_augmentation_goes_on_and_other_settings_are_refused(
     assert "begun with other settings" in capsys.readouterr().err
     assert main([*words, f"--output={again}"]) == 0
     assert asked == [80] and again.read_bytes() == once.read_bytes()
+
+
+def test_what_a_kill_leaves_of_an_augmentation_is_no_obstacle(workdir, tmp_path, monkeypatch):
+    once, again = tmp_path / "once.csv", tmp_path / "again.csv"
+    words = ["augment", f"--workdir={workdir}", "--quiet", "--batch-size=40"]
+    monkeypatch.setattr(augment, "_clear", lambda parts: None)  # killed when all was written
+    assert main([*words, f"--output={once}"]) == 0
+    parts = tmp_path / "once.csv.parts"
+    kept = {path.name: path.read_bytes() for path in parts.iterdir()}
+    monkeypatch.undo()
+    assert main([*words, f"--output={once}"]) == 2 and not parts.exists()
+
+    def leave(**changed):
+        again.unlink(missing_ok=True)
+        folder = tmp_path / "again.csv.parts"
+        folder.mkdir()
+        for name, data in (kept | changed).items():
+            if data is not None and name != "written":
+                (folder / name).write_bytes(data)
+
+    first = f"{0:012d}.npy"
+    for changed in (
+        dict.fromkeys(kept),  # an empty folder
+        dict.fromkeys(kept) | {"recipe.json.partial": b"{"},
+        {first: None},  # a gap: what follows is made again
+        {first: kept[first][:90]},
+    ):
+        leave(**changed)
+        assert main([*words, f"--output={again}"]) == 0
+        assert again.read_bytes() == once.read_bytes()
+    leave(**{"recipe.json": None})  # somebody's own
+    again.unlink(missing_ok=True)
+    assert main([*words, f"--output={again}"]) == 2
 
 
 class Killed(Exception):
