@@ -13,10 +13,11 @@ were digests are read without.
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -199,6 +200,7 @@ def _metrics(folder: Path, step: int) -> dict | None:
 def _first(folder: Path, steps: tuple[int, ...], like: TrainState) -> Restored | None:
     """The first of some steps that can be read."""
     damaged: list[int] = []
+    _hush_late_reads()
     for step in steps:
         try:
             train, meta, score = _read(folder, step, like)
@@ -213,6 +215,24 @@ def _first(folder: Path, steps: tuple[int, ...], like: TrainState) -> Restored |
             continue
         return Restored(train, meta, score, tuple(damaged))
     return None
+
+
+def _hush_late_reads() -> None:
+    """Keeps back what reads complain of that end after one that failed: that their loop is gone.
+
+    Orbax closes the event loop of its reads at the first error, and tensorstore prints a traceback
+    for every array that arrives later.
+    """
+    told = sys.unraisablehook
+    if getattr(told, "hushes", False):
+        return
+
+    def hook(late: Any) -> None:
+        if not (type(late.exc_value) is RuntimeError and "loop is closed" in str(late.exc_value)):
+            told(late)
+
+    hook.hushes = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def _read(folder: Path, step: int, like: TrainState) -> tuple[TrainState, dict, float]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -162,3 +164,14 @@ def test_a_best_checkpoint_that_is_gone_is_known_by_the_newest(tmp_path):
     shutil.rmtree(tmp_path / "16")
     loaded = loop.load(tmp_path, like)
     assert (loaded.best_step, int(loaded.train.step)) == (16, 40)
+
+
+def test_reads_that_end_after_one_that_failed_print_nothing(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    write(tmp_path, {8: 0.1})
+    assert checkpoint.restore(tmp_path, LIKE) and checkpoint.restore(tmp_path, LIKE)
+    hook = sys.unraisablehook
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("x"), ValueError("x")):
+        hook(SimpleNamespace(exc_value=error))
+    assert [repr(late.exc_value) for late in told] == ["RuntimeError('x')", "ValueError('x')"]
