@@ -34,9 +34,7 @@ def put(tree: Any, sharding: Any) -> Any:
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    if isinstance(sharding, Sharding):
-        return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
-    return jax.tree.map(_put, tree, sharding)
+    return jax.tree.map(_put, tree, jax.tree.broadcast(sharding, tree))
 
 
 def _put(leaf: Any, sharding: Sharding) -> Any:
@@ -120,6 +118,29 @@ def barrier(name: str) -> None:
     """
     if jax.process_count() > 1:
         _client().wait_at_barrier(f"jaxrec/{next(_meetings)}/{name}", _PATIENCE_MS)
+
+
+def by_first(ask: Callable[[], Any]) -> Any:
+    """What the first process finds or does, for all: looks at files and changes to them.
+
+    Args:
+      ask: called by the first process alone; gives what json can hold.
+
+    Raises:
+      ValueError: in all processes, if `ask` raises one.
+    """
+    if jax.process_count() == 1:
+        return ask()
+    found, refused = None, None
+    if first():
+        try:
+            found = ask()
+        except ValueError as error:
+            refused = str(error)
+    found, refused = agree((found, refused))
+    if refused is not None:
+        raise ValueError(refused)
+    return found
 
 
 def agree(value: Any, choose: Callable[[list[Any]], Any] = lambda each: each[0]) -> Any:

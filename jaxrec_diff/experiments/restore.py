@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrec_diff import config
+from jaxrec_diff import config, layout
 from jaxrec_diff.config.stored import check_schema
 from jaxrec_diff.data import ids
 from jaxrec_diff.experiments import exports, phases, runs, workdirs
@@ -150,8 +150,8 @@ def abstract_state(phase: PhaseRun) -> TrainState:
         variables = model.init(key, batcher.example(batcher.train, index, index, key))
         return create(variables, optimizer, ema_decay=train.ema_decay)
 
-    replicated = jax.sharding.NamedSharding(phase.mesh, jax.sharding.PartitionSpec())
-    return checkpoint.abstract(jax.eval_shape(initial), replicated)
+    shapes = jax.eval_shape(initial)
+    return checkpoint.abstract(shapes, layout.shardings(shapes, phase.mesh))
 
 
 def _check_vocabulary(run: Run, workdir: Path) -> None:

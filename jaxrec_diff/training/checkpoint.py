@@ -8,14 +8,18 @@ ones the first, as in the loop.
 Beside the arrays of a step lie its json, with a digest of every array and of the json itself: what
 reads back otherwise than it was written counts as damaged. Steps that were written before there
 were digests are read without.
+
+Several processes write a step together, each the shards that it has, and take the same step back,
+on any number of processes and devices: one that any of them cannot read is damaged for all.
 """
 
 import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxrec_diff import layout
 from jaxrec_diff.training import digests
 from jaxrec_diff.training.state import TrainState
 
@@ -118,7 +123,7 @@ def restore(folder: Path, like: TrainState) -> Restored | None:
     Raises:
       ValueError: if there are checkpoints and none can be read.
     """
-    steps = _steps(folder)
+    steps = layout.by_first(lambda: _steps(folder))
     found = _first(folder, steps, like)
     if found is None and steps:
         raise ValueError(
@@ -134,10 +139,14 @@ def restore_best(folder: Path, like: TrainState) -> Restored | None:
 
     Those saved between evaluations have the lowest score, and those without one come last.
     """
+    return _first(folder, layout.by_first(lambda: _by_score(folder)), like)
+
+
+def _by_score(folder: Path) -> tuple[int, ...]:
     scores = {step: _metrics(folder, step) for step in _steps(folder)}
     known = {step: _rank(metrics) for step, metrics in scores.items() if metrics is not None}
     best = sorted(known, key=known.__getitem__, reverse=True)
-    return _first(folder, (*best, *(step for step in scores if step not in known)), like)
+    return (*best, *(step for step in scores if step not in known))
 
 
 def lost(best: int, taken: int) -> str:
@@ -166,10 +175,12 @@ def newest_meta(folder: Path) -> dict:
     return {}
 
 
-def abstract(train: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
-    """Shapes and dtypes of a state, to be restored with this sharding."""
+def abstract(train: TrainState, shardings: Any) -> TrainState:
+    """Shapes and dtypes of a state, to be restored with a sharding, or a tree of them."""
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), train
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        train,
+        jax.tree.broadcast(shardings, train),
     )
 
 
@@ -197,23 +208,19 @@ def _metrics(folder: Path, step: int) -> dict | None:
     return found if plain and number == step else None
 
 
-def _first(folder: Path, steps: tuple[int, ...], like: TrainState) -> Restored | None:
+def _first(folder: Path, steps: Sequence[int], like: TrainState) -> Restored | None:
     """The first of some steps that can be read."""
     damaged: list[int] = []
     _hush_late_reads()
     for step in steps:
-        try:
-            train, meta, score = _read(folder, step, like)
-        except MemoryError:
-            raise
-        except Exception as error:  # any of Orbax's, tensorstore's and the file system's errors
-            if any(word in str(error) for word in _NOT_DAMAGE):
-                raise ValueError(
-                    f"{folder / str(step)} cannot be read now: {str(error)[:200]}"
-                ) from error
-            damaged.append(step)
-            continue
-        return Restored(train, meta, score, tuple(damaged))
+        path = (folder / str(step)).resolve()
+        read = _unless_damaged(path, partial(_read, path, like))
+        # another question: digests may fetch shards of processes that could read theirs
+        found = read and _unless_damaged(path, partial(_checked, folder, step, read))
+        if found is not None:
+            train, meta, score = found
+            return Restored(train, meta, score, tuple(damaged))
+        damaged.append(step)
     return None
 
 
@@ -235,15 +242,41 @@ def _hush_late_reads() -> None:
     sys.unraisablehook = hook
 
 
-def _read(folder: Path, step: int, like: TrainState) -> tuple[TrainState, dict, float]:
+def _unless_damaged(path: Path, ask: Callable[[], Any]) -> Any:
+    """What is read, or None where any process finds it damaged.
+
+    Raises:
+      ValueError: where it can only not be read now.
+    """
+    found, error = None, ""
+    try:
+        found = ask()
+    except MemoryError:
+        raise
+    except Exception as raised:  # any of Orbax's, tensorstore's and the file system's errors
+        error = str(raised) or "unreadable"
+    error = layout.agree(error, choose=lambda each: next(filter(None, each), ""))
+    if any(word in error for word in _NOT_DAMAGE):
+        raise ValueError(f"{path} cannot be read now: {error[:200]}")
+    return None if error else found
+
+
+def _read(path: Path, like: TrainState) -> Any:
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+    # the coordinator's barriers: a collective would wait for a process that failed for good
+    together = set(range(jax.process_count())) if jax.process_count() > 1 else None
+    options = ocp.options.MultiprocessingOptions(active_processes=together)
+    handler = ocp.CompositeCheckpointHandler()
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+        return checkpointer.restore(path, args=args)
+
+
+def _checked(folder: Path, step: int, read: Any) -> tuple[TrainState, dict, float]:
     """A step with its score, which is what was written.
 
     Raises:
-      Exception: of any kind if it is not there, or not whole.
+      Exception: of any kind if it is not whole.
     """
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        read = checkpointer.restore((folder / str(step)).resolve(), args=args)
     metrics = _metrics(folder, step) or {}
     score = metrics.get(_SCORE, WORST)
     meta = {name: value for name, value in read.meta.items() if name not in _OURS}

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrec_diff import layout
+
 
 def digests(tree: Any) -> dict[str, str]:
     """A digest of every array of a tree: its dtype, its shape and its bytes.
@@ -22,7 +24,7 @@ def digests(tree: Any) -> dict[str, str]:
     {"['w']": 'c4938b4f52a333822a88a3d1ae8e4786'}
     """
     leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): _digest(jax.device_get(leaf)) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path): _digest(layout.whole(leaf)) for path, leaf in leaves}
 
 
 def of_json(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxrec_diff import layout
 from jaxrec_diff.batches import epochs
 from jaxrec_diff.ops import meshes, streams
 from jaxrec_diff.training import checkpoint, optim, parallel, step
@@ -55,13 +57,14 @@ def fit(
     mesh: jax.sharding.Mesh,
     mode: parallel.Parallel = "jit",
     on_progress: Callable[[Progress], None] = lambda _: None,
-    stop_asked: Callable[[], bool] = lambda: False,
+    stop_asked: Callable[[], int] = lambda: 0,
     order_of: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Fit:
     """Trains to early stopping, from the newest checkpoint in `folder` if there is one.
 
     Order and noise are functions of (seed, step), so a run that was killed and started again ends
-    with the weights of one that was not.
+    with the weights of one that was not. Several processes run the same updates: how many a
+    dispatch has, and when to stop, depends on their clocks and signals, so they agree on it.
 
     Args:
       model_of: axis name (None under jit) -> the model.
@@ -76,7 +79,8 @@ def fit(
       mode: sharded jit, or pmap.
       on_progress: told of every dispatch, epoch and restart; may raise to end the training, with
         the state of the last evaluation saved.
-      stop_asked: looked at between dispatches; once true the state is saved and Stopped raised.
+      stop_asked: looked at between dispatches; once it is not 0 (a signal's number, say) in any
+        process, the state is saved and Stopped raised in all.
       order_of: key of an epoch -> i32[steps, slots], its batches, in place of what the settings
         say; as many batches as full ones of the settings' size.
 
@@ -93,13 +97,14 @@ def fit(
     order_of = order_of or _shuffle(config, num_examples)
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
     initial = _initial(model_of, examples, optimizer, config, streams.init(seed))
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    like = checkpoint.abstract(jax.eval_shape(initial, data), replicated)
+    shapes = jax.eval_shape(initial, data)
+    placing = layout.shardings(shapes, mesh)
+    initial, like = jax.jit(initial, out_shardings=placing), checkpoint.abstract(shapes, placing)
 
     found = _resumed(folder, like, total, on_progress)
     with checkpoint.manager(folder) as checkpoints:
         train, counters = (initial(data), _Counters()) if found is None else found
-        at, size, score = int(train.step), 1, checkpoint.WORST
+        at, size, score, run = int(train.step), 1, checkpoint.WORST, None
         placed, key = updates.place(data), updates.place(streams.training(seed))
         train = updates.place(train)
         while at < total and not _exhausted(config, counters):
@@ -107,10 +112,10 @@ def fit(
             placed_order = updates.place(epoch_order(epoch))
             while first < per_epoch:
                 count = min(size, per_epoch - first, parallel.MOST_UPDATES)
+                given = train, placed, key, placed_order, np.int32(first), np.int32(count)
                 start = time.perf_counter()
-                train, reports = updates.run(
-                    train, placed, key, placed_order, np.int32(first), np.int32(count)
-                )
+                run = run or layout.compiled(updates.run, *given)
+                train, reports = run(*given)
                 _check_finite(checkpoints, int(reports.bad_step))  # waits for the device
                 seconds = time.perf_counter() - start
                 counters = _add(counters, reports.metrics, count, seconds)
@@ -118,18 +123,19 @@ def fit(
                 rate = count * config.batch_size / seconds
                 on_progress(Progress("train", at, total, at / per_epoch, rate, _means(counters)))
                 size = max(1, min(int(count * _DISPATCH_SECONDS / seconds) + 1, 4 * size))
-                if stop_asked() and first < per_epoch:
-                    _stop(checkpoints, updates.fetch(train), counters)
+                size, stop = layout.agree((size, int(stop_asked())), choose=_in_step)
+                if stop and first < per_epoch:
+                    _stop(checkpoints, updates.fetch(train), counters, stop)
             if (epoch + 1) % config.eval_every == 0 or at >= total:
                 single = updates.fetch(train)
-                score, metrics = evaluate(averaged(single), single.state)
+                score, metrics = layout.agree(evaluate(averaged(single), single.state))
                 metrics = _means(counters) | metrics
                 counters = _after_evaluation(counters, score, at)
                 _save(checkpoints, single, counters, score)
                 rate = at * config.batch_size / max(counters.seconds, 1e-9)
                 on_progress(Progress("epoch", at, total, epoch + 1.0, rate, metrics))
-            if stop_asked():
-                _stop(checkpoints, updates.fetch(train), counters)
+            if stop := layout.agree(int(stop_asked()), choose=max):
+                _stop(checkpoints, updates.fetch(train), counters, stop)
         checkpoints.wait_until_finished()
         best = checkpoint.restore_best(folder, like)
         if best is None:  # none can be read, so what is in memory is judged
@@ -154,13 +160,14 @@ def load(folder: Path, like: TrainState) -> Loaded:
     Raises:
       ValueError: if there is none.
     """
-    best = checkpoint.restore_best(folder, like) if folder.is_dir() else None
+    best = checkpoint.restore_best(folder, like)
     if best is None:
-        if checkpoint.newest(folder):
+        if layout.by_first(lambda: checkpoint.newest(folder)):
             raise ValueError(f"no checkpoint in {folder} can be read; train in a new workdir")
         raise ValueError(f"{folder} holds no checkpoints; train first")
     at = int(best.train.step)
-    return Loaded(best.train, checkpoint.newest_meta(folder).get("best_step") or at)
+    known = layout.by_first(lambda: checkpoint.newest_meta(folder).get("best_step"))
+    return Loaded(best.train, known or at)
 
 
 def check(config: TrainConfig, num_examples: int, mesh: jax.sharding.Mesh) -> None:
@@ -213,7 +220,6 @@ def _initial(
 ) -> Callable[[Any], TrainState]:
     """Resident arrays -> the state before the first update, by the shapes of a first batch."""
 
-    @jax.jit
     def initial(data):
         index = jnp.arange(config.batch_size, dtype=jnp.int32)
         variables = model_of(None).init(key, examples(data, index, index, key))
@@ -233,7 +239,7 @@ def _resumed(
     folder: Path, like: TrainState, total: int, on_progress: Callable[[Progress], None]
 ) -> tuple[TrainState, _Counters] | None:
     """What the newest readable checkpoint holds, damaged ones set aside, or None without any."""
-    damaged = checkpoint.set_aside_unscored(folder)
+    damaged = layout.by_first(lambda: checkpoint.set_aside_unscored(folder))
     restored = checkpoint.restore(folder, like)
     for found in (
         restored,
@@ -241,8 +247,8 @@ def _resumed(
     ):  # a bad best would stay the best
         if found is not None:
             bad = tuple(step for step in found.damaged if step not in damaged)
-            checkpoint.set_aside(folder, bad)
-            damaged += bad
+            layout.by_first(partial(checkpoint.set_aside, folder, bad))
+            damaged = (*damaged, *bad)
     for each in sorted(damaged, reverse=True):
         on_progress(Progress("damaged", each, total, 0.0, 0.0, {}))
     if restored is None:
@@ -250,6 +256,11 @@ def _resumed(
         return None
     on_progress(Progress("resume", int(restored.train.step), total, 0.0, 0.0, {}))
     return restored.train, _Counters(**restored.meta)
+
+
+def _in_step(each: list[tuple[int, int]]) -> tuple[int, int]:
+    """What (size of the next dispatch, reason to stop) of all processes come to."""
+    return each[0][0], max(stop for _, stop in each)
 
 
 def _check_finite(checkpoints: Any, bad_step: int) -> None:
@@ -285,10 +296,10 @@ def _after_evaluation(counters: _Counters, score: float, at: int) -> _Counters:
     return counters._replace(bad_evals=counters.bad_evals + 1)
 
 
-def _stop(checkpoints: Any, train: TrainState, counters: _Counters) -> NoReturn:
+def _stop(checkpoints: Any, train: TrainState, counters: _Counters, reason: int) -> NoReturn:
     _save(checkpoints, train, counters, -np.inf)
     checkpoints.wait_until_finished()
-    raise Stopped(f"stopped at step {int(train.step)}")
+    raise Stopped(int(train.step), reason)
 
 
 def _save(checkpoints: Any, train: TrainState, counters: _Counters, score: float) -> None:

@@ -20,7 +20,11 @@ class NonFiniteLoss(RuntimeError):
 
 
 class Stopped(RuntimeError):
-    """Asked to stop; the state was saved."""
+    """Asked to stop for a `reason`, such as a signal's number; the state was saved."""
+
+    def __init__(self, step: int, reason: int):
+        self.reason = reason
+        super().__init__(f"stopped at step {step}")
 
 
 class Progress(NamedTuple):
