@@ -74,7 +74,9 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         rows.append(row | {"best_step": found["best_step"], "steps": found["steps"]})
         shared = {"data": name, "epochs": given.epochs, "dims": base.model.dims, "arms": rows}
-        of = provenance.provenance(run) | {"command": "benchmarks/ablations_ddrm.py"}
+        of = provenance.provenance(run.command, run.experiment.seed, run.mesh) | {
+            "command": "benchmarks/ablations_ddrm.py"
+        }
         given.output.write_text(json.dumps(shared | of, indent=1) + "\n")
 
 

@@ -72,7 +72,9 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the results file")
     options = parser.parse_args()
     first = restore.reopen(options.workdirs[0])
-    results: dict[str, Any] = provenance.provenance(first) | {
+    results: dict[str, Any] = provenance.provenance(
+        first.command, first.experiment.seed, first.mesh
+    ) | {
         "command": " ".join(["python", *sys.argv]),
         "dataset": first.dataset.name,
         "data_hash": first.dataset.card["hash"],

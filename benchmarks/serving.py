@@ -44,7 +44,8 @@ def main() -> None:
         json.dumps(
             {"model": run.name, "items": run.dataset.num_items, "bytes": sizes,
              "cold_start_s": statistics.median(cold), "import_jax_s": statistics.median(jax_only)}
-            | provenance.provenance(run) | {"command": " ".join(["python", *sys.argv])}
+            | provenance.provenance("", run.experiment.seed, run.mesh)
+            | {"command": " ".join(["python", *sys.argv])}
         )
     )  # fmt: skip
 

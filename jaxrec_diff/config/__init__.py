@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.presets import preset_names as preset_names
     from jaxrec_diff.config.presets import search_space as search_space
     from jaxrec_diff.config.stored import difference as difference
+    from jaxrec_diff.config.stored import flattened as flattened
     from jaxrec_diff.config.stored import from_json as from_json
     from jaxrec_diff.config.stored import to_json as to_json
 
@@ -32,7 +33,7 @@ _HOMES = {
     "flags": ("configure", "flag_names", "flag_words", "given", "parse", "show_help"),
     "presets": ("Preset", "preset_names", "search_space"),
     "choice": ("Chosen", "Settings", "choose", "phase", "preset", "with_backbone"),
-    "stored": ("difference", "from_json", "to_json"),
+    "stored": ("difference", "flattened", "from_json", "to_json"),
 }
 
 # Not imported here: an experiment needs JAX, the list of presets does not.

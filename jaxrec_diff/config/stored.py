@@ -86,19 +86,20 @@ def difference(
 ) -> str | None:
     """The first field that differs and is not `free` to, `train.batch_size: 256 there, 512 here`,
     or None."""
-    old, new = dict(_flatten(stored)), dict(_flatten(wanted))
+    old, new = dict(flattened(stored)), dict(flattened(wanted))
     for name in sorted((old.keys() | new.keys()) - {"schema"}):
         if name not in free and old.get(name) != new.get(name):
             return f"{name}: {old.get(name)} there, {new.get(name)} here"
     return None
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Stored settings by dotted name."""
     if not isinstance(value, dict):
         yield prefix.rstrip("."), value
         return
     for name, item in value.items():
-        yield from _flatten(item, f"{prefix}{name}.")
+        yield from flattened(item, f"{prefix}{name}.")
 
 
 def _rebuild(like: Any, kept: Any, kind: Any = None) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxrec_diff import config
+from jaxrec_diff import config, layout
 from jaxrec_diff.config.stored import SCHEMA
 from jaxrec_diff.evaluation import baselines, evaluator, metrics, sampled
 from jaxrec_diff.evaluation.types import Evaluation, Split
@@ -48,7 +48,7 @@ def evaluation(run: Run, workdir: Path, split: str) -> tuple[dict[str, Any], Eva
         "optimum": phases.optimum_of(dataset, split, experiment.eval.ks),
         "diagnostics": found.diagnostics,
         "data_hash": dataset.card["hash"],
-    } | provenance.provenance(run)
+    } | provenance.provenance(run.command, run.experiment.seed, run.mesh)
     return results, found
 
 
@@ -64,9 +64,12 @@ def _reevaluated(
     phase: PhaseRun, train: TrainState, split: str
 ) -> tuple[list[Evaluation], dict[str, dict[str, float]]]:
     found = draws(phase, averaged(train), train.state, split, diagnose=True)
-    tuned = tuned_baselines(phase)
-    beside = baselines_per_user(phase, split, tuned)
-    return found, baseline_means(phase, beside, tuned)
+
+    def beside() -> dict[str, dict[str, float]]:
+        tuned = tuned_baselines(phase)
+        return baseline_means(phase, baselines_per_user(phase, split, tuned), tuned)
+
+    return found, layout.by_first(beside)
 
 
 def draws(

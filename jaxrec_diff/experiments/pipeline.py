@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrec_diff import layout
 from jaxrec_diff.config.stored import check_schema, read_json
 from jaxrec_diff.experiments import (
     exports,
@@ -37,6 +38,11 @@ def _nobody(progress: Progress) -> None:
     del progress
 
 
+def _silent(text: str) -> None:
+    """What processes say beside the first."""
+    del text
+
+
 def train(
     run: Run, workdir: Path, *, log: Log = print, on_progress: OnProgress = _nobody
 ) -> dict[str, Any]:
@@ -59,16 +65,12 @@ def train(
       signals.Interrupted: after SIGINT or SIGTERM, with the state saved.
       NonFiniteLoss: if the loss stops being a number.
     """
-    workdirs.check(run, workdir)
-    finished = workdirs.results_path(workdir)
-    if finished.exists():
-        stored = read_json(finished)
-        check_schema(stored, finished)
-        asked = run.experiment.train.num_epochs
-        enough = phases.generates(run.experiment) or asked <= stored.get("num_epochs", asked)
-        if enough and results.UNFINISHED not in stored:
-            log(f"{workdir} is finished; its results:")
-            return stored
+    log = log if layout.first() else _silent
+    layout.by_first(lambda: workdirs.check(run, workdir))
+    finished = layout.by_first(lambda: _finished(run, workdir))
+    if finished is not None:
+        log(f"{workdir} is finished; its results:")
+        return finished
     started = time.time()
     with workdirs.opened(run, workdir):
         phase = _start_of_last(run, workdir, log, on_progress)
@@ -83,6 +85,7 @@ def fit(
 
     Unless `eval.track_test` asks for it.
     """
+    log = log if layout.first() else _silent
     with workdirs.opened(run, workdir):
         phase = _start_of_last(run, workdir, log, on_progress)
         return _fit(run, phase, workdir, log, on_progress)
@@ -93,6 +96,18 @@ def fit_backbone(run: Run, workdir: Path, *, log: Log = print) -> Path:
     which may be copied to the same place under another workdir of that backbone."""
     _exports(run, run.phases[0], workdir, log, _nobody)
     return exports.path(workdir, run.phases[0].name)
+
+
+def _finished(run: Run, workdir: Path) -> dict[str, Any] | None:
+    """The results of a workdir, if as many epochs as are asked for were trained."""
+    finished = workdirs.results_path(workdir)
+    if not finished.exists():
+        return None
+    stored = read_json(finished)
+    check_schema(stored, finished)
+    asked = run.experiment.train.num_epochs
+    enough = phases.generates(run.experiment) or asked <= stored.get("num_epochs", asked)
+    return stored if enough and results.UNFINISHED not in stored else None
 
 
 def _start_of_last(run: Run, workdir: Path, log: Log, on_progress: OnProgress) -> PhaseRun:
@@ -114,7 +129,7 @@ def _exports(
     that it was in.
     """
     file = exports.path(workdir, phase.name)
-    if not file.exists():
+    if not layout.by_first(file.exists):
         if phase.name == BACKBONE:
             log(f"first {phase.title}, whose arrays {run.name} starts from")
 
@@ -124,7 +139,8 @@ def _exports(
         fitted = _fit(run, phase, file.parent, log, named)
         following = "its items" if phase.name == GENERATOR else run.name
         log(f"{phase.title}: best {selection.describe(phase, fitted)}; now {following}")
-        exports.write(file, _made(phase, fitted))
+        arrays = _made(phase, fitted)
+        layout.by_first(lambda: exports.write(file, arrays))
     return exports.read(file)
 
 
@@ -140,11 +156,13 @@ def _made(phase: PhaseRun, fitted: loop.Fit) -> Mapping[str, np.ndarray]:
 def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgress) -> loop.Fit:
     """Trains one phase to early stopping, from the newest checkpoint of its folder."""
     settings, batcher = phase.settings, phase.batcher
-    folder.mkdir(parents=True, exist_ok=True)
+    layout.by_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     lines = folder / "metrics.jsonl"
     judge = selection.judge(phase)
     told = workdirs.stored(phase.title, run.source, settings)
-    with tracking.tracker(settings.log, lines, told) as emit, signals.signals() as caught:
+    sinks = settings.log if layout.first() else tracking.LogConfig()
+    with tracking.tracker(sinks, lines, told) as emit, signals.signals() as caught:
+        note = _recorder(lines, log, emit, on_progress)
         try:
             return loop.fit(
                 lambda axis_name: phases.model_of(phase, axis_name),
@@ -157,12 +175,12 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
                 folder=folder / "checkpoints",
                 mesh=phase.mesh,
                 mode=settings.parallel,
-                on_progress=_recorder(lines, log, emit, on_progress),
-                stop_asked=lambda: bool(caught),
+                on_progress=note if layout.first() else on_progress,
+                stop_asked=lambda: caught[0] if caught else 0,
                 order_of=batcher.order,
             )
-        except Stopped:
-            raise signals.Interrupted(caught[0], folder) from None
+        except Stopped as stopped:
+            raise signals.Interrupted(stopped.reason, folder) from None
 
 
 def _recorder(

@@ -7,16 +7,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.experiments.runs import Run
+import jax
 
 
-def provenance(run: Run) -> dict[str, Any]:
+def provenance(command: str, seed: int, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """What a figure needs beside it to be believed."""
     return {
-        "command": run.command,
-        "seed": run.experiment.seed,
-        "device": str(run.mesh.devices.flat[0].device_kind),
-        "devices": [str(device.device_kind) for device in run.mesh.devices.flat],
+        "command": command,
+        "seed": seed,
+        "device": str(mesh.devices.flat[0].device_kind),
+        "devices": [str(device.device_kind) for device in mesh.devices.flat],
         "platform": f"{platform.machine()} {os.cpu_count()} cores",
         "versions": {
             name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from jaxrec_diff import layout
 from jaxrec_diff.config.stored import SCHEMA
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.evaluation import evaluator
@@ -46,13 +47,15 @@ def write(
     """Evaluates what a run has trained and writes `results.json` and `per_user.parquet`.
 
     Baselines that are tuned take more memory and time than all else, so the figures of the model
-    are on disk before these begin.
+    are on disk before these begin. Of several processes the first one alone looks at baselines and
+    writes.
     """
     params, state = averaged(fitted.train), fitted.train.state
     judged = _judged(phase, params, state)
     main = judged[phase.settings.eval.protocol]
     training = _of_training(phase, fitted) | {"wall_seconds": wall_seconds}
     groups = judging.groups(main.phase, params, state, main.found)
+    generated = generation.results(run, workdir) if phases.generates(run.experiment) else {}
 
     def assemble(tuned: dict[str, Tuned]) -> dict[str, Any]:
         beside = {
@@ -71,16 +74,15 @@ def write(
         took = training | {"control_seconds": seconds}
         return _results(run, phase, took, protocols, groups)
 
-    slow = phase.settings.eval.controls
-    if slow:
-        json_files.write_json(
-            workdirs.results_path(workdir), assemble({}) | {UNFINISHED: list(slow)}
-        )
-    results = assemble(judging.tuned_baselines(phase))
-    if phases.generates(run.experiment):
-        results |= generation.results(run, workdir)
-    json_files.write_json(workdirs.results_path(workdir), results)
-    return results
+    def written() -> dict[str, Any]:
+        path, slow = workdirs.results_path(workdir), phase.settings.eval.controls
+        if slow:
+            json_files.write_json(path, assemble({}) | {UNFINISHED: list(slow)})
+        results = assemble(judging.tuned_baselines(phase)) | generated
+        json_files.write_json(path, results)
+        return results
+
+    return layout.by_first(written)
 
 
 def _judged(phase: PhaseRun, params: Any, state: Any) -> dict[Protocol, Judged]:
@@ -151,7 +153,7 @@ def _results(
         }
         | training
         | {"protocols": protocols, "groups": groups, "data_hash": dataset.card["hash"]}
-        | provenance.provenance(run)
+        | provenance.provenance(run.command, run.experiment.seed, run.mesh)
     )
 
 

@@ -13,7 +13,7 @@ from jaxrec_diff.config import mesh as config_mesh
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.load import load
 from jaxrec_diff.evaluation import config, sampled
-from jaxrec_diff.experiments import exports, phases
+from jaxrec_diff.experiments import exports, phases, processes
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.models import registry
 from jaxrec_diff.training import loop
@@ -46,6 +46,7 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
     """
     if dataset is None:
         dataset = load(source, experiment.data)
+    processes.check(name, experiment, dataset)
     mesh = _mesh(experiment)
     for baseline in experiment.eval.controls:
         grids.check(baseline, dataset.num_items)
@@ -101,6 +102,17 @@ def _backbone(experiment: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh)
 
 def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
     available, devices = jax.devices(), experiment.devices
+    if jax.process_count() > 1:
+        if experiment.parallel == "pmap":
+            raise ValueError(
+                f"parallel=pmap runs in one process, but there are {jax.process_count()}; "
+                "parallel=jit takes them all"
+            )
+        if devices not in (0, len(available)):
+            raise ValueError(
+                f"devices={devices} leaves out some of the {len(available)} that "
+                f"{jax.process_count()} processes have; 0 takes all"
+            )
     if devices > len(available):
         raise ValueError(
             f"devices={devices} asked for, but JAX sees {len(available)}; at most {len(available)}"

@@ -12,13 +12,13 @@ run.lock           who writes there now
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxrec_diff import config
+from jaxrec_diff import config, layout
 from jaxrec_diff.config import Experiment, choice
 from jaxrec_diff.config.stored import SCHEMA, check_schema, completed, read_json
 from jaxrec_diff.data import ids
@@ -70,19 +70,24 @@ def check(run: Run, workdir: Path) -> None:
 
 @contextmanager
 def opened(run: Run, workdir: Path) -> Iterator[None]:
-    """The folder of a run for this process alone, made if it is not there.
+    """The folder of a run for this process alone, or for several that share the run, made if it is
+    not there.
 
     Raises:
       ValueError: if it holds something else, or another process writes there.
       files.Unwritable: if the disk takes nothing more, in the block too.
     """
-    check(run, workdir)
-    with files.writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        with locks.writer(workdir):
+    layout.by_first(lambda: check(run, workdir))
+    with files.writing(workdir), ExitStack() as held:
+
+        def take() -> None:
+            workdir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.writer(workdir))
             check(run, workdir)  # nobody else can change it any more
             create(run, workdir)
-            yield
+
+        layout.by_first(take)
+        yield
 
 
 def create(run: Run, workdir: Path) -> None:
