@@ -10,6 +10,8 @@ import importlib
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +22,7 @@ from jaxrec_diff.commands.terminal import refuse
 from jaxrec_diff.ops import files
 
 _FULL = 4
+_PATIENCE = 3.0  # seconds
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,8 +91,26 @@ def _warned(others: Callable[..., None]) -> Callable[..., None]:
 def script() -> None:
     """The program `jaxrec-diff` of an installed package."""
     signal.signal(signal.SIGINT, _interrupted)
-    sys.unraisablehook = _unheard
-    sys.exit(main())
+    code = main()
+    if code:
+        _leave_behind(code)
+    sys.exit(code)
+
+
+def _leave_behind(code: int) -> None:
+    """Ends a command that failed where its threads wait for what has failed.
+
+    Of a checkpoint that could not be begun, Orbax's threads expect news for ten minutes.
+    """
+    end = time.monotonic() + _PATIENCE
+    for thread in threading.enumerate():
+        if thread is threading.current_thread() or thread.daemon:
+            continue
+        thread.join(max(0.0, end - time.monotonic()))
+        if thread.is_alive():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 def _interrupted(signum: int, frame: Any) -> None:
@@ -99,12 +120,6 @@ def _interrupted(signum: int, frame: Any) -> None:
     with suppress(OSError):
         os.write(sys.stderr.fileno(), b"stopped by SIGINT\n")
     os._exit(128 + signal.SIGINT)
-
-
-def _unheard(lost: Any) -> None:
-    """Prints what nobody can catch, but for what a failed write leaves behind in threads."""
-    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
-        sys.__unraisablehook__(lost)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """Commands by name, and what cannot be run."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from jaxrec_diff import cli
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -30,3 +36,23 @@ def test_refusals_are_one_line(flags, said, capsys, tmp_path, monkeypatch):
     said_there = capsys.readouterr().err
     assert said in said_there and said_there.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_failed_does_not_wait_for_its_threads():
+    program = (
+        "import sys, threading, time\n"
+        "from jaxrec_diff import cli\n"
+        "cli._PATIENCE = 0.1\n"
+        "cli.main = lambda: {} \n"
+        "threading.Thread(target=time.sleep, args=({},)).start()\n"
+        "sys.stdout.write('said')\n"
+        "cli.script()\n"
+    )
+
+    def run(code, seconds):
+        command = [sys.executable, "-c", program.format(code, seconds)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+    failed = run(4, 100)
+    assert (failed.returncode, failed.stdout, failed.stderr) == (4, "said", "")
+    assert run(0, 0.5).returncode == 0  # one that did not waits

@@ -73,6 +73,7 @@ def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
         preservation_policy=keep,
         cleanup_tmp_directories=True,
     )
+    _hush_late_threads()
     with ocp.CheckpointManager(folder.resolve(), options=options) as opened:
         yield opened
 
@@ -211,7 +212,7 @@ def _metrics(folder: Path, step: int) -> dict | None:
 def _first(folder: Path, steps: Sequence[int], like: TrainState) -> Restored | None:
     """The first of some steps that can be read."""
     damaged: list[int] = []
-    _hush_late_reads()
+    _hush_late_threads()
     for step in steps:
         path = (folder / str(step)).resolve()
         read = _unless_damaged(path, partial(_read, path, like))
@@ -224,11 +225,11 @@ def _first(folder: Path, steps: Sequence[int], like: TrainState) -> Restored | N
     return None
 
 
-def _hush_late_reads() -> None:
-    """Keeps back what reads complain of that end after one that failed: that their loop is gone.
+def _hush_late_threads() -> None:
+    """Keeps back what threads complain of that end after one that failed: that their loop is gone.
 
-    Orbax closes the event loop of its reads at the first error, and tensorstore prints a traceback
-    for every array that arrives later.
+    Orbax closes an event loop at the first error of a read or of a write, and tensorstore prints a
+    traceback for every array that is done later.
     """
     told = sys.unraisablehook
     if getattr(told, "hushes", False):

@@ -166,7 +166,7 @@ def test_a_best_checkpoint_that_is_gone_is_known_by_the_newest(tmp_path):
     assert (loaded.best_step, int(loaded.train.step)) == (16, 40)
 
 
-def test_reads_that_end_after_one_that_failed_print_nothing(tmp_path, monkeypatch):
+def test_threads_that_end_after_one_that_failed_print_nothing(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     write(tmp_path, {8: 0.1})
