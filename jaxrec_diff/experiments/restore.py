@@ -143,14 +143,14 @@ def check_phases(run: Run, workdir: Path) -> None:
 def abstract_state(phase: PhaseRun) -> TrainState:
     """Shapes, dtypes and shardings of what a phase trains."""
     train, batcher, model = phase.settings.train, phase.batcher, phases.model_of(phase)
-    optimizer = optim.make(train, 1)
+    optimizer = optim.make(train, 1, model.compact)
 
-    def initial():
+    def initial(data):
         index, key = jax.numpy.zeros(2, jax.numpy.int32), jax.random.key(0)
-        variables = model.init(key, batcher.example(batcher.train, index, index, key))
+        variables = model.init(key, batcher.example(data, index, index, key))
         return create(variables, optimizer, ema_decay=train.ema_decay)
 
-    shapes = jax.eval_shape(initial)
+    shapes = jax.eval_shape(initial, batcher.train)
     return checkpoint.abstract(shapes, layout.shardings(shapes, phase.mesh))
 
 

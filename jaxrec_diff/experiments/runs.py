@@ -17,6 +17,7 @@ from jaxrec_diff.experiments import exports, phases, processes
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.models import registry
 from jaxrec_diff.training import loop
+from jaxrec_diff.training.config import BY_ROW
 
 
 class Run(NamedTuple):
@@ -62,6 +63,7 @@ def _phases(
     own = phases.make(
         GENERATOR if makes_items else "", name, experiment, phases.view(experiment, dataset), mesh
     )
+    _check_optimizer(name, experiment)
     loop.check(experiment.train, own.batcher.num_examples, mesh)
     if experiment.backbone is None:
         if makes_items:
@@ -75,6 +77,7 @@ def _phases(
         phases.model_of(own)  # a model refuses settings when it is built
         return (own,)
     first = _backbone(experiment, dataset, mesh)
+    _check_optimizer(first.title, first.settings)
     loop.check(first.settings.train, first.batcher.num_examples, mesh)
     phases.model_of(first)
     backbone, system = registry.system(first.settings.model), registry.system(experiment.model)
@@ -134,6 +137,19 @@ def _check_needs(phase: PhaseRun, given: tuple[str, ...], origin: str) -> None:
                 f"{phase.title} needs an array {wanted}, but {origin} has "
                 f"{', '.join(given) or 'none'}"
             )
+
+
+def _check_optimizer(name: str, experiment: Experiment) -> None:
+    """Refuses to update the rows of a batch where a loss reads the whole catalogue."""
+    optimizer = experiment.train.optimizer
+    flag = registry.system(experiment.model).drawn_by(experiment.model)
+    if optimizer not in BY_ROW or flag == "":
+        return
+    can = f"{name} {flag}" if flag else "dimerec --model.negatives=uniform"
+    raise ValueError(
+        f"train.optimizer={optimizer} updates the items that a batch and its drawn negatives name, "
+        f"but the loss of {name} reads the whole catalogue; take adam, or train {can}"
+    )
 
 
 def _check_metrics(name: str, experiment: Experiment) -> None:

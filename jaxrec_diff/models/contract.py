@@ -54,6 +54,15 @@ class Head(NamedTuple):
     bias: jax.Array | None = None  # f32[I]
 
 
+class Compact(NamedTuple):
+    """A loss that reads no rows of its tables but those of the items that its example names."""
+
+    tables: tuple[str, ...]  # top parameters whose row j is item j, padding first
+    loss: Callable[[int], Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Aux]]]
+    """n -> `Model.loss` of a catalogue of n items, on tables of n + 1 rows, a multiple of 256; its
+    example has what `Model.draw` draws."""
+
+
 class Model(NamedTuple):
     """A recommender as four pure functions; no mode flag: `loss` is training, the rest is not.
 
@@ -68,6 +77,8 @@ class Model(NamedTuple):
     draw: Callable[[jax.Array, Any], Any] = lambda key, example: example
     """key of an update, example -> the example with what is drawn of the catalogue for it: its
     negatives. `loss` draws the same for itself where this was not called."""
+    compact: Compact | None = None
+    """The loss on the rows that a batch reads; None where it reads whole tables."""
     chain: Callable[[Any, Any, jax.Array, Any], Chain] | None = None
     """params, state, key, query -> the reverse process whose end `sample` makes its points of, or
     whose law of the end it draws from; None where points are no such end."""

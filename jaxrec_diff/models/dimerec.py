@@ -23,7 +23,7 @@ from jaxrec_diff.diffusion import forward as diffusion_forward
 from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain, Steps
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.contract import Aux, Compact, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
@@ -305,10 +305,15 @@ def build(
     """
     del protocol
     made = parts(config, spec, axis_name=axis_name)
+
+    def compact(num_items):
+        return partial(loss, made._replace(net=made.net.clone(num_items=num_items)))
+
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
         draw=partial(draw, made),
+        compact=None if config.negatives == "full" else Compact(("items",), compact),
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
@@ -409,4 +414,5 @@ SYSTEM = System(
     official=DREAMREC_SCRIPT,
     official_differs=False,
     input=SEQUENCES,
+    drawn_by=lambda config: "--model.negatives=uniform" if config.negatives == "full" else "",
 )

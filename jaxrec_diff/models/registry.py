@@ -40,6 +40,9 @@ class System(NamedTuple):
     accepts_buckets: Callable[[Any], bool] = lambda config: False
     """Whether settings let `seq` be a tuple of batches of different lengths
     (`types.over_lengths`)."""
+    drawn_by: Callable[[Any], str | None] = lambda config: None
+    """The flag that makes its loss read no rows of tables but those of its batch and of drawn
+    negatives, so that `train.optimizer` may update these alone; "" where it does, None if none."""
     reader: Callable[..., Reader] | None = None
     """config, DataSpec, exports -> the trained network as a function of embedded items."""
     check: Callable[..., None] | None = None

@@ -30,6 +30,10 @@ class Rule:
             validation.at_least("train.rules weight-decay", self.weight_decay, 0)
 
 
+BY_ROW = ("lazy_adam", "row_adagrad")
+"""Optimizers that update only the rows of tables that a batch reads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How parameters are found; nothing here depends on the model."""
@@ -38,8 +42,10 @@ class TrainConfig:
     """Examples an update, over all devices."""
     learning_rate: float = 1e-3
     """Step size."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """Update rule."""
+    optimizer: Literal["adam", "adamw", "sgd", "lazy_adam", "row_adagrad"] = "adam"
+    """Update rule. For losses with drawn negatives, on large catalogues: lazy_adam is Adam on the
+    rows that a batch reads, row_adagrad keeps one number a row instead of Adam's two a parameter.
+    """
     weight_decay: float = 0.0
     """Decoupled decay (adamw only)."""
     clip_norm: float = 0.0
@@ -76,6 +82,11 @@ class TrainConfig:
             raise ValueError(
                 f"train.weight-decay={self.weight_decay:g} needs --train.optimizer=adamw, got "
                 f"{self.optimizer}"
+            )
+        if self.ema_decay > 0 and self.optimizer in BY_ROW:
+            raise ValueError(
+                f"train.ema-decay={self.ema_decay:g} averages whole tables, which "
+                f"{self.optimizer} leaves alone; take --train.optimizer=adam or ema-decay 0"
             )
         validation.at_least("train.clip-norm", self.clip_norm, 0)
         validation.at_least("train.warmup-steps", self.warmup_steps, 0)

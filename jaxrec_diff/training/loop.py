@@ -14,8 +14,8 @@ import optax
 from jaxrec_diff import layout
 from jaxrec_diff.batches import epochs
 from jaxrec_diff.ops import meshes, streams
-from jaxrec_diff.training import checkpoint, optim, parallel, step
-from jaxrec_diff.training.config import TrainConfig
+from jaxrec_diff.training import checkpoint, optim, parallel, rows, step
+from jaxrec_diff.training.config import BY_ROW, TrainConfig
 from jaxrec_diff.training.progress import NonFiniteLoss, Progress, Stopped
 from jaxrec_diff.training.state import TrainState, averaged, create
 
@@ -92,7 +92,7 @@ def fit(
     check(config, num_examples, mesh)
     total = num_updates(config, num_examples)
     per_epoch = total // config.num_epochs
-    optimizer = optim.make(config, total)
+    optimizer = optim.make(config, total, model_of(None).compact)
     updates = _updates(model_of, examples, optimizer, config, mesh, mode)
     order_of = order_of or _shuffle(config, num_examples)
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
@@ -203,6 +203,8 @@ def _updates(
     model = model_of(axis_name)
 
     def update(train, key, example):
+        if config.optimizer in BY_ROW:
+            return rows.update(model, optimizer, train, key, example, axis_name=axis_name)
         return step.update(
             model, optimizer, train, key, example, ema_decay=config.ema_decay, axis_name=axis_name
         )

@@ -1,17 +1,35 @@
 """Optimizers from settings, with exceptions by parameter path."""
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from jaxrec_diff.models.contract import Compact
 from jaxrec_diff.training.config import Rule, TrainConfig
 
 
 def path_of(keys: tuple[Any, ...]) -> str:
     """`a/b/kernel` from a key path of `jax.tree_util`."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in keys)
+
+
+def owners(params: Any) -> Callable[[tuple[Any, ...]], str | None]:
+    """Key path of a leaf -> path of the parameter that it is, or that an optimizer keeps it for.
+
+    What an optimizer keeps of a parameter lies in a tree of the parameters' shape, so that its path
+    ends in the parameter's; a counter, say, is nobody's.
+    """
+    paths = {path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)}
+
+    def owner(keys):
+        ends = (path_of(keys[place:]) for place in range(len(keys)))
+        return next((end for end in ends if end in paths), None)
+
+    return owner
 
 
 def labels(rules: tuple[Rule, ...], params: Any) -> Any:
@@ -60,23 +78,83 @@ def learning_rate(config: TrainConfig, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
-def make(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optimizer of a run."""
-    rate = learning_rate(config, total_steps)
-    default = _single(config, rate, 1.0, config.weight_decay)
+def make(
+    config: TrainConfig, total_steps: int, compact: Compact | None = None
+) -> optax.GradientTransformation:
+    """The optimizer of a run.
+
+    Args:
+      config: settings.
+      total_steps: updates of a training that is not stopped early.
+      compact: of the model; its tables are what `row_adagrad` is for, Adam updates the rest.
+
+    `lazy_adam` is `adam`, of which an update sees the rows that its batch reads (`training.rows`).
+    It differs from Adam on the whole table in rows that a batch does not read: Adam decays their
+    moments and moves them on by what is left of the first one; here they stay as they are. The bias
+    correction is global: it counts the updates of the run and not those of a row, as Adam does.
+    Where every update reads every row the two are one.
+    """
+    rate, tables = learning_rate(config, total_steps), compact.tables if compact else ()
+    default = _single(config, rate, 1.0, config.weight_decay, tables)
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     if not config.rules:
         return optax.chain(*chain, default)
     parts = {"default": default}
     for index, rule in enumerate(config.rules):
         decay = config.weight_decay if rule.weight_decay is None else rule.weight_decay
-        parts[str(index)] = _single(config, rate, rule.learning_rate, decay)
+        parts[str(index)] = _single(config, rate, rule.learning_rate, decay, tables)
     by_path = optax.multi_transform(parts, lambda params: labels(config.rules, params))
     return optax.chain(*chain, by_path)
 
 
+class RowAdagradState(NamedTuple):
+    """What row-wise Adagrad keeps: one number a row."""
+
+    sums: Any  # of each parameter [R, ...], float[R]
+
+
+def row_adagrad(
+    learning_rate: optax.ScalarOrSchedule, *, epsilon: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adagrad with one accumulator a row, for tables of embeddings.
+
+        G_i <- G_i + mean_j g_ij^2,   w_ij <- w_ij - rate g_ij / (sqrt(G_i) + epsilon)
+
+    The row-wise AdaGrad of Mudigere et al. 2021 (arXiv:2104.05158); Adagrad (Duchi et al. 2011) has
+    a G_ij of its own for every number. A row without a gradient stays as it is, so an update of the
+    rows that a batch reads is the update of the whole table.
+    """
+
+    def init(params):
+        return RowAdagradState(jax.tree.map(lambda leaf: jnp.zeros(len(leaf), leaf.dtype), params))
+
+    def scale(grads, state, params=None):
+        del params
+
+        def per_row(leaf, like):
+            return leaf.reshape(leaf.shape + (1,) * (like.ndim - 1))
+
+        sums = jax.tree.map(
+            lambda total, g: total + jnp.square(g).mean(axis=tuple(range(1, g.ndim))),
+            state.sums,
+            grads,
+        )
+        scaled = jax.tree.map(
+            lambda g, total: g / (jnp.sqrt(per_row(total, g)) + epsilon), grads, sums
+        )
+        return scaled, RowAdagradState(sums)
+
+    return optax.chain(
+        optax.GradientTransformation(init, scale), optax.scale_by_learning_rate(learning_rate)
+    )
+
+
 def _single(
-    config: TrainConfig, rate: optax.Schedule, factor: float, weight_decay: float
+    config: TrainConfig,
+    rate: optax.Schedule,
+    factor: float,
+    weight_decay: float,
+    tables: tuple[str, ...],
 ) -> optax.GradientTransformation:
     if factor == 0.0:
         return optax.set_to_zero()
@@ -86,4 +164,12 @@ def _single(
 
     if config.optimizer == "adamw":
         return optax.adamw(scaled, weight_decay=weight_decay)
-    return {"adam": optax.adam, "sgd": optax.sgd}[config.optimizer](scaled)
+    if config.optimizer == "row_adagrad":
+        return optax.multi_transform(
+            {"table": row_adagrad(scaled), "other": optax.adam(scaled)},
+            lambda params: jax.tree_util.tree_map_with_path(
+                lambda keys, _: "table" if path_of(keys) in tables else "other", params
+            ),
+        )
+    kinds = {"adam": optax.adam, "lazy_adam": optax.adam, "sgd": optax.sgd}
+    return kinds[config.optimizer](scaled)

@@ -1,5 +1,7 @@
 """What is refused before anything is written, and what a run is made of."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,24 @@ def test_bad_backbones_are_refused_before_anything_is_written(tmp_path, capsys, 
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "said"),
+    [
+        ("dimerec", [], "loss of dimerec reads the whole .* dimerec --model.negatives=uniform"),
+        ("sasrec", [], "loss of sasrec reads the whole .* sasrec --model.loss=sampled"),
+        ("diffrec", [], "loss of diffrec reads the whole .* dimerec --model.negatives=uniform"),
+        ("sasrec", ["--model.loss=bce", "--train.ema-decay=0.9"], "row_adagrad leaves alone"),
+    ],
+)
+def test_rows_are_updated_only_where_negatives_are_drawn(tmp_path, capsys, model, flags, said):
+    workdir = tmp_path / "run"
+    flags = [*DATA[:6], *DATA[8:], "--train.optimizer=row_adagrad", *flags]
+    assert cli.main(["train", f"--model={model}", f"--workdir={workdir}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error) and error.count("\n") == 1
+    assert not workdir.exists()
 
 
 def test_arrays_without_what_is_needed_are_refused(tmp_path, capsys):
