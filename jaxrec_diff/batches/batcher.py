@@ -8,10 +8,24 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxrec_diff.batches.types import Group, Shared
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.ops.ragged import Ragged
+
+
+class Stream(NamedTuple):
+    """Examples whose arrays are larger than a device: cut on the host, some at a time."""
+
+    cut: Callable[[Any, np.ndarray, jax.Array], Any]
+    """(train, index i32[C, B], key[C] of what each batch draws) -> small arrays on the host.
+
+    They are cut from `Batcher.train`, memory-mapped or not, and their shapes depend on C and B
+    alone. The example at `index[c, b]` is their number c B + b.
+    """
+    example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
+    """`Batcher.example` of these arrays; says the same to the last bit."""
 
 
 class Batcher(NamedTuple):
@@ -21,6 +35,7 @@ class Batcher(NamedTuple):
     num_examples: int
     example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
     """(train, index i32[B], row_id i32[B], key) -> example; index -1 makes a row of weight 0."""
+    stream: Stream
     splits: dict[str, Any]  # "valid" and "test": arrays that `query` cuts from, on the host
     query: Callable[[Any, jax.Array], Any]
     """(arrays of a split, index i32[B]) -> query; index -1 makes an empty one."""

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.batcher import Batcher, Stream
 from jaxrec_diff.batches.input import Input
 from jaxrec_diff.batches.types import InteractionQuery, Interactions, Shared
 from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.user_items import distinct, time_weights
+from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 
@@ -24,6 +25,15 @@ class Rows(NamedTuple):
     user: Any  # i32[N]
 
 
+class Whole(NamedTuple):
+    """Rows of users side by side, some at a time."""
+
+    items: Any  # i32[n, P], anything behind a user's items
+    value: Any  # f32[n, P]
+    size: Any  # i32[n] items a user has
+    user: Any  # i32[n]
+
+
 def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
     train = rows(table_of(dataset), config)
     width = row_width(train.user_items)
@@ -33,10 +43,20 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         items, value, user, weight = _row(train, index, width)
         return Interactions(items, value, user, weight, row_id)
 
+    def cut(train, index, keys):
+        del keys
+        user = train.user[np.maximum(index, 0).reshape(-1)]
+        values = train.user_items._replace(items=train.value)
+        found = (ragged.cut(each, user, width, 0) for each in (train.user_items, values))
+        items, values = (each.items.reshape(-1, width) for each in found)
+        size = train.user_items.end[user] - train.user_items.start[user]
+        return Whole(items, values, size, user)
+
     return Batcher(
         train,
         len(train.user),
         example,
+        Stream(cut, _streamed),
         split_rows(dataset, train),
         lambda rows, index: row_query(rows, index, width),
         shared=shared(dataset, train),
@@ -129,6 +149,20 @@ def _row(rows: Rows, index: jax.Array, width: int):
     items, value = (jnp.asarray(part)[place] for part in (rows.user_items.items, rows.value))
     items = jnp.where(inside, items, 0).astype(jnp.int32)
     return items, jnp.where(inside, value, 0.0), user, real.astype(jnp.float32)
+
+
+def _streamed(rows: Whole, index: jax.Array, row_id: jax.Array, key: jax.Array) -> Interactions:
+    del key
+    items, value, size, user = (jnp.asarray(part)[jnp.maximum(index, 0)] for part in rows)
+    real = index >= 0
+    inside = (jnp.arange(items.shape[1]) < size[:, None]) & real[:, None]
+    return Interactions(
+        jnp.where(inside, items, 0).astype(jnp.int32),
+        jnp.where(inside, value, 0.0),
+        jnp.where(real, user, 0),
+        real.astype(jnp.float32),
+        row_id,
+    )
 
 
 def row_query(rows: Rows, index: jax.Array, width: int) -> InteractionQuery:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrec_diff.batches import batcher, epochs
 from jaxrec_diff.batches import cut as batches_cut
-from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.batcher import Batcher, Stream
 from jaxrec_diff.batches.input import Input
 from jaxrec_diff.batches.types import Group
 from jaxrec_diff.data.config import DataConfig
@@ -30,6 +30,8 @@ class Cut(NamedTuple):
     """(train, index i32[B], row_id i32[B], key, length) -> example."""
     apart: tuple[str, ...]
     """Fields of an example that have a column a place."""
+    part: Callable[[Any, np.ndarray, int], Any]
+    """(train, rows int[n], longest length) -> small arrays, from which `example` cuts the same."""
 
 
 def of_histories(name: str, cut: Callable[[Dataset, DataConfig], Cut]) -> Input:
@@ -50,8 +52,19 @@ def at_longest(cut: Cut, dataset: Dataset, config: DataConfig) -> Batcher:
     def query(rows, index):
         return batches_cut.queries(rows, index, max_len=config.max_len)
 
+    def streamed(train, index, keys):
+        del keys
+        return cut.part(train, np.maximum(index, 0).reshape(-1), config.max_len)
+
     example = partial(cut.example, length=config.max_len)
-    return Batcher(cut.train, len(cut.spans.start), example, batcher.shown(dataset), query)
+    return Batcher(
+        cut.train,
+        len(cut.spans.start),
+        example,
+        Stream(streamed, example),
+        batcher.shown(dataset),
+        query,
+    )
 
 
 def by_length(
@@ -99,9 +112,11 @@ def by_length(
             if (found == k).any()
         )
 
-    return at_longest(cut, dataset, config)._replace(
+    plain = at_longest(cut, dataset, config)
+    return plain._replace(
         train=train,
         example=example,
+        stream=Stream(plain.stream.cut, example),
         order=lambda key: epochs.stratified(key, sizes, batch_size, devices),
         groups={split: grouped(rows) for split, rows in batcher.shown(dataset).items()},
     )

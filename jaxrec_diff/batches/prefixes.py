@@ -1,9 +1,10 @@
 """A history and the M items that came before it."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrec_diff.batches import batcher, cut
-from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.batches.batcher import Batcher, Stream
 from jaxrec_diff.batches.input import Input
 from jaxrec_diff.batches.types import Prefixes
 from jaxrec_diff.data import views
@@ -27,8 +28,13 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
     def query(rows, index):
         return cut.queries(rows, index, max_len=config.max_len)
 
-    train = dataset.train
-    return Batcher(train, len(train.start), example, batcher.shown(dataset), query)
+    def streamed(train, index, keys):
+        del keys
+        rows = np.maximum(index, 0).reshape(-1)
+        return ragged.cut(train, rows, config.max_len, config.prefix_len)
+
+    train, stream = dataset.train, Stream(streamed, example)
+    return Batcher(train, len(train.start), example, stream, batcher.shown(dataset), query)
 
 
 PREFIXES = Input("prefixes", _batcher, cut.from_history, view=views.before)

@@ -31,7 +31,10 @@ def _cut(train: Ragged) -> Cut:
         del key
         return cut.sequences(train, index, max_len=length, row_id=row_id)
 
-    return Cut(train, train, ragged.pick, example, ("seq",))
+    def part(train, rows, length):
+        return ragged.cut(train, rows, length, 1)
+
+    return Cut(train, train, ragged.pick, example, ("seq",), part)
 
 
 SEQUENCES = lengths.of_histories("sequences", _every_target)

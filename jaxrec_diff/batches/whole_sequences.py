@@ -54,12 +54,21 @@ def _cut(dataset: Dataset, config: DataConfig) -> Cut:
         negative = jnp.minimum(negative, dataset.num_items)
         return WholeSequences(seq, first, negative, weight, row_id)
 
+    most = int(np.max(np.diff(offsets)))
+
+    def part(train, rows, length):
+        user = train.user[rows]
+        own, bounds = triplets.packed(train.owned, train.offsets, user, most)
+        numbered = np.arange(len(rows), dtype=np.int32)
+        return Users(ragged.cut(train.user_items, user, length, 0), numbered, own, bounds)
+
     return Cut(
         train,
         ragged.pick(user_items, user),
         lambda train, rows: train._replace(user=train.user[rows]),
         example,
         ("seq", "negative"),
+        part,
     )
 
 

@@ -61,6 +61,7 @@ class Experiment(Generic[ModelConfig, Backbone]):
 
 # What may differ between a run and its continuation: it changes no number up to the stopping point.
 RUN_CONTROL = (
+    "data.resident",
     "train.num_epochs",
     "train.patience",
     "eval.track_test",

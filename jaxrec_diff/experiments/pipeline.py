@@ -6,9 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrec_diff import layout
+from jaxrec_diff.batches.batcher import Batcher
+from jaxrec_diff.config import Experiment
 from jaxrec_diff.config.stored import check_schema, read_json
 from jaxrec_diff.experiments import (
     exports,
@@ -32,6 +35,8 @@ OnProgress = Callable[[Progress], None]
 
 # Share of the initial spread of item rows below which a run warns of their collapse.
 _LEAST_SPREAD = 0.5
+# Training data of so many bytes stay on the devices where the settings leave it open.
+_RESIDENT_BYTES = 2**30
 
 
 def _nobody(progress: Progress) -> None:
@@ -178,9 +183,17 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
                 on_progress=note if layout.first() else on_progress,
                 stop_asked=lambda: caught[0] if caught else 0,
                 order_of=batcher.order,
+                stream=None if _resident(settings, batcher) else batcher.stream,
             )
         except Stopped as stopped:
             raise signals.Interrupted(stopped.reason, folder) from None
+
+
+def _resident(settings: Experiment, batcher: Batcher) -> bool:
+    """Whether the arrays that examples are cut from stay on the devices."""
+    if settings.data.resident != "auto":
+        return settings.data.resident == "true"
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(batcher.train)) <= _RESIDENT_BYTES
 
 
 def _recorder(

@@ -52,6 +52,34 @@ def generated(rows: Ragged, start: jax.Array, end: jax.Array, length: int) -> ja
     return window(jnp.asarray(rows.generated), start, end, length).sum(axis=-1, dtype=jnp.int32)
 
 
+def cut(rows: Ragged, index: np.ndarray, before: int, after: int) -> Ragged:
+    """Some rows with nothing around them, on the host, in arrays of a size that shapes alone fix.
+
+    Args:
+      rows: numpy, memory-mapped or not; only what is cut is read.
+      index: int[n] the rows, in any order.
+      before: items of a history that are kept, the newest.
+      after: items behind it.
+
+    Returns:
+      n rows, each with `before + after` places of the flat array.
+
+    >>> rows = make(np.arange(10, 20), *(np.array([part]) for part in (1, 6, 7)))
+    >>> found = cut(rows, np.array([0]), 3, 1)
+    >>> found.items.tolist(), found.start.tolist(), found.end.tolist(), found.stop.tolist()
+    ([13, 14, 15, 16], [0], [3], [4])
+    """
+    chex.assert_rank([rows.start, index], 1)
+    end = rows.end[index].astype(np.int64)
+    start = np.maximum(rows.start[index], end - before)
+    place = start[:, None] + np.arange(before + after)
+    place = np.minimum(place, len(rows.items) - 1)
+    first = np.arange(len(index), dtype=np.int64) * (before + after)
+    place = place.reshape(-1)
+    found = make(rows.items[place], first, first + end - start, first + end - start + after)
+    return found._replace(generated=None if rows.generated is None else rows.generated[place])
+
+
 def chosen(rows: Ragged) -> Ragged:
     """The rows without the generated items ahead of them, as numpy.
 

@@ -13,8 +13,9 @@ import optax
 
 from jaxrec_diff import layout
 from jaxrec_diff.batches import epochs
+from jaxrec_diff.batches.batcher import Stream
 from jaxrec_diff.ops import meshes, streams
-from jaxrec_diff.training import checkpoint, optim, parallel, rows, step
+from jaxrec_diff.training import checkpoint, chunks, optim, parallel, rows, step
 from jaxrec_diff.training.config import BY_ROW, TrainConfig
 from jaxrec_diff.training.progress import NonFiniteLoss, Progress, Stopped
 from jaxrec_diff.training.state import TrainState, averaged, create
@@ -59,6 +60,7 @@ def fit(
     on_progress: Callable[[Progress], None] = lambda _: None,
     stop_asked: Callable[[], int] = lambda: 0,
     order_of: Callable[[jax.Array], jax.Array] | None = None,
+    stream: Stream | None = None,
 ) -> Fit:
     """Trains to early stopping, from the newest checkpoint in `folder` if there is one.
 
@@ -83,6 +85,7 @@ def fit(
         process, the state is saved and Stopped raised in all.
       order_of: key of an epoch -> i32[steps, slots], its batches, in place of what the settings
         say; as many batches as full ones of the settings' size.
+      stream: cuts examples from `data` on the host, in place of `examples`; no number changes.
 
     Raises:
       ValueError: if the batch is larger than the data or does not divide over the devices.
@@ -93,39 +96,46 @@ def fit(
     total = num_updates(config, num_examples)
     per_epoch = total // config.num_epochs
     optimizer = optim.make(config, total, model_of(None).compact)
+    key = streams.training(seed)
+    of_shapes = data if stream is None else chunks.first(data, stream, key, config.batch_size)
+    examples = examples if stream is None else stream.example
     updates = _updates(model_of, examples, optimizer, config, mesh, mode)
     order_of = order_of or _shuffle(config, num_examples)
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
     initial = _initial(model_of, examples, optimizer, config, streams.init(seed))
-    shapes = jax.eval_shape(initial, data)
+    shapes = jax.eval_shape(initial, of_shapes)
     placing = layout.shardings(shapes, mesh)
     initial, like = jax.jit(initial, out_shardings=placing), checkpoint.abstract(shapes, placing)
 
     found = _resumed(folder, like, total, on_progress)
     with checkpoint.manager(folder) as checkpoints:
-        train, counters = (initial(data), _Counters()) if found is None else found
+        train, counters = (initial(of_shapes), _Counters()) if found is None else found
         at, size, score, run = int(train.step), 1, checkpoint.WORST, None
-        placed, key = updates.place(data), updates.place(streams.training(seed))
-        train = updates.place(train)
+        if stream is None:
+            chunks_of = chunks.resident(data, updates.place)
+        else:
+            chunks_of = chunks.streamed(data, stream, key, updates.place)
+        train, key = updates.place(train), updates.place(key)
         while at < total and not _exhausted(config, counters):
             epoch, first = divmod(at, per_epoch)
-            placed_order = updates.place(epoch_order(epoch))
-            while first < per_epoch:
-                count = min(size, per_epoch - first, parallel.MOST_UPDATES)
-                given = train, placed, key, placed_order, np.int32(first), np.int32(count)
-                start = time.perf_counter()
-                run = run or layout.compiled(updates.run, *given)
-                train, reports = run(*given)
-                _check_finite(checkpoints, int(reports.bad_step))  # waits for the device
-                seconds = time.perf_counter() - start
-                counters = _add(counters, reports.metrics, count, seconds)
-                at, first = at + count, first + count
-                rate = count * config.batch_size / seconds
-                on_progress(Progress("train", at, total, at / per_epoch, rate, _means(counters)))
-                size = max(1, min(int(count * _DISPATCH_SECONDS / seconds) + 1, 4 * size))
-                size, stop = layout.agree((size, int(stop_asked())), choose=_in_step)
-                if stop and first < per_epoch:
-                    _stop(checkpoints, updates.fetch(train), counters, stop)
+            for chunk in chunks_of(epoch_order(epoch), at - first, first):
+                while first < chunk.stop:
+                    count = min(size, chunk.stop - first, parallel.MOST_UPDATES)
+                    row = first - chunk.first
+                    given = train, chunk.data, key, chunk.order, np.int32(row), np.int32(count)
+                    start = time.perf_counter()
+                    run = run or layout.compiled(updates.run, *given)
+                    train, reports = run(*given)
+                    _check_finite(checkpoints, int(reports.bad_step))  # waits for the device
+                    seconds = time.perf_counter() - start
+                    counters = _add(counters, reports.metrics, count, seconds)
+                    at, first = at + count, first + count
+                    rate, done = count * config.batch_size / seconds, at / per_epoch
+                    on_progress(Progress("train", at, total, done, rate, _means(counters)))
+                    size = max(1, min(int(count * _DISPATCH_SECONDS / seconds) + 1, 4 * size))
+                    size, stop = layout.agree((size, int(stop_asked())), choose=_in_step)
+                    if stop and first < per_epoch:
+                        _stop(checkpoints, updates.fetch(train), counters, stop)
             if (epoch + 1) % config.eval_every == 0 or at >= total:
                 single = updates.fetch(train)
                 score, metrics = layout.agree(evaluate(averaged(single), single.state))

@@ -82,11 +82,10 @@ def pmap_updates(
 
     stacked = NamedSharding(mesh, P(AXIS))
 
-    def place(tree):
-        def copies(leaf):
-            return jnp.broadcast_to(leaf, (len(devices), *jnp.shape(leaf)))
+    def copies(leaf):
+        return jnp.broadcast_to(leaf, (len(devices), *jnp.shape(leaf)))
 
-        return jax.jit(lambda t: jax.tree.map(copies, t), out_shardings=stacked)(tree)
+    place = jax.jit(lambda tree: jax.tree.map(copies, tree), out_shardings=stacked)
 
     mapped = jax.pmap(
         lambda *args: _run(update, select, *args),
@@ -103,13 +102,18 @@ def pmap_updates(
     return Updates(run, place, lambda tree: jax.tree.map(lambda leaf: leaf[0], tree))
 
 
+def cut_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    """Key of what is drawn while the batch of an update is cut, from the root key of the noise."""
+    # A stream of its own, told apart before the step: a split of a step's key, as losses make them,
+    # has the keys that folding small numbers into it has.
+    return jax.random.fold_in(jax.random.fold_in(key, _CUT), step)
+
+
 def _run(update, select, train: TrainState, data, key, order, first, count):
     """`count` updates from row `first` of `order`; their number is an argument, not a shape."""
 
     def cut(train, index):
-        # A stream of its own, told apart before the step: a split of a step's key, as losses make
-        # them, has the keys that folding small numbers into it has.
-        return select(data, index, jax.random.fold_in(jax.random.fold_in(key, _CUT), train.step))
+        return select(data, index, cut_key(key, train.step))
 
     # Traced once, for the shapes of what is reported and for the loop.
     @partial(jax.jit, inline=True)
