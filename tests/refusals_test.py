@@ -85,6 +85,7 @@ def nodes(users=2, items=3):
         lambda: negatives.strangers(KEY, ROWS[:1], jnp.ones((4, 2), jnp.int32), 9),
         lambda: negatives.absent(KEY, ROWS, ROWS, 9),
         lambda: ragged.window(ROWS, ROWS[:2], ROWS[:1], 3),
+        lambda: ragged.cut(PROFILES, np.zeros((1, 1), int), 2, 1),
         lambda: ragged.expand(np.arange(3), np.arange(2)),
         lambda: vectors.unit(jnp.ones(3, int)),
         lambda: weights.diffrec_x0(forward.Levels(np.ones(3), np.ones(1))),

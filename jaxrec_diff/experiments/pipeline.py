@@ -6,12 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxrec_diff import layout
-from jaxrec_diff.batches.batcher import Batcher
-from jaxrec_diff.config import Experiment
 from jaxrec_diff.config.stored import check_schema, read_json
 from jaxrec_diff.experiments import (
     exports,
@@ -26,7 +23,7 @@ from jaxrec_diff.experiments import (
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import registry
-from jaxrec_diff.training import checkpoint, loop, tracking
+from jaxrec_diff.training import checkpoint, chunks, loop, tracking
 from jaxrec_diff.training.progress import Progress, Stopped
 from jaxrec_diff.training.state import averaged
 
@@ -35,8 +32,6 @@ OnProgress = Callable[[Progress], None]
 
 # Share of the initial spread of item rows below which a run warns of their collapse.
 _LEAST_SPREAD = 0.5
-# Training data of so many bytes stay on the devices where the settings leave it open.
-_RESIDENT_BYTES = 2**30
 
 
 def _nobody(progress: Progress) -> None:
@@ -164,6 +159,8 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
     layout.by_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     lines = folder / "metrics.jsonl"
     judge = selection.judge(phase)
+    kept = settings.data.resident
+    resident = chunks.fits(batcher.train) if kept == "auto" else kept == "true"
     told = workdirs.stored(phase.title, run.source, settings)
     sinks = settings.log if layout.first() else tracking.LogConfig()
     with tracking.tracker(sinks, lines, told) as emit, signals.signals() as caught:
@@ -183,17 +180,10 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
                 on_progress=note if layout.first() else on_progress,
                 stop_asked=lambda: caught[0] if caught else 0,
                 order_of=batcher.order,
-                stream=None if _resident(settings, batcher) else batcher.stream,
+                stream=None if resident else batcher.stream,
             )
         except Stopped as stopped:
             raise signals.Interrupted(stopped.reason, folder) from None
-
-
-def _resident(settings: Experiment, batcher: Batcher) -> bool:
-    """Whether the arrays that examples are cut from stay on the devices."""
-    if settings.data.resident != "auto":
-        return settings.data.resident == "true"
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(batcher.train)) <= _RESIDENT_BYTES
 
 
 def _recorder(

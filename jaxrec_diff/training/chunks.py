@@ -15,6 +15,7 @@ import numpy as np
 from jaxrec_diff.batches.batcher import Stream
 from jaxrec_diff.training import parallel
 
+_RESIDENT_BYTES = 2**30  # of training data that stay on the devices unless settings say otherwise
 _CHUNK_BYTES = 16 * 2**20  # of host arrays that are cut at once
 
 
@@ -29,6 +30,11 @@ class Chunk(NamedTuple):
 
 Chunks = Callable[[jax.Array, int, int], Iterator[Chunk]]
 """(order i32[steps, slots] of an epoch, updates before it, update to start from) -> its chunks."""
+
+
+def fits(data: Any, most: int = _RESIDENT_BYTES) -> bool:
+    """Whether so many bytes hold the arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(data)) <= most
 
 
 def resident(data: Any, place: Callable[[Any], Any]) -> Chunks:

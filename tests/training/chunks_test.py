@@ -95,3 +95,9 @@ def test_chunks_are_cut_one_ahead_and_cover_an_epoch():
     last = list(chunks_of(order, 0, 4))
     assert asked[-1] == [[28, 29], [-1, -1]]  # the shape stays, empty slots fill it
     assert (last[0].first, last[0].stop, last[0].order.tolist()) == (4, 5, [[0, 1], [-1, -1]])
+
+
+def test_data_that_fit_stay_on_the_devices():
+    data = {"items": np.zeros(4, np.float32), "users": (np.zeros(2, np.int32),)}
+    assert [chunks.fits(data, most) for most in (24, 23)] == [True, False]
+    assert chunks.fits(data)
