@@ -73,7 +73,7 @@ def show(results: dict[str, Any]) -> None:
     if "best_step" in results:
         print(f"checkpoint of step {results['best_step']:,}, chosen by {results['selected_by']}")
     print(tables.table(results))
-    for line in tables.control_lines(results):
+    for line in tables.control_lines(results) + tables.order_lines(results):
         print(line)
     for line in tables.diagnostics_lines(results["diagnostics"]):
         print(line)

@@ -67,6 +67,7 @@ RUN_CONTROL = (
     "eval.track_test",
     "eval.controls",
     "eval.control_trials",
+    "eval.shuffles",
     "eval.seeds",
     "log.tensorboard",
     "log.wandb",

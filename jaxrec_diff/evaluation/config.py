@@ -43,6 +43,9 @@ class EvalConfig:
     candidates: int = 0
     """Rank each answer among so many drawn items too (100 in SASRec's protocol), and report users
     by the length of their history; 0 does neither. One answer a user only."""
+    shuffles: int = 0
+    """Draws of shuffled test histories that a trained model is ranked on too, to see how much of
+    its figures needs order; of models that read histories."""
     controls: tuple[Control, ...] = ()
     """Further controls at the end of a run, tuned on validation: neighbourhoods of items, linear
     models, a graph filter, matrix factors."""
@@ -54,6 +57,7 @@ class EvalConfig:
             raise ValueError(f"eval.ks must be positive cut-offs such as 5,10,20, got {self.ks}")
         validation.at_least("eval.batch-size", self.batch_size, 1)
         validation.at_least("eval.seeds", self.seeds, 1)
+        validation.at_least("eval.shuffles", self.shuffles, 0)
         validation.at_least("eval.control-trials", self.control_trials, 1)
         validation.at_least("eval.candidates", self.candidates, 0)
         known = metrics.names(self.ks)

@@ -20,6 +20,7 @@ from jaxrec_diff.experiments import (
     phases,
     provenance,
     selection,
+    shuffling,
     workdirs,
 )
 from jaxrec_diff.experiments.phases import PhaseRun
@@ -56,6 +57,8 @@ def write(
     training = _of_training(phase, fitted) | {"wall_seconds": wall_seconds}
     groups = judging.groups(main.phase, params, state, main.found)
     generated = generation.results(run, workdir) if phases.generates(run.experiment) else {}
+    if phase.settings.eval.shuffles:
+        training["order"] = shuffling.control(main.phase, params, state)
 
     def assemble(tuned: dict[str, Tuned]) -> dict[str, Any]:
         beside = {

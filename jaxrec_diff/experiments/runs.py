@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 
 from jaxrec_diff import layout
+from jaxrec_diff.batches.input import own_history
 from jaxrec_diff.classics import grids
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.config import mesh as config_mesh
@@ -52,6 +53,7 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
     for baseline in experiment.eval.controls:
         grids.check(baseline, dataset.num_items)
     _check_candidates(experiment.eval.candidates, dataset)
+    _check_shuffles(name, experiment)
     _check_metrics(name, experiment)
     return Run(name, source, experiment, dataset, mesh, _phases(name, experiment, dataset, mesh))
 
@@ -150,6 +152,16 @@ def _check_optimizer(name: str, experiment: Experiment) -> None:
         f"train.optimizer={optimizer} updates the items that a batch and its drawn negatives name, "
         f"but the loss of {name} reads the whole catalogue; take adam, or train {can}"
     )
+
+
+def _check_shuffles(name: str, experiment: Experiment) -> None:
+    last = experiment.backbone if phases.generates(experiment) else experiment
+    reads = registry.input_of((last or experiment).model).reads
+    if experiment.eval.shuffles and reads is not own_history:
+        raise ValueError(
+            f"eval.shuffles={experiment.eval.shuffles} puts histories out of order, and {name} "
+            "reads the training rows of users, which have none; leave it at 0"
+        )
 
 
 def _check_metrics(name: str, experiment: Experiment) -> None:

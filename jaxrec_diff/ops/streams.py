@@ -11,7 +11,8 @@ A run has one seed. On devices a stream is `jax.random.key(seed)` with a number 
     4  items generated ahead of histories
 
 On the host it is numpy's generator of [seed, number]: 0 and 1 for items put ahead of histories at
-random and 2 for candidates that an answer is ranked among. Generated data have a seed of their own.
+random, 2 for candidates that an answer is ranked among and 3, with the number of the draw, for the
+order of shuffled histories. Generated data have a seed of their own.
 """
 
 import jax
@@ -61,6 +62,11 @@ def resampled_items(seed: int) -> np.random.Generator:
 def candidates(seed: int) -> np.random.Generator:
     """Items that an answer is ranked among."""
     return np.random.default_rng([seed, 2])
+
+
+def shuffles(seed: int, number: int) -> np.random.Generator:
+    """One of several random orders of histories, counted from 0."""
+    return np.random.default_rng([seed, 3, number])
 
 
 def _stream(seed: int | jax.Array, number: int) -> jax.Array:

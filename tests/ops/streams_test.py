@@ -37,3 +37,5 @@ def test_streams_of_the_host():
     for number, stream in enumerate(made):
         expected = np.random.default_rng([5, number]).integers(0, 99, 8)
         assert stream(5).integers(0, 99, 8).tolist() == expected.tolist()
+    expected = np.random.default_rng([5, 3, 2]).integers(0, 99, 8)
+    assert streams.shuffles(5, 2).integers(0, 99, 8).tolist() == expected.tolist()
