@@ -97,6 +97,8 @@ class WholeSequences(NamedTuple):
     negative: jax.Array | tuple[jax.Array, ...]  # i32[B, L], an item that is not the user's
     weight: jax.Array  # f32[B], 0 on padding rows
     row_id: jax.Array  # i32[B], place in the global batch; keys the noise
+    shown: Any = None  # i32[B, L], `seq` behind masks; None until `Model.draw` puts it there
+    asked: Any = None  # bool[B, L], places to be found, drawn with it
 
 
 class Answer(NamedTuple):

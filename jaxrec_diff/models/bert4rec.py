@@ -21,7 +21,16 @@ from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import types
 from jaxrec_diff.batches.types import SequenceQuery, WholeSequences
 from jaxrec_diff.batches.whole_sequences import WHOLE_SEQUENCES
-from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, check_heads
+from jaxrec_diff.models.contract import (
+    Aux,
+    Compact,
+    DataSpec,
+    Head,
+    Model,
+    Table,
+    Variables,
+    check_heads,
+)
 from jaxrec_diff.models.network import by_row, call
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
@@ -145,6 +154,20 @@ def init(parts: Parts, key: jax.Array, example: WholeSequences) -> Variables:
     return Variables(parts.net.init(key, seq, method="encode")["params"], state=())
 
 
+def draw(parts: Parts, key: jax.Array, example: WholeSequences) -> WholeSequences:
+    """The example with its masks, if it has none yet; `key` is that of `loss`."""
+    if example.shown is not None:
+        return example
+    k_mask = jax.random.split(key)[0]
+
+    def behind_masks(*rows):
+        return masked(parts.config, k_mask, WholeSequences(*rows), parts.mask_id)
+
+    found = types.at_lengths(behind_masks, *example[:5])
+    shown, asked = zip(*found, strict=True) if isinstance(example.seq, tuple) else found
+    return example._replace(shown=shown, asked=asked)
+
+
 def loss(
     parts: Parts, params: Any, state: Any, key: jax.Array, example: WholeSequences
 ) -> tuple[jax.Array, Aux]:
@@ -157,7 +180,8 @@ def loss(
       params: of `init`.
       state: (), and stays so.
       key: of the masks and of dropout, each row's own.
-      example: B whole sequences with a negative a place, of one or of several lengths.
+      example: B whole sequences with a negative a place, of one or of several lengths, and behind
+        masks if they are drawn.
 
     Returns:
       f32[] the mean over places that are masked, and `Aux` with the metric "loss".
@@ -172,20 +196,19 @@ def loss(
     >>> value.shape, bool(value > 0), sorted(aux.metrics)
     ((), True, ['loss'])
     """
-    keys = jax.random.split(key)
-    asked = types.over_lengths(partial(_ask_masked, parts, params, *keys), *example)
+    example, k_encoder = draw(parts, key, example), jax.random.split(key)[1]
+    asked = types.over_lengths(partial(_ask_masked, parts, params, k_encoder), *example)
     value = binary(
         asked.point, params["items"], asked.label, asked.negative, asked.weight, parts.axis_name
     )
     return value, Aux(state, {"loss": value})
 
 
-def _ask_masked(parts: Parts, params: Any, k_mask: jax.Array, k_encoder: jax.Array, *rows) -> Asked:
+def _ask_masked(parts: Parts, params: Any, k_encoder: jax.Array, *rows) -> Asked:
     example: Any = WholeSequences(*rows)
-    shown, labelled = masked(parts.config, k_mask, example, parts.mask_id)
     keys = rng.row_keys(k_encoder, example.row_id)
-    point = by_row(partial(call, parts, params, "encode"), keys, shown)
-    asked = Asked(point, example.seq, example.negative, labelled * example.weight[:, None])
+    point = by_row(partial(call, parts, params, "encode"), keys, example.shown)
+    asked = Asked(point, example.seq, example.negative, example.asked * example.weight[:, None])
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), asked)
 
 
@@ -227,9 +250,15 @@ def build(
     """
     del protocol
     made = parts(config, spec, axis_name=axis_name)
+
+    def compact(rows):  # the mask is a row that an example names
+        return partial(loss, made._replace(net=made.net.clone(num_items=rows - 2)))
+
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
+        draw=partial(draw, made),
+        compact=Compact((Table("items"),), compact),
         sample=partial(sample, made),
         head=partial(head, made),
         deterministic=True,
@@ -328,5 +357,6 @@ SYSTEM = System(
     export=export,
     exports=("items",),
     accepts_buckets=lambda config: config.pad_key_mask,
+    drawn_by=lambda config: "",
     reader=reader,
 )

@@ -54,13 +54,22 @@ class Head(NamedTuple):
     bias: jax.Array | None = None  # f32[I]
 
 
-class Compact(NamedTuple):
-    """A loss that reads no rows of its tables but those of the items that its example names."""
+class Table(NamedTuple):
+    """A parameter of which a loss reads the rows that its example names, and no others."""
 
-    tables: tuple[str, ...]  # top parameters whose row j is item j, padding first
+    name: str  # at the top of the parameters
+    of: Literal["items", "users"] = "items"
+    padded: bool = True
+    """Whether row j is item j and row 0 padding; else row j is item j + 1, or user j."""
+
+
+class Compact(NamedTuple):
+    """How a loss is taken on the rows that its example names, as if there were no others."""
+
+    tables: tuple[Table, ...]
     loss: Callable[[int], Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Aux]]]
-    """n -> `Model.loss` of a catalogue of n items, on tables of n + 1 rows, a multiple of 256; its
-    example has what `Model.draw` draws."""
+    """n -> `Model.loss` on tables of n rows, a multiple of 256; its example has what `Model.draw`
+    draws."""
 
 
 class Model(NamedTuple):
@@ -78,7 +87,7 @@ class Model(NamedTuple):
     """key of an update, example -> the example with what is drawn of the catalogue for it: its
     negatives. `loss` draws the same for itself where this was not called."""
     compact: Compact | None = None
-    """The loss on the rows that a batch reads; None where it reads whole tables."""
+    """The loss on the rows that a batch names; None where it reads whole tables."""
     chain: Callable[[Any, Any, jax.Array, Any], Chain] | None = None
     """params, state, key, query -> the reverse process whose end `sample` makes its points of, or
     whose law of the end it draws from; None where points are no such end."""

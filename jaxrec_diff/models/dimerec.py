@@ -23,7 +23,7 @@ from jaxrec_diff.diffusion import forward as diffusion_forward
 from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
 from jaxrec_diff.diffusion.process import Chain, Steps
-from jaxrec_diff.models.contract import Aux, Compact, DataSpec, Head, Model, Variables
+from jaxrec_diff.models.contract import Aux, Compact, DataSpec, Head, Model, Table, Variables
 from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
@@ -306,14 +306,14 @@ def build(
     del protocol
     made = parts(config, spec, axis_name=axis_name)
 
-    def compact(num_items):
-        return partial(loss, made._replace(net=made.net.clone(num_items=num_items)))
+    def compact(rows):
+        return partial(loss, made._replace(net=made.net.clone(num_items=rows - 1)))
 
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
         draw=partial(draw, made),
-        compact=None if config.negatives == "full" else Compact(("items",), compact),
+        compact=None if config.negatives == "full" else Compact((Table("items"),), compact),
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),

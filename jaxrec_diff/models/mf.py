@@ -21,7 +21,7 @@ import numpy as np
 from jaxrec_diff import validation
 from jaxrec_diff.batches.triplets import TRIPLETS
 from jaxrec_diff.models import lightgcn
-from jaxrec_diff.models.contract import DataSpec, Model
+from jaxrec_diff.models.contract import Compact, DataSpec, Model, Table
 from jaxrec_diff.models.lightgcn import Parts
 from jaxrec_diff.models.lightgcn import head as head
 from jaxrec_diff.models.lightgcn import init as init
@@ -61,7 +61,9 @@ def build(
     protocol: Protocol = "honest",
 ) -> Model:
     """Matrix factorisation as pure functions; see `jaxrec_diff.models.lightgcn.build`."""
-    return lightgcn.build(_flat(config), spec, axis_name=axis_name, protocol=protocol)
+    model = lightgcn.build(_flat(config), spec, axis_name=axis_name, protocol=protocol)
+    tables = Table("items", padded=False), Table("users", of="users", padded=False)
+    return model._replace(compact=Compact(tables, lambda rows: model.loss))
 
 
 def export(config: MFConfig, spec: DataSpec, params: Any, state: Any) -> dict[str, np.ndarray]:
@@ -83,4 +85,5 @@ SYSTEM = System(
     input=TRIPLETS,
     export=export,
     exports=lightgcn.SYSTEM.exports,
+    drawn_by=lambda config: "",
 )

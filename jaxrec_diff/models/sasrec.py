@@ -23,7 +23,16 @@ from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import negatives, types
 from jaxrec_diff.batches.sequences import WINDOWS
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
-from jaxrec_diff.models.contract import Aux, Compact, DataSpec, Head, Model, Variables, check_heads
+from jaxrec_diff.models.contract import (
+    Aux,
+    Compact,
+    DataSpec,
+    Head,
+    Model,
+    Table,
+    Variables,
+    check_heads,
+)
 from jaxrec_diff.models.network import by_row, call
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
@@ -279,14 +288,14 @@ def build(
     del protocol
     made = parts(config, spec, axis_name=axis_name)
 
-    def compact(num_items):
-        return partial(loss, made._replace(net=made.net.clone(num_items=num_items)))
+    def compact(rows):
+        return partial(loss, made._replace(net=made.net.clone(num_items=rows - 1)))
 
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
         draw=partial(draw, made),
-        compact=None if config.loss == "full" else Compact(("items",), compact),
+        compact=None if config.loss == "full" else Compact((Table("items"),), compact),
         sample=partial(sample, made),
         head=partial(head, made),
         deterministic=True,

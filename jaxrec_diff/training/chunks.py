@@ -93,8 +93,15 @@ def streamed(
     return chunks
 
 
-def first(data: Any, stream: Stream, key: jax.Array, batch_size: int) -> Any:
+def over(data: Any, stream: Stream | None, key: jax.Array, place: Callable[[Any], Any]) -> Chunks:
+    """Chunks cut by a stream, or resident data where there is none."""
+    return resident(data, place) if stream is None else streamed(data, stream, key, place)
+
+
+def first(data: Any, stream: Stream | None, key: jax.Array, batch_size: int) -> Any:
     """Arrays that a first batch is cut from, for the shapes of parameters."""
+    if stream is None:
+        return data
     return stream.cut(data, np.arange(batch_size, dtype=np.int32)[None], key[None])
 
 

@@ -97,7 +97,7 @@ def fit(
     per_epoch = total // config.num_epochs
     optimizer = optim.make(config, total, model_of(None).compact)
     key = streams.training(seed)
-    of_shapes = data if stream is None else chunks.first(data, stream, key, config.batch_size)
+    of_shapes = chunks.first(data, stream, key, config.batch_size)
     examples = examples if stream is None else stream.example
     updates = _updates(model_of, examples, optimizer, config, mesh, mode)
     order_of = order_of or _shuffle(config, num_examples)
@@ -111,10 +111,7 @@ def fit(
     with checkpoint.manager(folder) as checkpoints:
         train, counters = (initial(of_shapes), _Counters()) if found is None else found
         at, size, score, run = int(train.step), 1, checkpoint.WORST, None
-        if stream is None:
-            chunks_of = chunks.resident(data, updates.place)
-        else:
-            chunks_of = chunks.streamed(data, stream, key, updates.place)
+        chunks_of = chunks.over(data, stream, key, updates.place)
         train, key = updates.place(train), updates.place(key)
         while at < total and not _exhausted(config, counters):
             epoch, first = divmod(at, per_epoch)

@@ -17,17 +17,17 @@ def path_of(keys: tuple[Any, ...]) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in keys)
 
 
-def owners(params: Any) -> Callable[[tuple[Any, ...]], str | None]:
+def owners(params: Any) -> Callable[[tuple[Any, ...]], str]:
     """Key path of a leaf -> path of the parameter that it is, or that an optimizer keeps it for.
 
     What an optimizer keeps of a parameter lies in a tree of the parameters' shape, so that its path
-    ends in the parameter's; a counter, say, is nobody's.
+    ends in the parameter's; a counter, say, is nobody's, which is "".
     """
     paths = {path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)}
 
     def owner(keys):
         ends = (path_of(keys[place:]) for place in range(len(keys)))
-        return next((end for end in ends if end in paths), None)
+        return next((end for end in ends if end in paths), "")
 
     return owner
 
@@ -94,7 +94,8 @@ def make(
     correction is global: it counts the updates of the run and not those of a row, as Adam does.
     Where every update reads every row the two are one.
     """
-    rate, tables = learning_rate(config, total_steps), compact.tables if compact else ()
+    rate = learning_rate(config, total_steps)
+    tables = tuple(table.name for table in compact.tables) if compact else ()
     default = _single(config, rate, 1.0, config.weight_decay, tables)
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     if not config.rules:

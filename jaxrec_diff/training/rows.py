@@ -44,12 +44,16 @@ def update(
     tables, loss_of = model.compact
     key = jax.random.fold_in(key, train.step)
     example = model.draw(key, example)
-    held = catalogue.held(example, len(train.params[tables[0]]), axis_name=axis_name)
+    held = {}
+    for name, of, padded in tables:
+        size = len(train.params[name])
+        held[name] = catalogue.held(example, size, of=of, padded=padded, axis_name=axis_name)
+        example = catalogue.renumbered(example, held[name], of=of, padded=padded)
     params, opt_state = (
-        taken(tree, held, train.params, tables) for tree in (train.params, train.opt_state)
+        taken(tree, held, train.params) for tree in (train.params, train.opt_state)
     )
-    value_and_grad = jax.value_and_grad(loss_of(len(held) - 1), has_aux=True)
-    (_, aux), grads = value_and_grad(params, train.state, key, catalogue.renumbered(example, held))
+    loss = loss_of(len(held[tables[0].name]))
+    (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, train.state, key, example)
     metrics = aux.metrics
     if axis_name is not None:
         grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
@@ -58,15 +62,15 @@ def update(
     metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
     after = TrainState(
         step=train.step + jnp.int32(1),
-        params=returned(train.params, params, held, train.params, tables),
+        params=returned(train.params, params, held, train.params),
         state=aux.state,
-        opt_state=returned(train.opt_state, opt_state, held, train.params, tables),
+        opt_state=returned(train.opt_state, opt_state, held, train.params),
         ema=train.ema,
     )
     return after, metrics
 
 
-def taken(tree: Any, held: jax.Array, params: Any, tables: tuple[str, ...]) -> Any:
+def taken(tree: Any, held: dict[str, jax.Array], params: Any) -> Any:
     """A tree with the rows `held` of its tables, as they are or as an optimizer keeps them.
 
     Numbers behind a table's end give its last row.
@@ -74,18 +78,20 @@ def taken(tree: Any, held: jax.Array, params: Any, tables: tuple[str, ...]) -> A
     owner = optim.owners(params)
 
     def take(keys, leaf):
-        return jnp.take(leaf, held, axis=0, mode="clip") if owner(keys) in tables else leaf
+        rows = held.get(owner(keys))
+        return leaf if rows is None else jnp.take(leaf, rows, axis=0, mode="clip")
 
     return jax.tree_util.tree_map_with_path(take, tree)
 
 
-def returned(whole: Any, part: Any, held: jax.Array, params: Any, tables: tuple[str, ...]) -> Any:
+def returned(whole: Any, part: Any, held: dict[str, jax.Array], params: Any) -> Any:
     """What `taken` took, changed, back in its place; numbers behind a table's end are dropped."""
     owner = optim.owners(params)
 
-    def put(keys, leaf, rows):
-        if owner(keys) not in tables:
-            return rows
-        return leaf.at[held].set(rows, mode="drop", indices_are_sorted=True, unique_indices=True)
+    def put(keys, leaf, changed):
+        rows = held.get(owner(keys))
+        if rows is None:
+            return changed
+        return leaf.at[rows].set(changed, mode="drop", indices_are_sorted=True, unique_indices=True)
 
     return jax.tree_util.tree_map_with_path(put, whole, part)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches import catalogue
-from jaxrec_diff.batches.types import Negatives, Sequences
+from jaxrec_diff.batches.types import Negatives, Sequences, Triplets
 
 SEQ = jnp.array([[7, 9, 0], [900, 0, 0]], jnp.int32)
 NEGATIVES = Negatives(jnp.array([9, 31, 0], jnp.int32), jnp.ones(3), jnp.ones(2))
@@ -39,6 +39,17 @@ def test_every_item_has_one_place_and_padding_the_first(example, items):
         np.testing.assert_array_equal(back, ids)
     assert small.target.tolist() == [items.index(31) + 1, items.index(8) + 1]
     assert small.row_id is example.row_id and small.weight is example.weight
+
+
+def test_rows_without_padding_are_named_from_the_first():
+    example = Triplets(*jnp.array([[4, 0], [7, 1], [9, 7]]), jnp.ones(2), jnp.arange(2))
+    items, users = (
+        catalogue.held(example, 12, of=of, padded=False, multiple=4) for of in ("items", "users")
+    )
+    assert items.tolist() == [0, 6, 8, 15] and users.tolist() == [0, 4, 14, 15]
+    small = catalogue.renumbered(example, items, padded=False)
+    small = catalogue.renumbered(small, users, of="users", padded=False)
+    assert [part.tolist() for part in small[:3]] == [[1, 0], [2, 1], [3, 2]]
 
 
 def test_no_more_places_than_rows():

@@ -10,15 +10,17 @@ import pytest
 
 from jaxrec_diff import layout
 from jaxrec_diff.batches import catalogue
-from jaxrec_diff.batches.types import Sequences
+from jaxrec_diff.batches.types import Sequences, Triplets, WholeSequences
 from jaxrec_diff.models import registry
+from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.dimerec import DimeRecConfig
+from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.sasrec import SASRecConfig
 from jaxrec_diff.training import optim, parallel, rows, state, step
 from jaxrec_diff.training.config import Rule, TrainConfig
 
-ITEMS, LENGTH, BATCH = 1500, 4, 8
+ITEMS, USERS, LENGTH, BATCH = 1500, 900, 4, 8
 DIMEREC = functools.partial(DimeRecConfig, width=8, num_interests=2, num_steps=5, num_negatives=20)
 SASREC = functools.partial(SASRecConfig, width=8, num_blocks=1, num_negatives=20)
 MODELS = {
@@ -27,12 +29,14 @@ MODELS = {
     "dimerec-in-batch": DIMEREC(negatives="in_batch"),
     "sasrec-bce": SASREC(loss="bce"),
     "sasrec-sampled": SASREC(loss="sampled"),
+    "bert4rec": Bert4RecConfig(width=8, num_blocks=1, last_share=0.0),
+    "mf": MFConfig(width=8),
 }
 KEY = jax.random.key(5)
 
 
 def build(config, items=ITEMS, axis_name=None):
-    spec = DataSpec(9, items, LENGTH, item_counts=np.arange(items) + 1)
+    spec = DataSpec(USERS, items, LENGTH, item_counts=np.arange(items) + 1)
     return registry.system(config).build(config, spec, axis_name=axis_name)
 
 
@@ -54,21 +58,38 @@ _ORDINARY = ("dimerec", "sasrec-sampled")
 )
 def test_loss_and_gradients_are_those_of_the_catalogue_to_the_last_bit(name):
     model = build(MODELS[name])
-    example = jax.jit(model.draw)(KEY, batch())
+    example = jax.jit(model.draw)(KEY, example_of(name))
     params, extra = jax.jit(model.init)(jax.random.key(0), example)
-    held = catalogue.held(example, ITEMS + 1)
-    small = params | {"items": params["items"][jnp.minimum(held, ITEMS)]}
-    loss = model.compact.loss(len(held) - 1)
+    small, held, few = dict(params), {}, example
+    for table, of, padded in model.compact.tables:
+        rows = catalogue.held(example, len(params[table]), of=of, padded=padded)
+        few = catalogue.renumbered(few, rows, of=of, padded=padded)
+        small[table] = params[table][jnp.minimum(rows, len(params[table]) - 1)]
+        held[table] = np.asarray(rows[rows < len(params[table])])
+        assert len(held[table]) < len(params[table]) / 4
+    loss = model.compact.loss(len(small["items"]))
     grad = [jax.jit(jax.value_and_grad(fn, has_aux=True)) for fn in (model.loss, loss)]
-    (dense, aux), dense_grads = grad[0](params, extra, KEY, example)
-    found = grad[1](small, extra, KEY, catalogue.renumbered(example, held))
-    count = int((held <= ITEMS).sum())
-    assert count < ITEMS / 4
-    rest = np.delete(np.asarray(dense_grads["items"]), held[:count], axis=0)
-    assert not rest.any()
-    dense_grads["items"] = dense_grads["items"][held[:count]]
-    found[1]["items"] = found[1]["items"][:count]
-    jax.tree.map(np.testing.assert_array_equal, found, ((dense, aux), dense_grads))
+    dense, dense_grads = grad[0](params, extra, KEY, example)
+    found, found_grads = grad[1](small, extra, KEY, few)
+    for table, named in held.items():
+        assert not np.delete(np.asarray(dense_grads[table]), named, axis=0).any()
+        dense_grads[table] = dense_grads[table][named]
+        found_grads[table] = found_grads[table][: len(named)]
+    jax.tree.map(np.testing.assert_array_equal, (found, found_grads), (dense, dense_grads))
+
+
+def example_of(name):
+    """What a model of that name reads."""
+    few = batch()
+    rows = {"weight": few.weight, "row_id": few.row_id}
+    if name == "mf":
+        return Triplets(
+            jnp.array([5, 800, 2, 2, 0, 899, 40, 41]), *few.seq[:, :1].T, few.target, **rows
+        )
+    if name == "bert4rec":
+        other = batch(seed=1)
+        return WholeSequences(few.seq, jnp.zeros(BATCH, int), jnp.maximum(other.seq, 1), **rows)
+    return few
 
 
 def trained(settings, count=4, *, items=ITEMS, mode="jit", devices=1, by_row=None, config=None):
@@ -186,7 +207,7 @@ def test_a_row_has_one_owner():
     found = {
         optim.path_of(keys): owner(keys)
         for keys, _ in jax.tree_util.tree_leaves_with_path(kept)
-        if owner(keys) is not None
+        if owner(keys)
     }
     assert sorted(found.values()) == sorted(["items", "net/items", "net/bias"] * 2)
     assert all(path.endswith(f"u/{name}") for path, name in found.items())
