@@ -2,8 +2,8 @@
 
 Exit codes: 0 done, 2 input that cannot be used (one sentence on stderr, nothing written), 3 a loss
 that stopped being a number, 4 a disk that takes nothing more (full, read-only, a quota; one
-sentence, and what was saved before is whole), 130 and 143 after SIGINT and SIGTERM with the state
-saved, 141 when nobody reads on.
+sentence, and what was saved before is whole), 75 where another process of the run was lost, 130 and
+143 after SIGINT and SIGTERM with the state saved, 141 when nobody reads on.
 """
 
 import importlib
@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
-from jaxrec_diff.commands import COMMANDS
+from jaxrec_diff.commands import COMMANDS, distributed
 from jaxrec_diff.commands.terminal import refuse
 from jaxrec_diff.ops import files
 
@@ -55,25 +56,72 @@ def _run(argv: list[str] | None) -> int:
     if not argv or argv[0] not in COMMANDS:
         return refuse(f"expected one of {', '.join(COMMANDS)}, got {argv[:1] or 'nothing'}")
     try:
-        return importlib.import_module(f"jaxrec_diff.commands.{argv[0]}").run(argv[1:])
+        watched = distributed.is_watched()
+        if watched:
+            distributed.take_files()
+        cluster, argv = distributed.split(argv)
+        if cluster is None:
+            return _command(argv)
+        if watched:
+            return _one_of_several(cluster, argv)
+        from jaxrec_diff.commands import launch
+
+        return launch.alone(cluster)
     except BrokenPipeError:
         raise
     except Exception as error:
-        if os.environ.get("JAXREC_TRACEBACK"):
+        code = None if os.environ.get("JAXREC_TRACEBACK") else _refused(error)
+        if code is None:
             raise
-        why = files.reason(error)
-        if isinstance(error, files.Unwritable) or why is not None:
-            said = str(error) if isinstance(error, files.Unwritable) else f"a write failed: {why}"
-            refuse(f"{said}; what was saved before is whole, and the same command goes on")
-            return _FULL
-        if isinstance(error, OSError) and error.filename is not None and error.strerror:
-            return refuse(f"{error.filename} cannot be used: {error.strerror.lower()}")
-        if isinstance(error, ValueError | OSError):
-            return refuse(str(error))
-        raise
+        return code
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _command(argv: list[str]) -> int:
+    return importlib.import_module(f"jaxrec_diff.commands.{argv[0]}").run(argv[1:])
+
+
+def _refused(error: Exception) -> int | None:
+    """Says in a sentence what a user can do about an error; the exit code, or None if nothing."""
+    why = files.reason(error)
+    if isinstance(error, files.Unwritable) or why is not None:
+        said = str(error) if isinstance(error, files.Unwritable) else f"a write failed: {why}"
+        refuse(f"{said}; what was saved before is whole, and the same command goes on")
+        return _FULL
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return refuse(f"{error.filename} cannot be used: {error.strerror.lower()}")
+    if isinstance(error, ValueError | OSError):
+        return refuse(str(error))
+    return None
+
+
+def _one_of_several(cluster: distributed.Cluster, argv: list[str]) -> NoReturn:
+    """Runs a command together with other processes, and ends this one.
+
+    Whatever ends it early ends it at once: the others would wait for it, and it for them.
+    """
+    code: int | None = None
+    try:
+        distributed.join(cluster)
+        code = _command(argv)
+        if code == 0:
+            distributed.part()
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE
+    except Exception as error:
+        gone = distributed.reason(str(error))
+        if gone is not None:
+            refuse(f"{gone}; the same command goes on from what is saved")
+            code = distributed.LOST
+        else:
+            code = _refused(error)
+        if code is None or os.environ.get("JAXREC_TRACEBACK"):
+            traceback.print_exc()
+    distributed.leave(1 if code is None else code)
 
 
 def _warned(others: Callable[..., None]) -> Callable[..., None]:

@@ -10,5 +10,6 @@ COMMANDS = (
     "augment",
     "convert",
     "tune",
+    "launch",
     "completion",
 )

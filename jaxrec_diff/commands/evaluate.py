@@ -69,6 +69,7 @@ def run(argv: list[str]) -> int:
             name = flag.split("=")[0]
             return refuse(f"{name} changes nothing in an evaluation; bin/train takes it")
     quiet_start()
+    from jaxrec_diff import layout
     from jaxrec_diff.commands.progress import show
     from jaxrec_diff.evaluation import metrics
     from jaxrec_diff.experiments import json_files, judging, locks, restore
@@ -87,9 +88,9 @@ def run(argv: list[str]) -> int:
     run = run._replace(command=" ".join([spelled("bin/evaluate"), *argv]))
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
     inside = output.resolve().parent == workdir.resolve()
-    with locks.writer(workdir, shared=True) if inside else nullcontext():
+    with locks.writer(workdir, shared=True) if inside and layout.first() else nullcontext():
         results, found = judging.evaluation(run, workdir, split)
-        json_files.write_json(output, results)
+        layout.by_first(lambda: json_files.write_json(output, results))
     with muted(flags.switches):
         show(results)
         seeds = run.experiment.eval.seeds
@@ -98,7 +99,8 @@ def run(argv: list[str]) -> int:
             spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
             print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
         if "per-user" in bare:
-            write_per_user(run.dataset, split, found, Path(bare["per-user"]))
+            path = Path(bare["per-user"])
+            layout.by_first(lambda: write_per_user(run.dataset, split, found, path))
             print(f"per-user values are in {bare['per-user']}")
         print(f"results are in {output}")
     if "json" in flags.switches:

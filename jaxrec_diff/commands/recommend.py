@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def run(argv: list[str]) -> int:
         return refuse("name a file for the lists: --output=FILE.parquet, .csv or .jsonl")
     output = Path(bare["output"]) if "output" in bare else None
     quiet_start()
+    from jaxrec_diff import layout
     from jaxrec_diff.inference import files, types
     from jaxrec_diff.inference import recommender as inference_recommender
 
@@ -114,13 +116,15 @@ def run(argv: list[str]) -> int:
         print(_table(lists, recommender))
         tally = tally.add(lists)
     else:
-        quiet = "quiet" in flags.switches
+        quiet = "quiet" in flags.switches or not layout.first()
+        ids = recommender.vocabulary.ids
         with (
             counter("users", question.total, quiet=quiet) as report,
-            files.writer(output, recommender.vocabulary.ids) as write,
+            files.writer(output, ids) if layout.first() else nullcontext(print) as write,
         ):
             for lists in stream:
-                write(lists)
+                if layout.first():
+                    write(lists)
                 tally = tally.add(lists)
                 report(tally.histories)
     seconds = time.monotonic() - started
@@ -135,7 +139,7 @@ def run(argv: list[str]) -> int:
     }
     if "json" in flags.switches:
         print(json.dumps(summary))
-    elif "quiet" not in flags.switches:
+    elif "quiet" not in flags.switches and layout.first():
         print(_words(summary), file=sys.stderr)
     return 0
 

@@ -41,6 +41,9 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
            preset, trained first, or an npz file of its arrays
 --quiet    errors only            --json  the results as one json object
 
+Several hosts: --distributed flags, as bin/launch --help says, which starts
+several processes on one.
+
 bin/train --model=NAME --help lists every field of that model. Among them are
 --log.tensorboard=true, event files in WORKDIR/tensorboard, and
 --log.wandb=PROJECT, which tells Weights & Biases. bin/completion helps to type.
@@ -86,12 +89,13 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
 
     experiment = config.parse(chosen.settings.experiment, dotted)
     quiet_start()
+    from jaxrec_diff import layout
     from jaxrec_diff.commands.progress import progress, show
     from jaxrec_diff.experiments import pipeline, runs, signals, workdirs
     from jaxrec_diff.training.progress import NonFiniteLoss
 
     run = runs.prepare(chosen.name, experiment, chosen.source)._replace(command=command)
-    workdirs.check(run, workdir)
+    layout.by_first(lambda: workdirs.check(run, workdir))
     print(f"{chosen.name} on {run.dataset.name}: {chosen.settings.origin}")
     print(_card(run))
     print(_devices(run), flush=True)
@@ -114,12 +118,14 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
 
 def _report(run: Any, workdir: Path) -> None:
     """Writes report.html, unless JAXREC_REPORT is 0; a run is finished without it."""
+    import jax
+
     from jaxrec_diff.reporting import figures
 
     if (workdir / "report.html").exists() or os.environ.get("JAXREC_REPORT") == "0":
         return
     later = spelled(f"bin/report --workdir={workdir}")
-    if not figures.available():
+    if not figures.available() or jax.process_count() > 1:  # a page is made by one process
         print(f"{later} makes a page of it all")
         return
     from jaxrec_diff.reporting import run_page

@@ -183,6 +183,7 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
                 stream=None if resident else batcher.stream,
             )
         except Stopped as stopped:
+            layout.barrier("stopped")  # whoever ends first would be missed
             raise signals.Interrupted(stopped.reason, folder) from None
 
 

@@ -96,16 +96,19 @@ def export(
     artifact = jax_export.export(jax.jit(serve), platforms=tuple(platforms))(
         *args, jax.ShapeDtypeStruct((), jnp.int32)
     )
-    with files.replacing_folder(output) as folder:
-        (folder / "model.stablehlo").write_bytes(artifact.serialize())
-        np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
-        dataset = phase.dataset
-        vocabulary = ids.pack("item_ids", dataset.item_ids)
-        if by_user:
-            vocabulary |= ids.pack("user_ids", dataset.user_ids)
-        np.savez(folder / "vocabulary.npz", **vocabulary)  # type: ignore[arg-type]
-        (folder / "README.md").write_text(_readme(phase, k, include_seen, by_user))
-    return {path.name: path.stat().st_size for path in sorted(output.iterdir())}
+    vocabulary = ids.pack("item_ids", phase.dataset.item_ids)
+    if by_user:
+        vocabulary |= ids.pack("user_ids", phase.dataset.user_ids)
+
+    def write() -> dict[str, int]:
+        with files.replacing_folder(output) as folder:
+            (folder / "model.stablehlo").write_bytes(artifact.serialize())
+            np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
+            np.savez(folder / "vocabulary.npz", **vocabulary)  # type: ignore[arg-type]
+            (folder / "README.md").write_text(_readme(phase, k, include_seen, by_user))
+        return {path.name: path.stat().st_size for path in sorted(output.iterdir())}
+
+    return layout.by_first(write)
 
 
 def program(
