@@ -171,7 +171,8 @@ def test_lazy_adam_by_hand():
 
 def test_row_adagrad_by_hand():
     states = trained(TrainConfig(optimizer="row_adagrad", learning_rate=0.01))
-    table, sums = np.asarray(states[0].params["items"], np.float64), np.zeros(ITEMS + 1)
+    table = np.asarray(states[0].params["items"], np.float64)
+    sums = np.zeros(len(table))
     for n, (grads, _) in enumerate(gradients(states), start=1):
         grad = grads["items"]
         sums += (grad**2).mean(axis=1)

@@ -1,0 +1,314 @@
+"""A catalogue that no device holds: DimeRec on ten million items, and a hundred million on paper.
+
+    python benchmarks/scale.py run          # 10 million x 64 on 8 virtual devices of this host
+    python benchmarks/scale.py project      # 100 million x 64 on 64 devices, from compiled programs
+
+`run` trains with a sampled softmax and lazy Adam, the table and its moments split over the axis
+`model`, and then lists the exact top 100 of every item for 1,000 users; ten users' lists are
+compared with a plain product over the whole table. `project` compiles the same programs, and those
+that it is compared with, for shapes that nothing is allocated for. Megabytes a device are the
+arguments and the temporary arrays of a compiled program (donated ones are counted once).
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import re
+import resource
+import sys
+import time
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrec_diff import layout
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.evaluation import topk
+from jaxrec_diff.experiments import provenance
+from jaxrec_diff.models import dimerec
+from jaxrec_diff.models.contract import DataSpec, Model
+from jaxrec_diff.models.dimerec import DimeRecConfig
+from jaxrec_diff.training import optim, rows, state, step
+from jaxrec_diff.training.config import BY_ROW, TrainConfig
+
+DEVICES = {"run": 8, "project": 64}
+RESULTS = Path(__file__).parent / "results"
+LENGTH, K = 20, 100
+_STRETCH = 2**17  # rows of the table whose float64 scores are looked at together
+TASTES, TASTE = 100, 1000  # a user likes one of so many stretches of so many items
+CONFIG = DimeRecConfig(
+    num_steps=10, beta_start=0.6, beta_stop=0.99, forward="vp_norm", temperature=0.1,
+    positions="end", num_negatives=1000,
+)  # fmt: skip
+KINDS = (("lazy_adam", "uniform"), ("row_adagrad", "uniform"), ("adam", "uniform"))
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f64": 8, "s64": 8, "u64": 8}
+
+
+class Programs:
+    """DimeRec's programs for one catalogue on one mesh."""
+
+    def __init__(
+        self, num_items: int, mesh: jax.sharding.Mesh, optimizer: str, negatives: Any = "uniform"
+    ):
+        config = dataclasses.replace(CONFIG, negatives=negatives)
+        self.mesh, self.num_items = mesh, num_items
+        self.model: Model = dimerec.build(config, DataSpec(0, num_items, LENGTH))
+        settings = TrainConfig(optimizer=optimizer, learning_rate=1e-2)
+        self.optimizer = optim.make(settings, 1000, self.model.compact)
+        self.take = rows.update if optimizer in BY_ROW else step.update
+
+    def initial(self) -> Any:
+        one = Sequences(
+            jnp.ones((1, LENGTH), jnp.int32), jnp.ones(1, jnp.int32), jnp.ones(1), jnp.arange(1)
+        )
+        return state.create(self.model.init(jax.random.key(0), one), self.optimizer)
+
+    def layouts(self) -> Any:
+        """How the state lies: what has a row an item over `model`, the rest everywhere."""
+        shapes = jax.eval_shape(self.initial)
+        height = shapes.params["items"].shape[0]
+
+        def lies(leaf):
+            return NamedSharding(self.mesh, P("model") if leaf.shape[:1] == (height,) else P())
+
+        return jax.tree.map(lies, shapes)
+
+    def by_row(self) -> NamedSharding:
+        return NamedSharding(self.mesh, P("data"))
+
+    def update(self, train: Any, key: jax.Array, seq: jax.Array, target: jax.Array) -> Any:
+        count = target.shape[0]
+        example = Sequences(seq, target, jnp.ones(count), jnp.arange(count, dtype=jnp.int32))
+        return self.take(self.model, self.optimizer, train, key, example)
+
+    def lists(self, params: Any, key: jax.Array, seq: jax.Array) -> topk.Top:
+        query = SequenceQuery(seq, jnp.arange(seq.shape[0], dtype=jnp.int32))
+        points, table = self.model.sample(params, (), key, query), params["items"]
+        row = jnp.arange(len(table))
+        real = (row > 0) & (row <= self.num_items)  # row j is item j, and not j + 1
+        found = topk.top(points, table, k=K, seen=seq + 1, allowed=real)
+        return found._replace(items=found.items - 1)
+
+    def compiled_update(self, batch: int) -> Any:
+        lies = self.layouts()
+        shapes = abstract(jax.eval_shape(self.initial), lies)
+        fn = jax.jit(self.update, donate_argnums=0, out_shardings=(lies, None))
+        with jax.set_mesh(self.mesh):
+            return fn.lower(shapes, self.key(), *self.ids((batch, LENGTH), (batch,))).compile()
+
+    def compiled_lists(self, users: int) -> Any:
+        shapes = abstract(jax.eval_shape(self.initial), self.layouts())
+        with jax.set_mesh(self.mesh):
+            seq = self.ids((users, LENGTH))
+            return jax.jit(self.lists).lower(shapes.params, self.key(), *seq).compile()
+
+    def key(self) -> Any:
+        shape = jax.eval_shape(lambda: jax.random.key(0))
+        return jax.ShapeDtypeStruct((), shape.dtype, sharding=NamedSharding(self.mesh, P()))
+
+    def ids(self, *shapes: tuple[int, ...]) -> list[Any]:
+        return [jax.ShapeDtypeStruct(each, jnp.int32, sharding=self.by_row()) for each in shapes]
+
+
+def abstract(shapes: Any, lies: Any) -> Any:
+    def struct(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(struct, shapes, lies)
+
+
+def megabytes(program: Any) -> dict[str, float]:
+    memory = program.memory_analysis()
+    sizes = {"argument": memory.argument_size_in_bytes, "temp": memory.temp_size_in_bytes}
+    return {f"{name}_mb_a_device": round(size / 1e6, 1) for name, size in sizes.items()}
+
+
+def cost(program: Any) -> dict[str, Any]:
+    """What XLA counts of a device's program; a loop's body counts once."""
+    counted = program.cost_analysis() or {}
+    moved = collectives(program.as_text())
+    return {
+        "gflops_a_device": round(counted.get("flops", 0) / 1e9, 2),
+        "bytes_accessed_mb_a_device": round(counted.get("bytes accessed", 0) / 1e6, 1),
+        "collective_mb_a_device": round(sum(moved.values()) / 1e6, 1),
+        "collectives_mb": {name: round(size / 1e6, 2) for name, size in moved.items() if size},
+    }
+
+
+def collectives(hlo: str) -> dict[str, int]:
+    """Bytes that the collectives of a program give each device.
+
+    >>> collectives("%a = f32[2,3]{1,0} all-reduce(%b), channel_id=1")["all-reduce"]
+    24
+    """
+    found = dict.fromkeys(COLLECTIVES, 0)
+    pattern = rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\("
+    for shapes, name in re.findall(pattern, hlo):
+        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            sizes = [int(size) for size in dims.split(",") if size]
+            found[name] += _BYTES[dtype] * int(np.prod(sizes, dtype=np.int64))
+    return found
+
+
+def histories(count: int, num_items: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Users who like a stretch of the catalogue each: items i32[n, L + 1], and where it begins."""
+    rng = np.random.default_rng(seed)
+    first = 1 + rng.integers(0, TASTES, (count, 1)) * ((num_items - TASTE) // (TASTES - 1))
+    return (first + rng.integers(0, TASTE, (count, LENGTH + 1))).astype(np.int32), first
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Trains and serves; every array of the catalogue's size is split over the devices."""
+    mesh = layout.make_mesh(jax.devices(), model=given.model)
+    made = Programs(given.items, mesh, "lazy_adam")
+    start = time.perf_counter()
+    update, lists = made.compiled_update(given.batch), made.compiled_lists(given.users)
+    compile_s, lies = time.perf_counter() - start, made.layouts()
+    train = jax.block_until_ready(jax.jit(made.initial, out_shardings=lies)())
+    put = partial(jax.device_put, device=made.by_row())
+    key = jax.device_put(jax.random.key(given.seed), NamedSharding(mesh, P()))
+    losses, at = [], (time.process_time(), time.perf_counter())
+    for number in range(given.updates):
+        items, _ = histories(given.batch, given.items, given.seed + 1 + number)
+        train, metrics = update(train, key, put(items[:, :-1]), put(items[:, -1]))
+        losses.append(float(metrics["loss"]))
+    trained = time.process_time() - at[0], time.perf_counter() - at[1]
+    items, first = histories(given.users, given.items, given.seed)
+    seq = items[:, :-1]
+    at = time.process_time(), time.perf_counter()
+    found = jax.device_get(lists(train.params, key, put(seq)))
+    served = time.process_time() - at[0], time.perf_counter() - at[1]
+    liked = (found.items >= first) & (found.items < first + TASTE)
+    return {
+        "items": given.items,
+        "width": CONFIG.width,
+        "mesh": dict(mesh.shape),
+        "compile_s": round(compile_s, 1),
+        "training": {
+            "batch": given.batch,
+            "negatives": CONFIG.num_negatives,
+            "updates": given.updates,
+            "loss": [round(float(np.mean(part)), 4) for part in np.array_split(losses, 5)],
+            "processor_s_an_update": round(trained[0] / given.updates, 3),
+            "wall_s_an_update": round(trained[1] / given.updates, 3),
+            **megabytes(update),
+            **cost(update),
+        },
+        "serving": {
+            "users": given.users,
+            "k": K,
+            "processor_s": round(served[0], 1),
+            "wall_s": round(served[1], 1),
+            "share_of_the_user's_taste": round(float(liked.mean()), 4),
+            "users_compared_with_the_whole_table": compared(made, train.params, key, seq, found),
+            **megabytes(lists),
+            **cost(lists),
+        },
+        "process_peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+    }  # fmt: skip
+
+
+def compared(made: Programs, params: Any, key: jax.Array, seq: np.ndarray, found: Any) -> int:
+    """How many users' lists are those of a plain float64 product; all asked must be."""
+    asked, best = 10, []
+    query = SequenceQuery(jnp.asarray(seq[:asked]), jnp.arange(asked, dtype=jnp.int32))
+    points = np.asarray(jax.jit(made.model.sample)(params, (), key, query), np.float64)
+    for shard in params["items"].addressable_shards:
+        stretch = np.asarray(shard.data)
+        for start in range(0, len(stretch), _STRETCH):
+            part = stretch[start : start + _STRETCH].astype(np.float64)
+            ids = shard.index[0].start + start + np.arange(len(part))
+            scores = points @ part.T
+            for row, own in enumerate(seq[:asked]):
+                scores[row, np.isin(ids, [0, *own]) | (ids > made.num_items)] = -np.inf
+            place = np.argpartition(-scores, K, axis=1)[:, : K + 1]
+            best.append((np.take_along_axis(scores, place, axis=1), ids[place]))
+    scores, ids = (np.concatenate(each, axis=1) for each in zip(*best, strict=True))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : K + 1]
+    scores, ids = (np.take_along_axis(each, order, axis=1) for each in (scores, ids))
+    for row in range(asked):
+        # neighbours within float32's rounding may stand in either order
+        np.testing.assert_allclose(found.scores[row], scores[row, :K], atol=1e-5)
+        sure = set(ids[row, scores[row] > scores[row, K] + 1e-6].tolist())
+        assert sure <= set(found.items[row].tolist()), f"user {row}: {sure}"
+    return asked
+
+
+def project(given: argparse.Namespace) -> dict[str, Any]:
+    """Compiles for `given.items` on 64 devices and says what each would hold and send."""
+    programs = []
+    for data, model in ((1, 64), (8, 8)):
+        mesh = layout.make_mesh(jax.devices(), model=model)
+        for optimizer, negatives in KINDS:
+            made = Programs(given.items, mesh, optimizer, negatives)
+            program = made.compiled_update(given.batch)
+            what = f"update, {'full' if negatives == 'full' else 'sampled'} softmax, {optimizer}"
+            programs.append(
+                {"program": what, "data": data, "model": model} | megabytes(program) | cost(program)
+            )
+            print(json.dumps(programs[-1]), flush=True)
+        program = made.compiled_lists(given.users)
+        flops = 2 * given.users * given.items * CONFIG.width / (data * model)
+        programs.append(
+            {"program": f"top {K} for {given.users} users", "data": data, "model": model}
+            | megabytes(program) | cost(program) | {"gflops_by_formula": round(flops / 1e9, 1)}
+        )  # fmt: skip
+        print(json.dumps(programs[-1]), flush=True)
+    return {
+        "items": given.items,
+        "width": CONFIG.width,
+        "batch": given.batch,
+        "negatives": CONFIG.num_negatives,
+        "devices": len(jax.devices()),
+        "counting": "XLA counts the body of a loop once; gflops_by_formula counts all items",
+        "programs": programs,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("question", choices=tuple(DEVICES))
+    # one less than a multiple of 256: with padding's row the table divides over the devices
+    parser.add_argument("--items", type=int, default=0, help="10,000,127 and 100,000,255")
+    parser.add_argument("--batch", type=int, default=0, help="1,024 and 8,192")
+    parser.add_argument("--users", type=int, default=0, help="1,000 and 1,024")
+    parser.add_argument("--updates", type=int, default=150)
+    parser.add_argument("--model", type=int, default=8, help="size of the axis, of 8 devices")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", DEVICES[given.question])
+    big = given.question == "project"
+    written = given.items == 0  # a smaller question only says what it found
+    given.items = given.items or (100_000_255 if big else 10_000_127)
+    given.batch = given.batch or (8192 if big else 1024)
+    given.users = given.users or (1024 if big else 1000)
+    figures = {
+        "command": " ".join(["python", *sys.argv]),
+        "seed": given.seed,
+        "device": f"cpu, {len(jax.devices())} virtual devices of one host",
+        "platform": f"{platform.machine()} {os.cpu_count()} cores",
+        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy", "optax")}
+        | {"python": platform.python_version()},
+        "commit": provenance.commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    figures |= project(given) if big else run(given)
+    name = "scale-projection.json" if big else "scale-10m.json"
+    if written:
+        (RESULTS / name).write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
