@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxrec_diff import cli, config
+from jaxrec_diff.commands import distributed
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,11 +42,11 @@ def test_there_is_python_and_every_command_is_shown():
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda part: part[:40])
 def test_flags_of_commands_are_known(name, words, capsys):
     """Flags are those that the command's help has, or dotted ones that parse."""
-    argv = shlex.split(words, comments=True)
+    _, argv = distributed.split([name, *shlex.split(words, comments=True)])
     assert (ROOT / "bin" / name).exists()
     if name == "test":
         return
-    flags = [word for word in argv if word.startswith("--")]
+    flags = [word for word in argv if word.startswith("--") and word != "--"]
     assert cli.main([name, "--help"]) == 0
     known = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out))
     dotted = []
