@@ -48,6 +48,33 @@ def _put(leaf: Any, sharding: Sharding) -> Any:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+def put_parts(part: Callable[[int], Any], mesh: Mesh) -> Any:
+    """Global arrays [D, ...] of D parts along the axis `data`, each on the devices that hold it.
+
+    A process makes the parts of its own devices and no other.
+
+    Args:
+      part: number of a part -> arrays of the host, of one shape in all parts.
+      mesh: devices.
+    """
+    grid = np.moveaxis(mesh.devices, mesh.axis_names.index(meshes.DATA), 0)
+    grid = grid.reshape(len(grid), -1)
+    me = jax.process_index()
+    own = [n for n, row in enumerate(grid) if any(device.process_index == me for device in row)]
+    made = {number: part(number) for number in own}
+    sharding = NamedSharding(mesh, PartitionSpec(meshes.DATA))
+
+    def joined(*leaves: np.ndarray) -> jax.Array:
+        at = dict(zip(made, leaves, strict=True))
+
+        def of(index: Any) -> np.ndarray:
+            return at[index[0].start or 0][None]
+
+        return jax.make_array_from_callback((len(grid), *leaves[0].shape), sharding, of)
+
+    return jax.tree.map(joined, *made.values())
+
+
 def whole(tree: Any) -> Any:
     """Global arrays as arrays of numpy, whole in every process; all processes must ask."""
     if jax.process_count() > 1:

@@ -69,12 +69,17 @@ drawn = layout.compiled(draw, key, placed)(key, placed)
 me = jax.process_index()
 said = [layout.agree([n, me / 3], choose=lambda each: each) for n in range(12)]
 layout.barrier("before the end")
+made = []
+parts = layout.put_parts(lambda n: made.append(n) or {"rows": rows[2 * n : 2 * n + 2]}, mesh)
 left = layout._client().key_value_dir_get("jaxrec/said/")
 print(json.dumps({
     "first": layout.first(),
     "local": placed.addressable_data(0).shape[0],
     "dtype": str(placed.dtype),
     "whole": layout.whole(placed).tolist(),
+    "parts": layout.whole(parts["rows"]).reshape(8, 3).tolist(),
+    "held": parts["rows"].addressable_data(0).shape,
+    "made": made,
     "anew": layout.whole(layout.put(placed, everywhere)).tolist(),
     "drawn": layout.whole(drawn).tolist(),
     "said": said,
@@ -89,7 +94,9 @@ def test_two_processes_hold_one_array_and_agree():
     said = [text.splitlines()[-1] for text in processes.outputs(_TOGETHER)]
     one, two = (json.loads(line) for line in said)
     assert one.pop("first") and not two.pop("first")
+    assert (one.pop("made"), two.pop("made")) == ([0, 1], [2, 3])  # its own, no other
     assert one == two
+    assert one["parts"] == ROWS.tolist() and one["held"] == [1, 2, 3]
     assert one["local"] == 2 and one["dtype"] == "float32"
     assert one["whole"] == one["anew"] == ROWS.tolist()
     want = ROWS * np.asarray(jax.random.uniform(jax.random.key(5), (8, 1)))

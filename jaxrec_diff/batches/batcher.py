@@ -18,11 +18,12 @@ from jaxrec_diff.ops.ragged import Ragged
 class Stream(NamedTuple):
     """Examples whose arrays are larger than a device: cut on the host, some at a time."""
 
-    cut: Callable[[Any, np.ndarray, jax.Array], Any]
-    """(train, index i32[C, B], key[C] of what each batch draws) -> small arrays on the host.
+    cut: Callable[[Any, np.ndarray, np.ndarray, jax.Array], Any]
+    """(train, index i32[C, b], row_id i32[b], key[C] of what each batch draws) -> small arrays.
 
-    They are cut from `Batcher.train`, memory-mapped or not, and their shapes depend on C and B
-    alone. The example at `index[c, b]` is their number c B + b.
+    They are cut on the host from `Batcher.train`, memory-mapped or not, for the rows `row_id` of C
+    batches. Their shapes depend on C and b alone; the example at `index[c, n]` is their number
+    c b + n.
     """
     example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
     """`Batcher.example` of these arrays; says the same to the last bit."""

@@ -43,8 +43,8 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         items, value, user, weight = _row(train, index, width)
         return Interactions(items, value, user, weight, row_id)
 
-    def cut(train, index, keys):
-        del keys
+    def cut(train, index, row_id, keys):
+        del row_id, keys
         user = train.user[np.maximum(index, 0).reshape(-1)]
         values = train.user_items._replace(items=train.value)
         found = (ragged.cut(each, user, width, 0) for each in (train.user_items, values))

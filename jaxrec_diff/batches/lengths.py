@@ -52,8 +52,8 @@ def at_longest(cut: Cut, dataset: Dataset, config: DataConfig) -> Batcher:
     def query(rows, index):
         return batches_cut.queries(rows, index, max_len=config.max_len)
 
-    def streamed(train, index, keys):
-        del keys
+    def streamed(train, index, row_id, keys):
+        del row_id, keys
         return cut.part(train, np.maximum(index, 0).reshape(-1), config.max_len)
 
     example = partial(cut.example, length=config.max_len)

@@ -28,8 +28,8 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
     def query(rows, index):
         return cut.queries(rows, index, max_len=config.max_len)
 
-    def streamed(train, index, keys):
-        del keys
+    def streamed(train, index, row_id, keys):
+        del row_id, keys
         rows = np.maximum(index, 0).reshape(-1)
         return ragged.cut(train, rows, config.max_len, config.prefix_len)
 

@@ -42,8 +42,8 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         start, stop = (jnp.asarray(train.offsets)[user + n] for n in (0, 1))
         return _with_negative(train.owned, start, stop, user, item, index, row_id, key, num_items)
 
-    def cut(train, index, keys):
-        del keys
+    def cut(train, index, row_id, keys):
+        del row_id, keys
         rows = np.maximum(index, 0).reshape(-1)
         user = train.user[rows]
         own, offsets = packed(train.owned, train.offsets, user, most)
@@ -90,9 +90,9 @@ def _batcher_by_user(dataset: Dataset, config: DataConfig) -> Batcher:
     def all_drawn(keys, row_id):
         return jax.vmap(drawn, in_axes=(0, None))(keys, row_id)
 
-    def cut(train, index, keys):
+    def cut(train, index, row_id, keys):
+        del index
         preferences, known = train
-        row_id = jnp.arange(index.shape[1], dtype=jnp.int32)
         user = known[np.asarray(all_drawn(keys, row_id)).reshape(-1)]
         own, offsets = packed(preferences.owned, preferences.offsets, user, most)
         return Preferences(user, np.zeros_like(user), own, offsets)

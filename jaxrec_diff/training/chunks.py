@@ -54,15 +54,22 @@ def streamed(
     key: jax.Array,
     place: Callable[[Any], Any],
     *,
+    parts: int = 1,
+    place_parts: Callable[[Callable[[int], Any]], Any] | None = None,
     steps: int | None = None,
 ) -> Chunks:
     """Chunks of a constant shape, each cut on the host while the one before is trained on.
+
+    Every device gets the rows of its own part of the batches, and a process cuts and holds those
+    of its devices.
 
     Args:
       data: on the host, memory-mapped or not.
       stream: how it is cut.
       key: root key of the noise, of which every update has its own key to draw by.
       place: host arrays -> the devices.
+      parts: how many parts batches are cut in, first rows first.
+      place_parts: (number -> arrays of a part) -> the devices; by default `place` of the only one.
       steps: updates a chunk, by default what fits in a fixed number of bytes.
     """
 
@@ -76,11 +83,17 @@ def streamed(
             index[: len(rows)] = rows
             updates = before + start + jnp.arange(count)
             keys = jax.vmap(lambda update: parallel.cut_key(key, update))(updates)
-            small = stream.cut(data, index, keys)
-            places = np.arange(index.size, dtype=np.int32).reshape(index.shape)
-            renumbered = np.where(index >= 0, places, -1)
-            placed, placed_order = place((small, renumbered))
-            return Chunk(placed, placed_order, start, start + len(rows))
+            row_id = np.arange(order.shape[1], dtype=np.int32)
+            size = len(row_id) // parts
+
+            def part(number):
+                own = slice(number * size, (number + 1) * size)
+                return stream.cut(data, index[:, own], row_id[own], keys)
+
+            places = np.arange(count, dtype=np.int32)[:, None] * size + row_id % size
+            renumbered = place(np.where(index >= 0, places, -1))
+            placed = place(part(0)) if place_parts is None else place_parts(part)
+            return Chunk(placed, renumbered, start, start + len(rows))
 
         with ThreadPoolExecutor(1) as ahead:
             waiting = ahead.submit(cut, first)
@@ -93,19 +106,25 @@ def streamed(
     return chunks
 
 
-def over(data: Any, stream: Stream | None, key: jax.Array, place: Callable[[Any], Any]) -> Chunks:
+def over(data: Any, stream: Stream | None, key: jax.Array, updates: parallel.Updates) -> Chunks:
     """Chunks cut by a stream, or resident data where there is none."""
-    return resident(data, place) if stream is None else streamed(data, stream, key, place)
+    if stream is None:
+        return resident(data, updates.place)
+    return streamed(
+        data, stream, key, updates.place, parts=updates.parts, place_parts=updates.place_parts
+    )
 
 
 def first(data: Any, stream: Stream | None, key: jax.Array, batch_size: int) -> Any:
     """Arrays that a first batch is cut from, for the shapes of parameters."""
     if stream is None:
         return data
-    return stream.cut(data, np.arange(batch_size, dtype=np.int32)[None], key[None])
+    index = np.arange(batch_size, dtype=np.int32)
+    return stream.cut(data, index[None], index, key[None])
 
 
 def _steps(data: Any, stream: Stream, key: jax.Array, order: np.ndarray) -> int:
-    one = stream.cut(data, order[:1], key[None])
+    row_id = np.arange(order.shape[1], dtype=np.int32)
+    one = stream.cut(data, order[:1], row_id, key[None])
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(one))
     return max(1, min(_CHUNK_BYTES // max(size, 1), len(order)))

@@ -99,7 +99,7 @@ def fit(
     key = streams.training(seed)
     of_shapes = chunks.first(data, stream, key, config.batch_size)
     examples = examples if stream is None else stream.example
-    updates = _updates(model_of, examples, optimizer, config, mesh, mode)
+    updates = _updates(model_of, examples, optimizer, config, mesh, mode, stream is not None)
     order_of = order_of or _shuffle(config, num_examples)
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
     initial = _initial(model_of, examples, optimizer, config, streams.init(seed))
@@ -111,7 +111,7 @@ def fit(
     with checkpoint.manager(folder) as checkpoints:
         train, counters = (initial(of_shapes), _Counters()) if found is None else found
         at, size, score, run = int(train.step), 1, checkpoint.WORST, None
-        chunks_of = chunks.over(data, stream, key, updates.place)
+        chunks_of = chunks.over(data, stream, key, updates)
         train, key = updates.place(train), updates.place(key)
         while at < total and not _exhausted(config, counters):
             epoch, first = divmod(at, per_epoch)
@@ -205,6 +205,7 @@ def _updates(
     config: TrainConfig,
     mesh: jax.sharding.Mesh,
     mode: parallel.Parallel,
+    in_parts: bool,
 ) -> parallel.Updates:
     axis_name = parallel.AXIS if mode == "pmap" else None
     model = model_of(axis_name)
@@ -216,8 +217,9 @@ def _updates(
             model, optimizer, train, key, example, ema_decay=config.ema_decay, axis_name=axis_name
         )
 
-    wrap = {"jit": parallel.jit_updates, "pmap": parallel.pmap_updates}[mode]
-    return wrap(update, examples, mesh)
+    if mode == "pmap":
+        return parallel.pmap_updates(update, examples, mesh)
+    return parallel.jit_updates(update, examples, mesh, in_parts=in_parts)
 
 
 def _initial(

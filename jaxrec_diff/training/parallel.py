@@ -39,12 +39,18 @@ class Updates(NamedTuple):
     run: Callable[..., tuple[TrainState, Reports]]  # train, data, key, order, first, count
     place: Callable[[Any], Any]  # host or device arrays -> the layout that `run` takes
     fetch: Callable[[Any], Any]  # the layout of `run` -> single arrays
+    parts: int = 1  # that chunks of examples are cut in
+    place_parts: Callable[[Callable[[int], Any]], Any] | None = None
+    """(number -> arrays of a part, on the host) -> the layout that `run` takes; by default that of
+    `place`, for one part."""
 
 
 def jit_updates(
     update: Callable[[TrainState, jax.Array, Any], tuple[TrainState, dict]],
     examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
     mesh: Mesh,
+    *,
+    in_parts: bool = False,
 ) -> Updates:
     """Sharded `jit`.
 
@@ -53,18 +59,36 @@ def jit_updates(
       examples: (data, index i32[B], row_id i32[B], key) -> example; cuts a batch out of resident
         data, with a key for what is drawn on the way (negatives).
       mesh: devices.
+      in_parts: the data come from `place_parts`, so that a device holds what its rows are cut from
+        and no more; an index counts within its part.
     """
     replicated, by_row = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
+
+    def of_part(data, index, row_id, key):
+        return examples(jax.tree.map(lambda leaf: leaf[0], data), index, row_id, key)
+
+    cut = examples
+    if in_parts:
+        rows = P(AXIS)
+        cut = jax.shard_map(
+            of_part, mesh=mesh, in_specs=(rows, rows, rows, P()), out_specs=rows, check_vma=False
+        )
 
     def select(data, index, key):
         index = jax.lax.with_sharding_constraint(index, by_row)
         row_id = jnp.arange(index.shape[0], dtype=jnp.int32)
-        return examples(data, index, jax.lax.with_sharding_constraint(row_id, by_row), key)
+        return cut(data, index, jax.lax.with_sharding_constraint(row_id, by_row), key)
 
     run = jax.jit(
         lambda *args: _run(update, select, *args), donate_argnums=0, out_shardings=replicated
     )
-    return Updates(run, lambda tree: layout.put(tree, replicated), lambda tree: tree)
+    return Updates(
+        run,
+        lambda tree: layout.put(tree, replicated),
+        lambda tree: tree,
+        mesh.shape[AXIS],
+        lambda part: layout.put_parts(part, mesh),
+    )
 
 
 def pmap_updates(

@@ -27,7 +27,7 @@ MODELS = {
 }
 
 
-def fit(name, folder, *, streams, mode="jit", stop_at=None):
+def fit(name, folder, *, streams, mode="jit", devices=1, stop_at=None):
     config, dataset = MODELS[name], load("synthetic", DATA)
     fed = registry.input_of(config).batcher(dataset, DATA)
     spec = DataSpec(dataset.num_users, 30, 5, dataset.train_counts, dataset.user_items)
@@ -41,7 +41,7 @@ def fit(name, folder, *, streams, mode="jit", stop_at=None):
         lambda params, state: (0.0, {}),
         seed=3,
         folder=folder,
-        mesh=layout.make_mesh(jax.devices()[: 1 if mode == "jit" else 2]),
+        mesh=layout.make_mesh(jax.devices()[:devices]),
         mode=mode,
         on_progress=events.append,
         stop_asked=lambda: bool(stop_at and events and events[-1].step >= stop_at),
@@ -49,15 +49,15 @@ def fit(name, folder, *, streams, mode="jit", stop_at=None):
     ), [event.metrics for event in events if event.kind == "epoch"]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_streamed_is_resident_and_goes_on_where_it_stopped(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "devices"), [("dimerec", 1), ("mf", 1), ("mf", 4)])
+def test_streamed_is_resident_and_goes_on_where_it_stopped(name, devices, tmp_path, monkeypatch):
     cuts = []
-    resident, metrics = fit(name, tmp_path / "resident", streams=False)
+    resident, metrics = fit(name, tmp_path / "resident", streams=False, devices=devices)
     whole = chunks._steps
     monkeypatch.setattr(chunks, "_steps", lambda *args: cuts.append(whole(*args)) or 3)
     with pytest.raises(Stopped):
-        fit(name, tmp_path / "streamed", streams=True, stop_at=5)
-    streamed, after = fit(name, tmp_path / "streamed", streams=True)
+        fit(name, tmp_path / "streamed", streams=True, devices=devices, stop_at=5)
+    streamed, after = fit(name, tmp_path / "streamed", streams=True, devices=devices)
     jax.tree.map(np.testing.assert_array_equal, streamed.train, resident.train)
     assert after == metrics
     # by default a chunk holds what fits, of so little data an epoch
@@ -68,7 +68,7 @@ def test_streamed_is_resident_and_goes_on_where_it_stopped(name, tmp_path, monke
 def test_streamed_under_pmap(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "_steps", lambda *args: 4)
     found = [
-        fit("dimerec", tmp_path / str(streams), streams=streams, mode="pmap")[0].train
+        fit("dimerec", tmp_path / str(streams), streams=streams, mode="pmap", devices=2)[0].train
         for streams in (False, True)
     ]
     jax.tree.map(np.testing.assert_array_equal, *found)
@@ -77,7 +77,7 @@ def test_streamed_under_pmap(tmp_path, monkeypatch):
 def test_chunks_are_cut_one_ahead_and_cover_an_epoch():
     asked, told, key = [], [], jax.random.key(0)
 
-    def cut(data, index, keys):
+    def cut(data, index, row_id, keys):
         asked.append(index.tolist())
         told.append(jax.random.key_data(keys).tolist())
         return data[np.maximum(index, 0).reshape(-1)]
