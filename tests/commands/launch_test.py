@@ -24,6 +24,7 @@ SMALL = [
     "--train.patience=0", "--eval.batch-size=256",
 ]  # fmt: skip
 MODELS = {
+    "mf": ["--model.width=16", "--data.resident=false"],  # each process cuts its share
     "dimerec": ["--model.width=16", "--model.num-steps=5"],
     "sasrec": ["--model.width=16"],
     "diffrec": ["--model.dims=16"],
