@@ -1,9 +1,11 @@
 """The Python calls make the runs of the commands, from any table."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jaxrec_diff import api, cli
@@ -102,6 +104,10 @@ def test_calls_and_commands_make_the_same_run(clicks, tmp_path, capsys):
     lists = recommend.recommend(tmp_path / "called", histories=[["shoe-01"]], k=3)
     assert lists == recommend.recommend(commanded, histories=[["shoe-01"]], k=3)
 
+    renamed = [f"{name}x" if name == max(table["visitor"]) else name for name in table["visitor"]]
+    pq.write_table(pa.table(table | {"visitor": renamed}), tmp_path / "renamed.parquet")
+    with pytest.raises(ValueError, match="users .* was trained on, and mf knows them by number"):
+        api.evaluate(tmp_path / "called", data=str(tmp_path / "renamed.parquet"))
     with pytest.raises(ValueError, match="other interactions; take another workdir"):
         api.train("mf", {**table, "product": table["product"][::-1]}, tmp_path / "called")
     with pytest.raises(ValueError, match="split must be valid or test, got 'tset'"):
@@ -109,3 +115,13 @@ def test_calls_and_commands_make_the_same_run(clicks, tmp_path, capsys):
     with pytest.raises(ValueError, match="holds no config.json"):
         api.evaluate(tmp_path / "nowhere")
     capsys.readouterr()
+
+
+def test_a_thread_may_train(clicks, tmp_path):
+    settings = {
+        "data.user": "visitor", "data.item": "product", "data.timestamp": "when",
+        "model.width": 8, "train.batch_size": 32, "train.num_epochs": 1, "devices": 1,
+    }  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(api.train, "mf", clicks, tmp_path / "run", settings=settings).result()
+    assert found["steps"] > 0

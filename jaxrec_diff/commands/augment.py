@@ -96,9 +96,9 @@ def run(argv: list[str]) -> int:
         done = _resume(parts, recipe, force)
         with counter("users", total, quiet="quiet" in flags.switches) as report:
             for first, items in generation.chunks(phase, train, batch_size=size, first=done):
-                part = parts / f"{first:012d}.npy"
+                part = parts / f"{first:012d}.npz"
                 with files.replacing(part) as partial, partial.open("wb") as file:
-                    np.save(file, items)
+                    np.savez(file, items=items)
                 report(first + len(items))
         seconds = time.monotonic() - started
         count, owners = _write(output, parts, trained.dataset)
@@ -113,7 +113,6 @@ def run(argv: list[str]) -> int:
 
 def _resume(parts: Path, recipe: dict[str, Any], force: bool) -> int:
     """The user to go on with, from what an earlier run left."""
-    import numpy as np
 
     from jaxrec_diff.experiments import json_files
 
@@ -122,7 +121,7 @@ def _resume(parts: Path, recipe: dict[str, Any], force: bool) -> int:
     if known.exists() or left:
         try:
             same = json.loads(known.read_text()) == json.loads(json.dumps(recipe))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             same = False
         if not same and not force:
             raise ValueError(
@@ -133,9 +132,9 @@ def _resume(parts: Path, recipe: dict[str, Any], force: bool) -> int:
     if not known.exists():
         json_files.write_json(known, recipe)
     done = 0
-    for path in sorted(parts.glob("[0-9]*.npy")):
+    for path in sorted(parts.glob("[0-9]*.npz")):
         try:
-            whole = int(path.stem) == done and len(np.load(path, mmap_mode="r"))
+            whole = int(path.stem) == done and len(_items(path))
         except (OSError, ValueError, EOFError):
             whole = 0
         if not whole:  # it and what follows are made again
@@ -145,9 +144,23 @@ def _resume(parts: Path, recipe: dict[str, Any], force: bool) -> int:
     return done
 
 
+def _items(part: Path) -> Any:
+    """What was generated for some users, i32[b, M].
+
+    Raises:
+      ValueError: if the file was damaged.
+    """
+    from jaxrec_diff.data.formats.arrays import members
+
+    arrays = members(part)
+    if "items" not in arrays or arrays["items"].ndim != 2:
+        raise ValueError(f"{part} holds no items; the same command makes it again")
+    return arrays["items"]
+
+
 def _empty(parts: Path) -> None:
     """Removes what an augmentation keeps on its way, the file that tells whose it is last."""
-    for path in parts.glob("[0-9]*.npy*"):
+    for path in parts.glob("[0-9]*.np[yz]*"):
         path.unlink()
     for name in (_RECIPE + ".partial", _RECIPE, _WRITTEN):
         (parts / name).unlink(missing_ok=True)
@@ -176,8 +189,8 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
     total, owners = 0, 0
     with files.replacing(output) as partial, ExitStack() as opened:
         file: Any = None
-        for path in sorted(parts.glob("[0-9]*.npy")):
-            first, items = int(path.stem), np.load(path)
+        for path in sorted(parts.glob("[0-9]*.npz")):
+            first, items = int(path.stem), _items(path)
             users = np.arange(first, first + len(items))
             sizes = stops[users].astype(np.int64) - user_items.start[users]
             given = (items > 0).sum(axis=1)

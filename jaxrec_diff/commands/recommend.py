@@ -207,6 +207,8 @@ def _table(lists: Any, recommender: Any) -> str:
     for place, (item, score) in enumerate(zip(lists.items[0], lists.scores[0], strict=True)):
         if item > 0:
             lines.append(f"{place + 1:>4}  {score:>10.4f}  {ids[int(item) - 1]}")
+    if not (lists.items[0] > 0).any():
+        lines = ["no candidate is left: every item is in the history (--include-seen lists them)"]
     if lists.fallback[0]:
         lines.append("no id of the history is known: these are the most popular items,")
         lines.append("scored by how often they occur in training")
@@ -234,6 +236,11 @@ def _words(summary: dict[str, Any]) -> str:
     if summary["rows_left_out"]:
         lines.append(
             f"left out {counted(summary['rows_left_out'], 'row')} without a user, an item or a time"
+        )
+    if summary["empty"] and summary["output"]:
+        lines.append(
+            f"no candidate is left, as every item is in the history: "
+            f"{counted(summary['empty'], 'list')} without an item (--include-seen)"
         )
     if summary["fallbacks"] and summary["output"]:
         lines.append(

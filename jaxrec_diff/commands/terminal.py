@@ -76,14 +76,20 @@ def split_flags(argv: list[str], accepts: Accepts) -> Flags:
     return Flags(bare, on, dotted, plain, asked)
 
 
+_MOST = 2**31 - 1  # what a device counts with
+
+
 def whole(flags: Flags, name: str, default: int, low: int = 1) -> int:
     """A bare flag as a whole number.
 
     Raises:
-      ValueError: if it is none, or below `low`.
+      ValueError: if it is none, below `low`, or more than 32 bits hold.
     """
     text = flags.bare.get(name, str(default))
-    if not re.fullmatch(r"-?\d+", text) or int(text) < low:
+    if re.fullmatch(r"\+?0*\d+", text) and (len(text) > 30 or int(text) > _MOST):
+        shown = text if len(text) <= 30 else f"{text[:27]}..."
+        raise ValueError(f"--{name} must be a whole number of at most {_MOST:,}, got {shown}")
+    if not re.fullmatch(r"-?\d{1,30}", text) or int(text) < low:
         raise ValueError(f"--{name} must be a whole number of at least {low}, got {text!r}")
     return int(text)
 

@@ -82,10 +82,12 @@ def read(path: Path) -> Chosen:
         elif kept.get("embeddings"):
             like = with_backbone(like, kept["embeddings"], dataset_name(source))
         experiment = stored.from_json(like, kept)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no settings that can be used: {error!r}") from None
     except stored.UnknownField as error:
         raise ValueError(f"{path} {error}") from None
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no settings that can be used: {error!r}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} holds no settings that can be used: {error}") from None
     return Chosen(name, source, Settings(experiment, f"settings of {path}"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxrec_diff.config import values
 from jaxrec_diff.config.experiment import RUN_CONTROL, Experiment
 
 # Of config.json, results.json, search.json and vocab.npz. It rises where a file of before would be
@@ -40,16 +41,20 @@ def check_schema(kept: Any, path: Path) -> None:
         )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, instead: str = "take another file") -> Any:
     """What a json file holds.
+
+    Args:
+      path: of the file.
+      instead: what a user can do without it.
 
     Raises:
       ValueError: if it cannot be read.
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise ValueError(f"{path} cannot be read as json; take another file") from None
+    except (OSError, ValueError, RecursionError):
+        raise ValueError(f"{path} cannot be read as json; {instead}") from None
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
@@ -112,9 +117,14 @@ def _rebuild(like: Any, kept: Any, kind: Any = None) -> Any:
                 "by another version, which alone can read it"
             )
         hints = typing.get_type_hints(type(like))
-        values = {k: _rebuild(getattr(like, k), v, hints[k]) for k, v in kept.items()}
-        return type(like)(**values)
-    if not isinstance(kept, list):
+        fields = {k: _rebuild(getattr(like, k), v, hints[k]) for k, v in kept.items()}
+        return type(like)(**fields)
+    element: Any = (*typing.get_args(kind), None)[0]
+    if isinstance(kept, list) and hasattr(element, "__dataclass_fields__"):
+        return tuple(element(**v) for v in kept)
+    if kind is None or isinstance(kind, typing.TypeVar):
         return kept
-    element = typing.get_args(kind)[0]
-    return tuple(element(**v) if isinstance(v, dict) else v for v in kept)
+    try:
+        return values.checked(kept, kind)
+    except ValueError:
+        raise TypeError(f"{kept!r} should be {values.described(kind)}") from None

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff import layout
-from jaxrec_diff.config.stored import check_schema, read_json
 from jaxrec_diff.experiments import (
     exports,
     generation,
@@ -103,8 +102,7 @@ def _finished(run: Run, workdir: Path) -> dict[str, Any] | None:
     finished = workdirs.results_path(workdir)
     if not finished.exists():
         return None
-    stored = read_json(finished)
-    check_schema(stored, finished)
+    stored = results.read(finished)
     asked = run.experiment.train.num_epochs
     enough = phases.generates(run.experiment) or asked <= stored.get("num_epochs", asked)
     return stored if enough and results.UNFINISHED not in stored else None

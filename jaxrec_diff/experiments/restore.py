@@ -12,11 +12,10 @@ import jax
 import numpy as np
 
 from jaxrec_diff import config, layout
-from jaxrec_diff.config.stored import check_schema
-from jaxrec_diff.data import ids
 from jaxrec_diff.experiments import exports, phases, runs, workdirs
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
+from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.training import checkpoint, loop, optim
 from jaxrec_diff.training.state import TrainState, averaged, create
@@ -24,6 +23,10 @@ from jaxrec_diff.training.state import TrainState, averaged, create
 
 class BestLost(UserWarning):
     """The best checkpoint of a run cannot be read, and another is used."""
+
+
+class OtherSplit(UserWarning):
+    """Data is not split as what a run was trained on."""
 
 
 class Restored(NamedTuple):
@@ -57,7 +60,7 @@ def reopen(
     name, source, experiment = workdirs.read_config(workdir)
     experiment = config.configure(config.parse(experiment, flags), settings)
     run = runs.prepare(name, experiment, data or source)
-    _check_vocabulary(run, workdir)
+    _check_data(run, workdir)
     return run
 
 
@@ -154,14 +157,35 @@ def abstract_state(phase: PhaseRun) -> TrainState:
     return checkpoint.abstract(shapes, layout.shardings(shapes, phase.mesh))
 
 
-def _check_vocabulary(run: Run, workdir: Path) -> None:
-    """Refuses data whose items are not those that the workdir was trained on."""
-    path = workdir / "vocab.npz"
-    with np.load(path) as stored:
-        check_schema(stored, path)
-        known = ids.unpack("item_ids", stored)
-    if not np.array_equal(known, run.dataset.item_ids):
+def _check_data(run: Run, workdir: Path) -> None:
+    """Refuses data whose items, or for a model that knows users by number whose users, are not
+    those that the workdir was trained on; says where the split is another.
+
+    Warns:
+      OtherSplit: if the rows of a split are others.
+
+    Raises:
+      ValueError: naming what differs.
+    """
+    items, users = workdirs.read_ids(workdir)
+    if not np.array_equal(items, run.dataset.item_ids):
         raise ValueError(
             f"{run.source} has {run.dataset.num_items} items that are not the "
-            f"{len(known)} items {workdir} was trained on"
+            f"{len(items)} items {workdir} was trained on"
+        )
+    by_number = any(registry.input_of(p.settings.model).knows_users for p in run.phases)
+    if by_number and not np.array_equal(users, run.dataset.user_ids):
+        raise ValueError(
+            f"{run.source} has {run.dataset.num_users} users that are not the {len(users)} users "
+            f"{workdir} was trained on, and {run.name} knows them by number"
+        )
+    there, here = workdirs.read_card(workdir)["hash"], run.dataset.card["hash"]
+    if there != here:
+        warnings.warn(
+            OtherSplit(
+                f"{run.source} is split otherwise (hash {here[:12]}) than what {workdir} was "
+                f"trained on ({there[:12]}): figures on it cannot be compared with those of the "
+                "run, and rows of its test split may have been trained on"
+            ),
+            stacklevel=3,
         )

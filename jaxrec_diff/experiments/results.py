@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from jaxrec_diff import layout
-from jaxrec_diff.config.stored import SCHEMA
+from jaxrec_diff.config.stored import SCHEMA, check_schema, read_json
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.evaluation import evaluator
 from jaxrec_diff.evaluation.baselines import Tuned
@@ -32,6 +32,31 @@ from jaxrec_diff.training.state import averaged
 
 UNFINISHED = "controls_left"
 """Names what is still missing from results that were written before the slow baselines."""
+
+
+_KINDS = {
+    "model": str, "dataset": str, "split": str, "protocol": str, "num_users": int, "metrics": dict,
+    "controls": dict, "optimum": dict, "diagnostics": dict,
+}  # fmt: skip
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The results in a file.
+
+    Raises:
+      ValueError: if it was damaged, or written by another version.
+    """
+    again = "remove it, and bin/train makes it again from the checkpoints"
+    stored = read_json(path, again)
+    check_schema(stored, path)
+    for name, kind in _KINDS.items():
+        if not isinstance(stored.get(name), kind):
+            raise ValueError(f"{path} holds no {name} that can be used; {again}")
+    figures = [stored["metrics"], stored["optimum"], *stored["controls"].values()]
+    for each in figures:
+        if not isinstance(each, dict) or any(type(v) not in (int, float) for v in each.values()):
+            raise ValueError(f"{path} holds figures that are no numbers; {again}")
+    return stored
 
 
 class Judged(NamedTuple):
@@ -188,4 +213,4 @@ def write_per_user(
         columns |= {f"{baseline}:{name}": values for name, values in metrics.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as partial:
-        pq.write_table(pa.table(columns), partial, compression="zstd")
+        pq.write_table(pa.table(columns), partial, compression="zstd", write_page_checksum=True)

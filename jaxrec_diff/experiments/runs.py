@@ -20,6 +20,8 @@ from jaxrec_diff.models import registry
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.config import BY_ROW
 
+_FEW = 1000  # the usual cut-offs are no harm where a catalogue is smaller than they
+
 
 class Run(NamedTuple):
     """What a user asked for; nothing is written yet."""
@@ -49,6 +51,8 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
     if dataset is None:
         dataset = load(source, experiment.data)
     processes.check(name, experiment, dataset)
+    _check_enough(dataset)
+    _check_cut_offs(experiment, dataset)
     mesh = _mesh(experiment)
     for baseline in experiment.eval.controls:
         grids.check(baseline, dataset.num_items)
@@ -124,6 +128,26 @@ def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
         )
     used = available[: devices or len(available)]
     return layout.make_mesh(used, model=config_mesh.over(experiment.mesh, len(used)).model)
+
+
+def _check_enough(dataset: Dataset) -> None:
+    """Refuses data on which every model is as good."""
+    candidates = int((dataset.train_counts > 0).sum())
+    if candidates < 2:
+        raise ValueError(
+            f"{dataset.name} leaves nothing to rank: {candidates} of its {dataset.num_items} items "
+            "occurs in training, and at least 2 are needed"
+        )
+
+
+def _check_cut_offs(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuses lists far longer than the catalogue, which would be made of nothing."""
+    judged = [experiment.eval, *([experiment.backbone.eval] if experiment.backbone else [])]
+    most = max(max(rules.ks) for rules in judged)
+    if most > max(dataset.num_items, _FEW):
+        raise ValueError(
+            f"eval.ks has {most}, but {dataset.name} has {dataset.num_items} items; at most that"
+        )
 
 
 def _check_needs(phase: PhaseRun, given: tuple[str, ...], origin: str) -> None:

@@ -200,17 +200,22 @@ def _open(chosen: Plan) -> optuna.Study:
         if not (workdir / "search.json").exists():
             json_files.write_json(workdir / "search.json", _stored(chosen))
         (workdir / "trials").mkdir(exist_ok=True)
-        backend = JournalFileBackend(str(workdir / "journal.log"))
-        return optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name="search",
-            direction="maximize",
-            load_if_exists=True,
-            # a first evaluation says little, and so does a median of few
-            pruner=optuna.pruners.MedianPruner(
-                n_startup_trials=4, n_warmup_steps=2 * chosen.run.experiment.train.eval_every
-            ),
-        )
+        journal = workdir / "journal.log"
+        try:
+            return optuna.create_study(
+                storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
+                study_name="search",
+                direction="maximize",
+                load_if_exists=True,
+                # a first evaluation says little, and so does a median of few
+                pruner=optuna.pruners.MedianPruner(
+                    n_startup_trials=4, n_warmup_steps=2 * chosen.run.experiment.train.eval_every
+                ),
+            )
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
+            raise ValueError(
+                f"{journal} is damaged and its trials are lost; take another workdir"
+            ) from None
 
 
 def _next(chosen: Plan, study: optuna.Study, wanted: int, mine: ExitStack) -> optuna.Trial | None:

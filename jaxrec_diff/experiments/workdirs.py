@@ -22,6 +22,7 @@ from jaxrec_diff import config, layout
 from jaxrec_diff.config import Experiment, choice
 from jaxrec_diff.config.stored import SCHEMA, check_schema, completed, read_json
 from jaxrec_diff.data import ids
+from jaxrec_diff.data.formats.arrays import members
 from jaxrec_diff.experiments import exports, json_files, locks
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.ops import files
@@ -50,15 +51,17 @@ def check(run: Run, workdir: Path) -> None:
         if workdir.is_dir() and {each.name for each in workdir.iterdir()} - _SET_UP:
             raise ValueError(f"{workdir} is not empty and holds no run; name a new folder")
         return
-    there = read_json(path)
+    there = read_json(path, "take another workdir")
     ours = stored(run.name, run.source, run.experiment)
     check_schema(there, path)
+    if not {"preset", "source", "model", "train"} <= there.keys():
+        raise ValueError(f"{path} holds no settings of a run; take another workdir")
     if there.get("preset") == ours["preset"]:
         there = completed(there, run.experiment)
     differs = config.difference(there, ours)
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
-    card, ours = read_json(workdir / "data_card.json"), run.dataset.card
+    card, ours = read_card(workdir), run.dataset.card
     for name, what in (("hash", "a split"), ("generated_hash", "generated items")):
         there, here = (str(each.get(name, "none"))[:12] for each in (card, ours))
         if there != here:
@@ -101,6 +104,35 @@ def create(run: Run, workdir: Path) -> None:
     exports.write(workdir / "vocab.npz", {"schema": np.array(SCHEMA)} | packed)
     settings = stored(run.name, run.source, run.experiment)
     json_files.write_json(workdir / "config.json", settings)  # last: it marks a whole workdir
+
+
+def read_card(workdir: Path) -> dict[str, Any]:
+    """The data card of a workdir.
+
+    Raises:
+      ValueError: if it was damaged.
+    """
+    path = workdir / "data_card.json"
+    card = read_json(path, "take another workdir")
+    if not isinstance(card, dict) or not isinstance(card.get("hash"), str):
+        raise ValueError(f"{path} holds no data card; take another workdir")
+    return card
+
+
+def read_ids(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The raw ids of items and of users that a workdir was trained on.
+
+    Raises:
+      ValueError: if `vocab.npz` was damaged or written by another version.
+    """
+    path = workdir / "vocab.npz"
+    try:
+        arrays = members(path)
+        items, users = (ids.unpack(f"{side}_ids", arrays) for side in ("item", "user"))
+    except (OSError, KeyError, ValueError, TypeError):
+        raise ValueError(f"{path} cannot be read; train again in another workdir") from None
+    check_schema({"schema": arrays.get("schema", SCHEMA)}, path)
+    return items, users
 
 
 def stored(preset: str, source: str, experiment: Experiment) -> dict[str, Any]:

@@ -8,6 +8,8 @@
     README.md         the lines that serve it
 """
 
+import calendar
+import datetime
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from jaxrec_diff.data import ids
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import restore
 from jaxrec_diff.experiments.phases import PhaseRun
+from jaxrec_diff.inference import recommender
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import files, streams
 
@@ -31,8 +34,8 @@ _CHUNK = 8192  # items scored at once; a literal, because the number of rows is 
 _README = """\
 # {title}
 
-Top {k} items for histories of raw ids, by {model}{seen}. Serve it with JAX {version} or newer in
-the same folder; nothing else is needed:
+Top {k} items for histories of raw ids, by {model}{seen}. Serve it in the same folder with JAX
+{version} or newer; nothing else is needed:
 
 ```python
 {code}
@@ -41,7 +44,13 @@ the same folder; nothing else is needed:
 `history` holds item numbers, oldest first, right-padded with 0; any number of rows and of columns
 works. `row` and `seed` key the noise of the sampler: equal ones give equal lists. Ids that are not
 in the vocabulary have no number: leave them out. An item 0 means that no candidate was left.
-{note}"""
+{note}
+JAX promises to read a program for six months after the JAX that exported it came out: any that
+comes out until {until} at the latest reads this one, which JAX {exact} exported on {today}. Keep
+that JAX to serve longer, or export the run again with a newer one:
+
+    bin/export --workdir=RUN --output=FOLDER --k={k}{include}
+"""
 
 _IDS = 'np.load("vocabulary.npz")["item_ids"]'
 # of ids that fixed-width text cannot hold
@@ -87,6 +96,7 @@ def export(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     phase = restored.phase
+    k = recommender.capped(k, phase.dataset.num_items)
     serve, weights, by_user = program(restored, k=k, include_seen=include_seen)
     b, s = jax_export.symbolic_shape("b, s")
     number = jax.ShapeDtypeStruct((b,), jnp.int32)
@@ -157,8 +167,19 @@ def program(
     return serve, weights, by_user
 
 
+def six_months_after(day: datetime.date) -> datetime.date:
+    """The same day six months later, or the last one of a shorter month.
+
+    >>> six_months_after(datetime.date(2026, 8, 31)).isoformat()
+    '2027-02-28'
+    """
+    year, month = divmod(day.year * 12 + day.month - 1 + 6, 12)
+    last = calendar.monthrange(year, month + 1)[1]
+    return datetime.date(year, month + 1, min(day.day, last))
+
+
 def _readme(phase: PhaseRun, k: int, include_seen: bool, by_user: bool) -> str:
-    example = phase.dataset.item_ids[:2].tolist()
+    example, today = phase.dataset.item_ids[:2].tolist(), datetime.date.today()
     plain = "item_ids" in ids.pack("item_ids", phase.dataset.item_ids)
     note = (
         "\nThis model knows users by number: pass `user`, the place of the user's id in\n"
@@ -172,6 +193,10 @@ def _readme(phase: PhaseRun, k: int, include_seen: bool, by_user: bool) -> str:
         model=phase.title,
         seen="" if include_seen else ", without those of the history",
         version=".".join(jax.__version__.split(".")[:2]),
+        exact=jax.__version__,
+        today=today.isoformat(),
+        until=six_months_after(today).isoformat(),
+        include=" --include-seen" if include_seen else "",
         code=_CODE.format(
             example=json.dumps(example),
             ids=_IDS if plain else _IDS_OF_BYTES,

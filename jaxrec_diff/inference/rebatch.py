@@ -16,8 +16,8 @@ def regroup(stream: Iterable[Histories], size: int) -> Iterator[Histories]:
         count += len(part.user)
         while count >= size:
             whole = _joined(held)
-            yield _cut(whole, 0, size)
-            held, count = [_cut(whole, size, count)], count - size
+            yield cut(whole, 0, size)
+            held, count = [cut(whole, size, count)], count - size
     if count:
         yield _joined(held)
 
@@ -38,7 +38,8 @@ def _joined(parts: list[Histories]) -> Histories:
     )
 
 
-def _cut(whole: Histories, begin: int, end: int) -> Histories:
+def cut(whole: Histories, begin: int, end: int) -> Histories:
+    """Histories `begin` to `end` of some."""
     offsets = whole.offsets[begin : end + 1]
     return Histories(
         whole.names[begin:end],

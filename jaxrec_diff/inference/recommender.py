@@ -10,6 +10,7 @@ nothing is left of a history, the most popular items stand in. A model that know
 by cosine.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,8 @@ from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabular
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import meshes, ragged, streams
 
+_CELLS = 2**22  # places of the histories that are on a device at once, padding among them
+
 
 def load(
     workdir: str | Path,
@@ -50,7 +53,7 @@ def load(
 
     Args:
       workdir: what `bin/train` left.
-      k: length of the lists.
+      k: length of the lists; no longer than the catalogue, which is said.
       seeds: draws of the sampler's noise; an item scores the best of its draws.
       seed: of the noise; the run's by default.
       sampler: kind of the reverse path; the run's by default.
@@ -93,6 +96,7 @@ def of(
         if value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
     dataset, experiment, mesh = phase.dataset, phase.settings, phase.mesh
+    k = capped(k, dataset.num_items)
     kind = registry.input_of(experiment.model)
     size = meshes.rounded(batch_size or experiment.eval.batch_size, mesh)
     seed = experiment.seed if seed is None else seed
@@ -103,22 +107,28 @@ def of(
 
     @partial(jax.jit, out_shardings=everywhere)
     def step(params, state, first, user, history):
-        row_id = first + jnp.arange(size, dtype=jnp.int32)
+        row_id = first + jnp.arange(len(history), dtype=jnp.int32)
         query = kind.from_history(history, row_id, user, experiment.data)
         draws = [rank.sample(model, params, state, key, query) for key in keys]
         top = partial(rank.top, k=k, seen=None if include_seen else history, allowed=allowed)
         found = top(rank.joined(draws))
         if len(draws) == 1:
-            return found.items, found.scores, jnp.zeros(size)
+            return found.items, found.scores, jnp.zeros(len(history))
         return found.items, found.scores, _spread(jnp.stack([top(each).items for each in draws]))
 
     def ranked(histories: Histories, first: int):
-        width = bucket(int(np.diff(histories.offsets).max(initial=1)))
-        user = np.zeros(size, np.int32)
-        user[: len(histories.user)] = np.maximum(histories.user, 0)
-        user, history = layout.put((user, _padded(histories, size, width)), by_row)
-        with jax.set_mesh(mesh):
-            return step(params, state, np.int32(first), user, history)
+        lengths = np.diff(histories.offsets)
+        rows = _rows(size, bucket(int(lengths.max(initial=1))), mesh.size)
+        found = []
+        for begin in range(0, max(len(lengths), 1), rows):
+            part = rebatch.cut(histories, begin, min(begin + rows, len(lengths)))
+            user = np.zeros(rows, np.int32)
+            user[: len(part.user)] = np.maximum(part.user, 0)
+            width = bucket(int(np.diff(part.offsets).max(initial=1)))
+            placed = layout.put((user, _padded(part, rows, width)), by_row)
+            with jax.set_mesh(mesh):
+                found.append(step(params, state, np.int32(first + begin), *placed))
+        return found
 
     order = np.argsort(-dataset.train_counts, kind="stable")
     order = order[dataset.train_counts[order] > 0][:k]
@@ -135,9 +145,27 @@ def of(
     )
 
 
+class Capped(UserWarning):
+    """Longer lists were asked for than there are items."""
+
+
+def capped(k: int, num_items: int) -> int:
+    """The length of lists: at most the catalogue.
+
+    Warns:
+      Capped: if more is asked for.
+    """
+    if k > num_items:
+        warnings.warn(
+            Capped(f"k={k} is more than the {num_items} items there are; lists have {num_items}"),
+            stacklevel=3,
+        )
+    return min(k, num_items)
+
+
 def ask(recommender: Recommender, histories: Iterable[Histories]) -> Iterator[Lists]:
     """Lists for a stream of histories, in its order; two batches are in memory at a time."""
-    waiting: tuple[Histories, tuple] | None = None
+    waiting: tuple[Histories, list[tuple]] | None = None
     first = 0
     for part in rebatch.regroup(histories, recommender.size):
         if recommender.owners is not None:
@@ -150,6 +178,14 @@ def ask(recommender: Recommender, histories: Iterable[Histories]) -> Iterator[Li
         waiting = part, arrays
     if waiting is not None:
         yield _lists(recommender, *waiting)
+
+
+def _rows(size: int, width: int, devices: int) -> int:
+    """How many histories of a width are ranked at once: fewer of very long ones."""
+    rows = size
+    while rows * width > _CELLS and rows % (2 * devices) == 0:
+        rows //= 2
+    return rows
 
 
 def bucket(size: int) -> int:
@@ -177,8 +213,10 @@ def _spread(items: jax.Array) -> jax.Array:
     return (places - shared) / places
 
 
-def _lists(recommender: Recommender, part: Histories, arrays: tuple) -> Lists:
-    items, scores, spread = (np.array(array)[: len(part.user)] for array in arrays)
+def _lists(recommender: Recommender, part: Histories, arrays: list[tuple]) -> Lists:
+    items, scores, spread = (
+        np.concatenate(arrays_of)[: len(part.user)] for arrays_of in zip(*arrays, strict=True)
+    )
     fallback = np.diff(part.offsets) == 0
     k = len(recommender.popular)
     items[fallback], scores[fallback] = 0, -np.inf

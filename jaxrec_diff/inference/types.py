@@ -38,6 +38,7 @@ class Tally(NamedTuple):
     unknown_ids: int = 0
     touched: int = 0  # histories with an unknown id
     fallbacks: int = 0
+    empty: int = 0  # lists without an item, as no candidate was left
 
     def add(self, lists: Lists) -> "Tally":
         return self._replace(
@@ -45,6 +46,7 @@ class Tally(NamedTuple):
             unknown_ids=self.unknown_ids + int(lists.unknown.sum()),
             touched=self.touched + int((lists.unknown > 0).sum()),
             fallbacks=self.fallbacks + int(lists.fallback.sum()),
+            empty=self.empty + int((lists.items == 0).all(axis=1).sum()),
         )
 
 
@@ -88,7 +90,7 @@ class Recommender(NamedTuple):
     size: int  # histories at once
     draws: int
     owners: Owners | None  # where the model knows users by number
-    rank: Callable[..., tuple]  # histories, first row -> device arrays of a batch
+    rank: Callable[..., list[tuple]]  # histories, first row -> device arrays of parts of a batch
     popular: np.ndarray  # i32[k]
     counts: np.ndarray  # f32[k], how often they were trained on
 

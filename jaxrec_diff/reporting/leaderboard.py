@@ -68,9 +68,11 @@ def read(folder: Path) -> Run:
     Raises:
       ValueError: if the folder holds none, or none with values of every user.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from jaxrec_diff.config.stored import check_schema, read_json
+    from jaxrec_diff.experiments import results as stored_results
     from jaxrec_diff.experiments import workdirs
 
     for name in ("results.json", "config.json"):
@@ -82,19 +84,27 @@ def read(folder: Path) -> Run:
             f"{folder} holds no {path.name}; bin/evaluate --workdir={folder} --per-user={path} "
             "writes it"
         )
-    results, config = (read_json(folder / name) for name in ("results.json", "config.json"))
-    for name, kept in (("results.json", results), ("config.json", config)):
-        check_schema(kept, folder / name)
+    results, config = (
+        stored_results.read(folder / "results.json"),
+        read_json(folder / "config.json"),
+    )
+    check_schema(config, folder / "config.json")
     for name in ("seed", "schema"):
         config.pop(name, None)
-    table = pq.read_table(path)
-    values = {name: np.asarray(table[name]) for name in table.column_names if "@" in name}
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        users = np.asarray(table["user_id"])
+        values = {name: np.asarray(table[name]) for name in table.column_names if "@" in name}
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        raise ValueError(
+            f"{path} cannot be read; bin/evaluate --workdir={folder} --per-user={path} writes it"
+        ) from None
     return Run(
         results["model"],
         str(folder),
         json.dumps(config, sort_keys=True),
         results,
-        np.asarray(table["user_id"]),
+        users,
         values,
     )
 

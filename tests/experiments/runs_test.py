@@ -42,6 +42,7 @@ def train(workdir, *flags):
         ([*BACKBONE[:2], "--backbone.train.batch-size=1000000"], "at most"),
         ([*BACKBONE[:2], "--eval.metric=loss"], "which ddrm does not"),
         ([*BACKBONE[:2], "--backbone.eval.metric=loss"], "which mf does not"),
+        ([*BACKBONE[:2], "--eval.ks=5,20,1000000000"], "has 40 items; at most that"),
         (["--backbone.train.batchsize=3"], "did you mean --backbone.train.batch-size?"),
     ],
 )
@@ -104,3 +105,18 @@ def test_a_model_without_phases_takes_none(capsys):
     assert cli.main(["train", "--model=dimerec", "--backbone=mf"]) == 2
     assert "takes none" in capsys.readouterr().err
     assert config.preset("dimerec", "synthetic").experiment.backbone is None
+
+
+@pytest.mark.parametrize(
+    ("items", "users", "said"),
+    [("xxxy", 30, "leaves nothing to rank: 1 of its 2 items"), ("xxxx", 30, "holds one item"),
+     ("abcde", 1, "holds one user")],
+)  # fmt: skip
+def test_data_that_leaves_nothing_to_rank_is_refused(tmp_path, capsys, items, users, said):
+    rows = [f"{user},{item},{at}" for user in range(users) for at, item in enumerate(items)]
+    source = tmp_path / "clicks.csv"
+    source.write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    command = ["train", "--model=mf", f"--data={source}", f"--workdir={tmp_path / 'run'}"]
+    assert cli.main(command) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
