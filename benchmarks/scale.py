@@ -1,7 +1,8 @@
 """A catalogue that no device holds: DimeRec on ten million items, and a hundred million on paper.
 
     python benchmarks/scale.py run          # 10 million x 64 on 8 virtual devices of this host
-    python benchmarks/scale.py project      # 100 million x 64 on 64 devices, from compiled programs
+    python benchmarks/scale.py project --model=64    # 100 million x 64 on 64 devices, on paper
+    python benchmarks/scale.py project --model=8
 
 `run` trains with a sampled softmax and lazy Adam, the table and its moments split over the axis
 `model`, and then lists the exact top 100 of every item for 1,000 users; ten users' lists are
@@ -11,7 +12,6 @@ arguments and the temporary arrays of a compiled program (donated ones are count
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
@@ -49,7 +49,7 @@ CONFIG = DimeRecConfig(
     num_steps=10, beta_start=0.6, beta_stop=0.99, forward="vp_norm", temperature=0.1,
     positions="end", num_negatives=1000,
 )  # fmt: skip
-KINDS = (("lazy_adam", "uniform"), ("row_adagrad", "uniform"), ("adam", "uniform"))
+OPTIMIZERS = ("lazy_adam", "row_adagrad", "adam")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f64": 8, "s64": 8, "u64": 8}
 
@@ -57,12 +57,9 @@ _BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f64": 8, "s64": 8
 class Programs:
     """DimeRec's programs for one catalogue on one mesh."""
 
-    def __init__(
-        self, num_items: int, mesh: jax.sharding.Mesh, optimizer: str, negatives: Any = "uniform"
-    ):
-        config = dataclasses.replace(CONFIG, negatives=negatives)
+    def __init__(self, num_items: int, mesh: jax.sharding.Mesh, optimizer: str):
         self.mesh, self.num_items = mesh, num_items
-        self.model: Model = dimerec.build(config, DataSpec(0, num_items, LENGTH))
+        self.model: Model = dimerec.build(CONFIG, DataSpec(0, num_items, LENGTH))
         settings = TrainConfig(optimizer=optimizer, learning_rate=1e-2)
         self.optimizer = optim.make(settings, 1000, self.model.compact)
         self.take = rows.update if optimizer in BY_ROW else step.update
@@ -156,7 +153,7 @@ def collectives(hlo: str) -> dict[str, int]:
     for shapes, name in re.findall(pattern, hlo):
         for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
             sizes = [int(size) for size in dims.split(",") if size]
-            found[name] += _BYTES[dtype] * int(np.prod(sizes, dtype=np.int64))
+            found[name] += _BYTES.get(dtype, 4) * int(np.prod(sizes, dtype=np.int64))
     return found
 
 
@@ -245,31 +242,27 @@ def compared(made: Programs, params: Any, key: jax.Array, seq: np.ndarray, found
 
 
 def project(given: argparse.Namespace) -> dict[str, Any]:
-    """Compiles for `given.items` on 64 devices and says what each would hold and send."""
-    programs = []
-    for data, model in ((1, 64), (8, 8)):
-        mesh = layout.make_mesh(jax.devices(), model=model)
-        for optimizer, negatives in KINDS:
-            made = Programs(given.items, mesh, optimizer, negatives)
-            program = made.compiled_update(given.batch)
-            what = f"update, {'full' if negatives == 'full' else 'sampled'} softmax, {optimizer}"
-            programs.append(
-                {"program": what, "data": data, "model": model} | megabytes(program) | cost(program)
-            )
-            print(json.dumps(programs[-1]), flush=True)
-        program = made.compiled_lists(given.users)
-        flops = 2 * given.users * given.items * CONFIG.width / (data * model)
+    """Compiles for `given.items` on a mesh of 64 devices; says what each would hold and send."""
+    mesh, programs = layout.make_mesh(jax.devices(), model=given.model), []
+
+    def add(what, program, **more):
         programs.append(
-            {"program": f"top {K} for {given.users} users", "data": data, "model": model}
-            | megabytes(program) | cost(program) | {"gflops_by_formula": round(flops / 1e9, 1)}
-        )  # fmt: skip
+            {"program": what} | dict(mesh.shape) | megabytes(program) | cost(program) | more
+        )
         print(json.dumps(programs[-1]), flush=True)
+
+    for optimizer in OPTIMIZERS:
+        made = Programs(given.items, mesh, optimizer)
+        add(f"update, sampled softmax, {optimizer}", made.compiled_update(given.batch))
+    flops = 2 * given.users * given.items * CONFIG.width / mesh.size
+    lists = made.compiled_lists(given.users)
+    add(f"top {K} for {given.users} users", lists, gflops_by_formula=round(flops / 1e9, 1))
     return {
         "items": given.items,
         "width": CONFIG.width,
         "batch": given.batch,
         "negatives": CONFIG.num_negatives,
-        "devices": len(jax.devices()),
+        "devices": mesh.size,
         "counting": "XLA counts the body of a loop once; gflops_by_formula counts all items",
         "programs": programs,
     }
@@ -283,7 +276,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help="1,024 and 8,192")
     parser.add_argument("--users", type=int, default=0, help="1,000 and 1,024")
     parser.add_argument("--updates", type=int, default=150)
-    parser.add_argument("--model", type=int, default=8, help="size of the axis, of 8 devices")
+    parser.add_argument("--model", type=int, default=8, help="size of the axis of this name")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
@@ -305,6 +298,14 @@ def main() -> None:
     }
     figures |= project(given) if big else run(given)
     name = "scale-projection.json" if big else "scale-10m.json"
+    if big and (RESULTS / name).exists():  # the other mesh
+        before = json.loads((RESULTS / name).read_text())
+        own = [each for each in before["programs"] if each["model"] != given.model]
+        figures["programs"] += own
+        figures["command"] = "; ".join(
+            f"python benchmarks/scale.py project --model={model}"
+            for model in sorted({each["model"] for each in figures["programs"]})
+        )
     if written:
         (RESULTS / name).write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
