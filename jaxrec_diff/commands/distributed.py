@@ -80,7 +80,7 @@ def _cluster(given: Mapping[str, str], words: list[str]) -> Cluster | None:
         help_only = {"-h", "--help"} & set(words)
         if not asked or help_only or not detected():
             return None
-        return Cluster("", 0, _count(os.environ, "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"), seconds)
+        return Cluster("", 0, _count(os.environ, *_NUMBER), seconds)
     if missing:
         raise ValueError(
             f"--distributed.{missing[0]} is missing: coordinator, num-processes and process-id go "
@@ -132,6 +132,7 @@ def detected(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 _SLURM = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")
+_NUMBER = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID")  # of a process
 
 
 def _count(environment: Mapping[str, str], *names: str) -> int:

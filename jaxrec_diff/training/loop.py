@@ -65,8 +65,8 @@ def fit(
     """Trains to early stopping, from the newest checkpoint in `folder` if there is one.
 
     Order and noise are functions of (seed, step), so a run that was killed and started again ends
-    with the weights of one that was not. Several processes run the same updates: how many a
-    dispatch has, and when to stop, depends on their clocks and signals, so they agree on it.
+    with the weights of one that was not. Several processes agree on the size of a dispatch and on
+    stopping, which depend on a clock and on signals.
 
     Args:
       model_of: axis name (None under jit) -> the model.
@@ -129,29 +129,24 @@ def fit(
                     at, first = at + count, first + count
                     rate, done = count * config.batch_size / seconds, at / per_epoch
                     on_progress(Progress("train", at, total, done, rate, _means(counters)))
-                    size = max(1, min(int(count * _DISPATCH_SECONDS / seconds) + 1, 4 * size))
-                    size, stop = layout.agree((size, int(stop_asked())), choose=_in_step)
+                    wish = _next_size(size, count, seconds), int(stop_asked())
+                    size, stop = layout.agree(wish, choose=_in_step)
                     if stop and first < per_epoch:
                         _stop(checkpoints, updates.fetch(train), counters, stop)
             if (epoch + 1) % config.eval_every == 0 or at >= total:
                 single = updates.fetch(train)
                 score, metrics = layout.agree(evaluate(averaged(single), single.state))
-                metrics = _means(counters) | metrics
-                counters = _after_evaluation(counters, score, at)
+                metrics, counters = _after_evaluation(counters, metrics, score, at)
                 _save(checkpoints, single, counters, score)
                 rate = at * config.batch_size / max(counters.seconds, 1e-9)
                 on_progress(Progress("epoch", at, total, epoch + 1.0, rate, metrics))
             if stop := layout.agree(int(stop_asked()), choose=max):
                 _stop(checkpoints, updates.fetch(train), counters, stop)
         checkpoints.wait_until_finished()
-        best = checkpoint.restore_best(folder, like)
-        if best is None:  # none can be read, so what is in memory is judged
-            best = checkpoint.Restored(updates.fetch(train), {}, score, ())
-    scored = int(best.train.step)
-    if scored != counters.best_step and counters.best_step > 0:
-        on_progress(Progress("best lost", counters.best_step, total, 0.0, 0.0, {"step": scored}))
+        now = checkpoint.Restored(updates.fetch(train), {}, score, ())
+        best = _best(folder, like, now, counters, total, on_progress)
     rate = at * config.batch_size / max(counters.seconds, 1e-9)
-    return Fit(best.train, scored, best.score, at, rate, counters.seconds)
+    return Fit(best.train, int(best.train.step), best.score, at, rate, counters.seconds)
 
 
 class Loaded(NamedTuple):
@@ -269,6 +264,27 @@ def _resumed(
     return restored.train, _Counters(**restored.meta)
 
 
+def _best(
+    folder: Path,
+    like: TrainState,
+    now: checkpoint.Restored,
+    counters: _Counters,
+    total: int,
+    on_progress: Callable[[Progress], None],
+) -> checkpoint.Restored:
+    """The best state that can be read, or what is in memory where none can."""
+    best = checkpoint.restore_best(folder, like) or now
+    scored = int(best.train.step)
+    if scored != counters.best_step and counters.best_step > 0:
+        on_progress(Progress("best lost", counters.best_step, total, 0.0, 0.0, {"step": scored}))
+    return best
+
+
+def _next_size(size: int, count: int, seconds: float) -> int:
+    """Updates of the next dispatch, after one of `count` updates that took so long."""
+    return max(1, min(int(count * _DISPATCH_SECONDS / seconds) + 1, 4 * size))
+
+
 def _in_step(each: list[tuple[int, int]]) -> tuple[int, int]:
     """What (size of the next dispatch, reason to stop) of all processes come to."""
     return each[0][0], max(stop for _, stop in each)
@@ -300,11 +316,15 @@ def _means(counters: _Counters) -> dict[str, float]:
     return {k: v / max(counters.updates, 1) for k, v in counters.sums.items()}
 
 
-def _after_evaluation(counters: _Counters, score: float, at: int) -> _Counters:
+def _after_evaluation(
+    counters: _Counters, metrics: dict[str, float], score: float, at: int
+) -> tuple[dict[str, float], _Counters]:
+    """What an epoch logs, and the counters of the next."""
+    metrics = _means(counters) | metrics
     counters = counters._replace(sums={}, updates=0)
     if score > counters.best_score:
-        return counters._replace(best_score=score, best_step=at, bad_evals=0)
-    return counters._replace(bad_evals=counters.bad_evals + 1)
+        return metrics, counters._replace(best_score=score, best_step=at, bad_evals=0)
+    return metrics, counters._replace(bad_evals=counters.bad_evals + 1)
 
 
 def _stop(checkpoints: Any, train: TrainState, counters: _Counters, reason: int) -> NoReturn:
