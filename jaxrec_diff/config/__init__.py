@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.choice import phase as phase
     from jaxrec_diff.config.choice import preset as preset
     from jaxrec_diff.config.choice import with_backbone as with_backbone
+    from jaxrec_diff.config.experiment import NO_FIGURE as NO_FIGURE
     from jaxrec_diff.config.experiment import RUN_CONTROL as RUN_CONTROL
     from jaxrec_diff.config.experiment import Experiment as Experiment
     from jaxrec_diff.config.experiment import Phase as Phase
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.stored import to_json as to_json
 
 _HOMES = {
-    "experiment": ("Experiment", "Phase", "RUN_CONTROL"),
+    "experiment": ("Experiment", "NO_FIGURE", "Phase", "RUN_CONTROL"),
     "flags": ("configure", "flag_names", "flag_words", "given", "parse", "show_help"),
     "presets": ("Preset", "preset_names", "search_space"),
     "choice": ("Chosen", "Settings", "choose", "phase", "preset", "with_backbone"),

@@ -59,19 +59,18 @@ class Experiment(Generic[ModelConfig, Backbone]):
             )
 
 
-# What may differ between a run and its continuation: it changes no number up to the stopping point.
-RUN_CONTROL = (
+# What changes no figure of a model, but what stands beside it or how it is computed.
+NO_FIGURE = (
     "data.resident",
-    "train.num_epochs",
-    "train.patience",
     "eval.track_test",
     "eval.controls",
     "eval.control_trials",
     "eval.shuffles",
-    "eval.seeds",
     "log.tensorboard",
     "log.wandb",
     "parallel",
     "devices",
     "mesh",
 )
+# What may differ between a run and its continuation: it changes no number up to the stopping point.
+RUN_CONTROL = (*NO_FIGURE, "train.num_epochs", "train.patience", "eval.seeds")

@@ -10,6 +10,11 @@ from pathlib import Path
 
 NAME = "run.lock"
 
+
+class InUse(ValueError):
+    """Another process writes in a folder."""
+
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -25,7 +30,7 @@ def writer(folder: Path, *, shared: bool = False) -> Iterator[None]:
       shared: several may write, each a file of its own, but none beside one that is alone.
 
     Raises:
-      ValueError: if another process has it, naming that and its machine.
+      InUse: if another process has it, naming that and its machine.
     """
     path = folder / NAME
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -35,7 +40,7 @@ def writer(folder: Path, *, shared: bool = False) -> Iterator[None]:
         except OSError as error:
             owner = os.pread(file, 300, 0).decode(errors="replace").split()
             if error.errno not in _NO_LOCKS or _alive(owner):
-                raise ValueError(
+                raise InUse(
                     f"{folder} is in use by {_named(owner)}; wait for it, stop it, or take another "
                     "workdir"
                 ) from None

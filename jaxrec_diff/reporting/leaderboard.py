@@ -71,6 +71,7 @@ def read(folder: Path) -> Run:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from jaxrec_diff.config import NO_FIGURE
     from jaxrec_diff.config.stored import check_schema, read_json
     from jaxrec_diff.experiments import results as stored_results
     from jaxrec_diff.experiments import workdirs
@@ -89,8 +90,9 @@ def read(folder: Path) -> Run:
         read_json(folder / "config.json"),
     )
     check_schema(config, folder / "config.json")
-    for name in ("seed", "schema"):
-        config.pop(name, None)
+    for name in ("seed", "schema", *NO_FIGURE):
+        section, _, field = name.rpartition(".")
+        (config.get(section, {}) if section else config).pop(field, None)
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         users = np.asarray(table["user_id"])

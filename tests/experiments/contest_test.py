@@ -1,0 +1,128 @@
+"""A contest whose jobs are small programs: what is done, left, shared and said."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from jaxrec_diff.experiments import contest, locks, signals
+
+FAKE = """
+import json, pathlib, sys, time
+words = dict(word[2:].split("=", 1) for word in sys.argv[2:])
+folder = pathlib.Path(words["workdir"])
+folder.mkdir(parents=True, exist_ok=True)
+if words["model"] == "ldiffrec":
+    print("error: this model needs users")
+    sys.exit(2)
+if words["model"] == "sasrec":
+    time.sleep(60)
+(folder / ("best.json" if sys.argv[1] == "tune" else "results.json")).write_text(json.dumps(words))
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    path = tmp_path / "fake.py"
+    path.write_text(FAKE)
+    monkeypatch.setattr(contest, "_CLI", (sys.executable, str(path)))
+    monkeypatch.setattr(contest, "_WAIT", 0.05)
+
+
+def made(tmp_path, *models, **settings):
+    settings = {
+        "seeds": 2,
+        "trials": 0,
+        "controls": ("ease",),
+        "flags": ("--devices=1",),
+    } | settings
+    return contest.Contest("clicks.csv", models, folder=tmp_path / "board", **settings)
+
+
+def said(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_every_model_is_trained_over_seeds_and_a_refusal_is_told(tmp_path, fake):
+    lines = []
+    plan = made(tmp_path, "dimerec", "ldiffrec", "mf", seeds=2)
+    found = contest.run(plan, log=lines.append)
+    assert [folder.name for folder in found.done] == [
+        "dimerec-seed0", "dimerec-seed1", "mf-seed0", "mf-seed1",
+    ]  # fmt: skip
+    assert found.failed.keys() == {"ldiffrec seed 0", "ldiffrec seed 1"}
+    assert all("this model needs users (exit code 2" in why for why in found.failed.values())
+    first, second = said(found.done[0]), said(found.done[1])
+    assert (first["seed"], first["eval.controls"], first["devices"]) == ("0", "ease", "1")
+    assert second["seed"] == "1" and "eval.controls" not in second and "preset" not in first
+    again = []
+    assert contest.run(plan, log=again.append).done == found.done
+    assert [line for line in again if "begun" in line] == [
+        "ldiffrec seed 0: begun", "ldiffrec seed 1: begun",
+    ]  # fmt: skip
+
+
+def test_models_are_tuned_by_one_budget_and_take_what_was_found(tmp_path, fake):
+    plan = made(tmp_path, "dimerec", "ldiffrec", seeds=1, trials=7)
+    found = contest.run(plan, log=lambda text: None)
+    tuned = tmp_path / "board" / "tune" / "dimerec"
+    assert json.loads((tuned / "best.json").read_text())["trials"] == "7"
+    run = said(found.done[0])
+    assert run["preset"] == str(tuned / "best.json") and run["eval.control-trials"] == "7"
+    assert found.failed["ldiffrec seed 0"] == "its search failed"
+
+
+def test_seeds_and_models_may_be_added_but_a_contest_stays_the_same(tmp_path, fake):
+    contest.run(made(tmp_path, "mf", seeds=1), log=lambda text: None)
+    more = contest.run(made(tmp_path, "mf", "dimerec", seeds=2), log=lambda text: None)
+    assert len(more.done) == 4
+    with pytest.raises(ValueError, match="with trials 0, not 5; take another folder"):
+        contest.run(made(tmp_path, "mf", trials=5))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="not empty and holds no contest"):
+        contest.run(made(tmp_path, "mf")._replace(folder=tmp_path / "other"))
+
+
+def test_a_job_that_somebody_else_does_is_waited_for(tmp_path, fake):
+    plan = made(tmp_path, "dimerec", "mf", seeds=1)
+    contest.open_folder(plan)
+    job = next(contest.jobs(plan))
+    taken = threading.Event()
+
+    def other():
+        with locks.writer(contest._own(plan, job)):
+            taken.set()
+            time.sleep(0.5)
+            job.folder.mkdir(parents=True)
+            (job.folder / "results.json").write_text('{"by": "another"}')
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    taken.wait()
+    found = contest.run(plan, log=lambda text: None)
+    thread.join()
+    assert [folder.name for folder in found.done] == ["dimerec-seed0", "mf-seed0"]
+    assert said(found.done[0]) == {"by": "another"}
+
+
+def test_a_signal_stops_the_job_and_the_contest(tmp_path, fake):
+    plan, begun = made(tmp_path, "mf", "sasrec", seeds=1), time.monotonic()
+
+    def stop(text):
+        if text == "sasrec seed 0: begun":
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    with pytest.raises(signals.Interrupted, match="the same command goes on from") as caught:
+        contest.run(plan, log=stop)
+    assert caught.value.signum == signal.SIGTERM and time.monotonic() - begun < 20
+    assert (tmp_path / "board" / "runs" / "mf-seed0" / "results.json").exists()
+
+
+def test_an_unknown_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="dimerek.*dimerec"):
+        contest.check(made(tmp_path, "dimerek"))
