@@ -5,6 +5,7 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "compare",
+    "leaderboard",
     "report",
     "export",
     "augment",

@@ -7,7 +7,7 @@ from jaxrec_diff.reporting.leaderboard import Board
 
 def markdown(board: Board) -> str:
     """A table for a paper or a pull request."""
-    lines = [_caption(board), "", *_rows(board, "| ", " | ", " |")]
+    lines = [caption(board), "", *_rows(board, "| ", " | ", " |")]
     lines.insert(3, "|" + "---|" * (len(board.metrics) + 4))
     return "\n".join(lines) + "\n"
 
@@ -22,9 +22,9 @@ def plain(board: Board) -> str:
         std = f"{spread:.4f}" if np.isfinite(spread) else "-"
         lines.append(
             f"{entry.name:<{width}}{mean:8.4f} {std:>8}   {low:.4f}-{high:.4f}"
-            + (f"   {apart.mean:+.4f}   {_p(apart.p_holm):>9}" if apart else "")
+            + (f"   {apart.mean:+.4f}   {p(apart.p_holm):>9}" if apart else "")
         )
-    return "\n".join([*lines, _caption(board)])
+    return "\n".join([*lines, caption(board)])
 
 
 def csv(board: Board) -> str:
@@ -53,7 +53,7 @@ def html(board: Board) -> str:
         rows[0].split("\t"), [row.replace("**", "").split("\t") for row in rows[1:]], best=0
     )
     return page.document(
-        f"Comparison on {board.dataset}", [("", f"<p>{_caption(board)}</p>{table}")]
+        f"Comparison on {board.dataset}", [("", f"<p>{caption(board)}</p>{table}")]
     )
 
 
@@ -70,14 +70,14 @@ def _rows(board: Board, left: str, between: str, right: str) -> list[str]:
             cells.append(f"**{text}**" if entry.means[name] == best else text)
         if apart:
             cells.append(f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]")
-            cells.append(_p(apart.p_holm))
+            cells.append(p(apart.p_holm))
         else:
             cells += ["", ""]
         lines.append(left + between.join(cells) + right)
     return lines
 
 
-def _caption(board: Board) -> str:
+def caption(board: Board) -> str:
     return (
         f"{board.dataset}, test split of {board.num_users:,} users (hash {board.data_hash[:12]}), "
         f"{board.protocol} protocol. Intervals: 95 %, {board.resamples:,} paired bootstrap "
@@ -85,5 +85,5 @@ def _caption(board: Board) -> str:
     )
 
 
-def _p(value: float) -> str:
+def p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "<0.001"

@@ -1,0 +1,104 @@
+"""`bin/leaderboard`: every model on one data set, under one protocol and one budget."""
+
+import json
+import sys
+from pathlib import Path
+
+from jaxrec_diff.commands.terminal import (
+    FILE,
+    PLAIN,
+    Accepts,
+    explain,
+    muted,
+    refuse,
+    spelled,
+    split_flags,
+    whole,
+)
+from jaxrec_diff.config.presets import preset_names
+from jaxrec_diff.reporting.text import wrapped
+
+USAGE = """\
+usage: bin/leaderboard [--data=SOURCE] [--models=A,B,...] [--seeds=3]
+                       [--trials=0] [--controls=A,B,...] [--protocol=honest]
+                       [--output=DIR] [--quiet] [--json]
+                       [--section.field=VALUE ...]
+
+  bin/leaderboard --data=clicks.csv            all models, as their presets are
+  bin/leaderboard --data=clicks.csv --models=dimerec,sasrec --trials=24
+                                               tuned, all with the same budget
+
+Trains every model on one data set, a run a seed, and lays them side by side
+with classics tuned by the same number of trials. Stopped anywhere, the same
+command goes on; several at once, on one disk, share the work. A model that the
+data does not suit is named with the reason. DIR (default
+runs/leaderboard-DATA) gets leaderboard.md, .csv, .tex and .html.
+
+--trials    settings that each model and each classic is tuned over; 0 takes
+            presets, and classics over their default 24
+--controls  classics (default item_knn,ease; none takes none)
+--protocol  honest, or official: each model by its own authors' rules, which
+            cannot share a table unless they agree
+"""
+ACCEPTS = Accepts(
+    {
+        "data": FILE, "models": PLAIN, "seeds": PLAIN, "trials": PLAIN, "controls": PLAIN,
+        "protocol": ("honest", "official"), "output": FILE,
+    },
+    ("quiet", "json"),
+    fields="",
+)  # fmt: skip
+_DEFAULT_CONTROLS = "item_knn,ease"
+
+
+def run(argv: list[str]) -> int:
+    flags = split_flags(argv, ACCEPTS)
+    if flags.help:
+        return explain(USAGE)
+    from jaxrec_diff.data.sources import dataset_name
+    from jaxrec_diff.experiments import contest, signals
+
+    source = flags.bare.get("data", "synthetic")
+    controls = flags.bare.get("controls", _DEFAULT_CONTROLS)
+    chosen = contest.Contest(
+        source,
+        tuple(flags.bare.get("models", ",".join(preset_names())).split(",")),
+        whole(flags, "seeds", 3),
+        whole(flags, "trials", 0, 0),
+        () if controls == "none" else tuple(controls.split(",")),
+        (f"--eval.protocol={flags.bare.get('protocol', 'honest')}", *flags.dotted),
+        Path(flags.bare.get("output", f"runs/leaderboard-{dataset_name(source)}")),
+    )
+    contest.check(chosen)
+    with muted(flags.switches):
+        try:
+            outcome = contest.run(chosen, log=lambda text: print(text, flush=True))
+        except signals.Interrupted as error:
+            print(str(error), file=sys.stderr)
+            return 128 + error.signum
+        found = _told(chosen, outcome)
+    if found is None:
+        return refuse(
+            "no run was finished: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items())
+        )
+    if "json" in flags.switches:
+        print(json.dumps(found))
+    return 0
+
+
+def _told(chosen, outcome) -> dict | None:
+    """Writes the tables and prints the one for a terminal; None without a finished run."""
+    if not outcome.done:
+        return None
+    from jaxrec_diff.reporting import leaderboard, standings
+
+    runs = [leaderboard.read(folder) for folder in outcome.done]
+    board = leaderboard.board(runs)
+    rows = standings.rows(board, runs, outcome.failed, chosen.trials)
+    for ending, write in standings.WRITERS.items():
+        path = chosen.folder / f"leaderboard{ending}"
+        path.write_text(write(board, rows))
+        print(f"written {path}", file=sys.stderr)
+    print(wrapped(standings.plain(board, rows)))
+    print(spelled(f"\nbin/compare {chosen.folder}/runs/* compares any two of them"))
+    return {"folder": str(chosen.folder), "rows": [row._asdict() for row in rows]}

@@ -1,0 +1,70 @@
+"""Tables of a contest, word by word."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from jaxrec_diff.reporting import leaderboard, standings
+
+
+def run(name, seed, values, seconds, **controls):
+    told = {
+        "data_hash": "f" * 64, "protocol": "honest", "dataset": "clicks & taps", "seed": seed,
+        "train_seconds": seconds, "diagnostics": {"coverage@20": 0.25, "gini@20": 0.5},
+        "controls": {"ease": {"trials": 7}, "popularity": {}},
+    }  # fmt: skip
+    each = {"ndcg@10": np.asarray(values, np.float32)}
+    each |= {f"{k}:ndcg@10": np.asarray(v, np.float32) for k, v in controls.items()}
+    return leaderboard.Run(name, f"{name}{seed}", name, told, np.arange(len(values)), each)
+
+
+@pytest.fixture
+def told():
+    low, high = [0.1, 0.2, 0.3, 0.2], [0.3, 0.4, 0.5, 0.4]
+    runs = [
+        run("dime_rec", 0, low, 10.0, ease=[0.2] * 4, popularity=[0.0, 0.1, 0.0, 0.1]),
+        run("dime_rec", 1, high, 30.0),
+        run("mf", 0, [0.1] * 4, 5.0),
+    ]
+    board = leaderboard.board(runs, resamples=200)
+    failed = {"ldiffrec seed 0": "this model needs users, and clicks has none"}
+    return board, standings.rows(board, runs, failed, 24)
+
+
+def test_rows_hold_quality_and_cost(told):
+    board, rows = told
+    assert [(row.name, row.kind, row.seeds, row.trials) for row in rows] == [
+        ("dime_rec", "model", 2, 24),
+        ("ease", "control", 0, 7),
+        ("mf", "model", 1, 24),
+        ("popularity", "control", 0, 0),
+        ("ldiffrec seed 0", "not run", 0, 0),
+    ]
+    first, mf = rows[0], rows[2]
+    assert first.means["ndcg@10"] == pytest.approx(0.3) and first.train_seconds == 20.0
+    assert first.deviations["ndcg@10"] == pytest.approx(0.2 / 2**0.5)
+    assert mf.deviations["ndcg@10"] is None and mf.difference == pytest.approx(-0.2)
+    assert first.coverage == 0.25 and rows[1].coverage is None
+
+
+def test_every_form_has_every_row(told):
+    board, rows = told
+    for write in (standings.plain, *standings.WRITERS.values()):
+        text = write(board, rows)
+        assert all(
+            row.name.replace("_", "") in text.replace("\\", "").replace("_", "") for row in rows
+        )
+    table = list(csv.reader(io.StringIO(standings.csv(board, rows))))
+    assert {len(line) for line in table} == {len(table[0])}
+    line = dict(zip(table[0], table[1], strict=True))
+    assert float(line["ndcg@10"]) == pytest.approx(0.3) and float(line["train_seconds"]) == 20.0
+    lines = standings.markdown(board, rows).splitlines()
+    assert {row.count("|") for row in lines[2:]} == {lines[2].count("|")}
+    latex = standings.latex(board, rows)
+    assert r"dime\_rec" in latex and r"\textbf{0.3000 $\pm$ 0.1414}" in latex
+    assert latex.startswith("% clicks & taps")
+    assert {line.count("&") for line in latex.splitlines() if line.endswith(r"\\")} == {8}
+    page = standings.html(board, rows)
+    assert "clicks &amp; taps" in page and "<script>" in page and "src=" not in page
