@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.batches.types import Negatives, Sequences
-from jaxrec_diff.ops import negatives
+from jaxrec_diff.batches.types import Negatives, Sequences, Triplets
+from jaxrec_diff.ops import negatives, rng
 from jaxrec_diff.ops.negatives import Law
 
 Source = Literal["uniform", "log_uniform", "popularity", "in_batch"]
@@ -83,3 +83,18 @@ def corrections(negatives: Negatives, target: jax.Array) -> jax.Array:
     ids = negatives.ids[None, :]
     absent = jnp.where((target[:, None] == ids) | (ids == 0), _NEVER, 0.0)
     return -negatives.log_q + absent
+
+
+def by_law(law: Law, key: jax.Array, example: Triplets) -> Triplets:
+    """Triplets against an item drawn for each row, which may be among the user's own.
+
+    A pair is a softmax of two classes, so that `losses.bpr` takes the log Q of both as a sampled
+    softmax does. A pair of an item with itself weighs nothing.
+    """
+    draw = jax.vmap(lambda key: law.draw(key, 1)[0])
+    other = draw(rng.row_keys(key, example.row_id))
+    return example._replace(
+        negative=other,
+        weight=jnp.where(other == example.positive, 0.0, example.weight),
+        log_q=law.log_q(example.positive) - law.log_q(other),
+    )

@@ -64,6 +64,7 @@ class Triplets(NamedTuple):
     negative: jax.Array  # i32[B]
     weight: jax.Array  # f32[B], 0 on padding rows
     row_id: jax.Array  # i32[B], place in the global batch; keys the noise
+    log_q: Any = None  # f32[B] log Q of the positive less the negative's; None: nothing to correct
 
 
 class Group(NamedTuple):

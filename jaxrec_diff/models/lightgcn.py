@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
+from jaxrec_diff.batches import negatives
 from jaxrec_diff.batches.triplets import TRIPLETS
 from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
@@ -21,6 +22,7 @@ from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.ops import graph as ops_graph
 from jaxrec_diff.ops.graph import Graph, Nodes
+from jaxrec_diff.ops.negatives import Law
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,9 @@ class LightGCNConfig:
     """Weight of half the squared length of a pair's three embeddings."""
     init_scale: float = 0.1
     """Deviation of the initial embeddings."""
+    negatives: Literal["uniform", "popularity"] = "uniform"
+    """A pair's other item: drawn uniformly from those that are not the user's, or by popularity from
+    all, corrected by log Q."""
     contrast_weight: float = 0.0
     """Weight of SGL's InfoNCE between two views of the graph; 0 is off."""
     contrast_temperature: float = 0.2
@@ -76,6 +81,7 @@ class Parts(NamedTuple):
     config: LightGCNConfig
     spec: DataSpec
     rank_layers: int  # steps along the graph when ranking
+    law: Law | None  # log Q of negatives that are not drawn uniformly
     axis_name: str | None
 
 
@@ -91,13 +97,16 @@ def parts(config: LightGCNConfig, spec: DataSpec, *, axis_name: str | None = Non
             f"model.layers={max(config.layers, rank_layers)} needs a graph of users and items, and "
             "this data holds histories without users; take a table of interactions"
         )
-    return Parts(config, spec, rank_layers, axis_name)
+    law = None
+    if config.negatives != "uniform":
+        law = negatives.law_of(config.negatives, spec.num_items, spec.item_counts, 1.0)
+    return Parts(config, spec, rank_layers, law, axis_name)
 
 
 def init(parts: Parts, key: jax.Array, example: Triplets) -> Variables:
     """Normal tables of users and items, and the graph as state where a step is taken along it."""
     del example
-    config, spec, rank_layers, _ = parts
+    config, spec, rank_layers, *_ = parts
     k_users, k_items = jax.random.split(key)
     params = {
         "users": config.init_scale * jax.random.normal(k_users, (spec.num_users, config.width)),
@@ -105,6 +114,13 @@ def init(parts: Parts, key: jax.Array, example: Triplets) -> Variables:
     }
     edges = _graph(config, spec) if max(config.layers, rank_layers) else None
     return Variables(params, State(edges, None))
+
+
+def draw(parts: Parts, key: jax.Array, example: Triplets) -> Triplets:
+    """The example with the negatives of the settings, if it has not; `key` is that of `loss`."""
+    if parts.law is None or example.log_q is not None:
+        return example
+    return negatives.by_law(parts.law, jax.random.split(key, 3)[2], example)
 
 
 def loss(
@@ -122,7 +138,7 @@ def loss(
       parts: from `parts`.
       params: of `init`.
       state: the graph; it stays as it is.
-      key: of the edges that SGL's two views lack.
+      key: of the edges that SGL's two views lack, and of other negatives than the example's.
       example: B triplets.
 
     Returns:
@@ -137,13 +153,13 @@ def loss(
     >>> value.shape, bool(value > 0), sorted(aux.metrics)
     ((), True, ['bpr', 'loss'])
     """
-    config, axis_name = parts.config, parts.axis_name
+    config, axis_name, example = parts.config, parts.axis_name, draw(parts, key, example)
     nodes = embed(parts, params, state, config.layers)
     user, item, other = example.user, example.positive - 1, example.negative - 1
-    ranked = losses.bpr(
-        jnp.sum(nodes.users[user] * nodes.items[item], axis=-1),
-        jnp.sum(nodes.users[user] * nodes.items[other], axis=-1),
+    score, against = (
+        jnp.sum(nodes.users[user] * nodes.items[each], axis=-1) for each in (item, other)
     )
+    ranked = losses.bpr(score if example.log_q is None else score - example.log_q, against)
     rows = params["users"][user], params["items"][item], params["items"][other]
     size = sum(jnp.sum(row**2, axis=-1) for row in rows)
     each = ranked + 0.5 * config.l2 * size
@@ -231,6 +247,7 @@ def build(
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
+        draw=partial(draw, made),
         sample=partial(sample, made),
         head=partial(head, made),
         deterministic=True,

@@ -14,7 +14,7 @@ All functions of parts are LightGCN's; only the settings are its own.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class MFConfig:
     """Size d of embeddings."""
     l2: float = 1e-4
     """Weight of half the squared length of a pair's three embeddings."""
+    negatives: Literal["uniform", "popularity"] = "uniform"
+    """A pair's other item: drawn uniformly from those that are not the user's, or by popularity from
+    all, corrected by log Q."""
     init_scale: float = 0.1
     """Deviation of the initial embeddings."""
 
@@ -73,7 +76,11 @@ def export(config: MFConfig, spec: DataSpec, params: Any, state: Any) -> dict[st
 
 def _flat(config: MFConfig) -> lightgcn.LightGCNConfig:
     return lightgcn.LightGCNConfig(
-        width=config.width, l2=config.l2, init_scale=config.init_scale, layers=0
+        width=config.width,
+        l2=config.l2,
+        init_scale=config.init_scale,
+        negatives=config.negatives,
+        layers=0,
     )
 
 

@@ -162,3 +162,26 @@ def test_settings_that_cannot_be_are_refused():
         LightGCNConfig(edge_drop=1.0)
     with pytest.raises(ValueError, match="histories without users"):
         lightgcn.build(LightGCNConfig(), DataSpec(USERS, ITEMS, 5))
+
+
+def test_negatives_by_popularity_are_corrected_by_their_log_q():
+    counts = np.array([3, 1, 4, 2, 1, 0, 2])
+    data = spec()[0]._replace(item_counts=counts)
+    model = compiled(mf.build(MFConfig(width=WIDTH, l2=0.0, negatives="popularity"), data))
+    params, state = model.init(KEY, example())
+    params = jax.tree.map(lambda x: 10 * x, params)
+    drawn = model.draw(KEY, example())
+    users, items = (np.asarray(params[name], np.float64) for name in ("users", "items"))
+    each, weight = [], []
+    for row in range(3):  # the fourth is padding
+        user, item, other = (int(part[row]) for part in drawn[:3])
+        gap = users[user] @ (items[item - 1] - items[other - 1])
+        each.append(np.log1p(np.exp(-gap + np.log(counts[item - 1] / counts[other - 1]))))
+        weight.append(float(item != other))
+    assert sum(weight) > 0 and drawn.weight.tolist() == [*weight, 0.0]
+    for batch in (example(), drawn):  # the loss draws the same for itself
+        value = model.loss(params, state, KEY, batch)[0]
+        np.testing.assert_allclose(value, np.dot(each, weight) / sum(weight), rtol=1e-5)
+    many = Triplets(*jnp.ones((3, 20_000), int), jnp.ones(20_000), jnp.arange(20_000))
+    found = np.bincount(np.asarray(model.draw(KEY, many).negative), minlength=8)[1:]
+    np.testing.assert_allclose(found / 20_000, counts / counts.sum(), atol=0.015)
