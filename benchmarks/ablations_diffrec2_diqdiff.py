@@ -26,7 +26,7 @@ import numpy as np
 from jaxrec_diff import config
 from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import topk
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import judging, phases, pipeline, provenance, restore, runs
 from jaxrec_diff.experiments.phases import PhaseRun
 
@@ -44,11 +44,8 @@ def tops(phase: PhaseRun, params, state, key, batch_size: int) -> np.ndarray:
 
     @jax.jit
     def ask(index):
-        points = model.sample(params, state, key, batcher.query(rows, index))
-        head = model.head(params, state)
-        return topk.top(
-            points, head.table, head.bias, k=10, score_pooling=model.score_pooling
-        ).items
+        query = batcher.query(rows, index)
+        return rank.top(rank.sample(model, params, state, key, query), k=10).items
 
     count = min(_ROWS, len(phase.dataset.test.start))
     batch_size = min(batch_size, count)

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxrec_diff.batches.types import Prefixes, SequenceQuery
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.evaluation import topk
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import diffuasr
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffuasr import DiffuASRConfig
@@ -70,11 +70,10 @@ def augmentation(options, guidance, kind, steps, denoiser="sunet"):
     key = jax.random.key(1)
 
     def whole(params, state, query):
-        points = model.sample(params, state, key, query)
-        return topk.nearest(points, model.head(params, state).table)
+        return rank.nearest(rank.sample(model, params, state, key, query))
 
     def rounding(points, state):
-        return topk.nearest(points, model.head(params, state).table)
+        return rank.nearest(rank.Drawn(points, model.head(params, state)))
 
     points = jnp.asarray(rng.normal(size=(rows, LENGTH, WIDTH)), jnp.float32)
     found = seconds(whole, params, state, query, repeats=options.repeats)

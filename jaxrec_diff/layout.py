@@ -18,10 +18,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from jaxrec_diff.ops import meshes
+from jaxrec_diff.ops import filled, meshes
 
 # Peers compile, read data or tune for hours; a dead one is noticed by its heartbeats, not by this.
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
+# Whose rows are users or items.
+_TABLES = frozenset({"items", "users", "means", "table_in", "table_out", "head"})
 _meetings = itertools.count()  # counts alike in all processes
 
 
@@ -110,13 +112,23 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, model: int = 1) ->
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
-    """How the arrays of a training state lie on a mesh: a sharding for each leaf, all replicated.
+    """How the arrays of a training state lie on a mesh: a sharding for each leaf.
+
+    Filled tables (`ops.filled`) of users and of items are cut along the axis `model`, by the last
+    word of their path, in which their moments and averages end too. All else is on every device.
 
     Args:
       tree: arrays, or their shapes and dtypes.
-      mesh: devices.
+      mesh: devices, with both axes.
     """
-    return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
+
+    def of(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        filled_up = leaf.ndim > 0 and leaf.shape[0] % filled.MULTIPLE == 0
+        cut = name in _TABLES and filled_up and meshes.MODEL in mesh.axis_names
+        return NamedSharding(mesh, PartitionSpec(meshes.MODEL) if cut else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(of, tree)
 
 
 def compiled(fn: Any, *args: Any) -> Callable[..., Any]:

@@ -3,12 +3,13 @@
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.ops import vectors
+from jaxrec_diff.ops import meshes, vectors
 
 # Logits of a batch and a chunk of the catalogue stay under this many bytes.
 _CHUNK_BYTES = 64 * 2**20
-# The bias of rows that only fill the last chunk: finite, so that no gradient is 0 * inf.
+# The bias of rows that are no classes: finite, so that no gradient is 0 * inf.
 _ABSENT = -1e30
 
 
@@ -46,18 +47,22 @@ def full_softmax(
     target: jax.Array,
     bias: jax.Array | None = None,
     *,
+    classes: tuple[int, int] | None = None,
     chunk: int | None = None,
 ) -> jax.Array:
     """`cross_entropy` of the logits `points @ table.T + bias`, a chunk of rows at a time.
 
     Neither the forward nor the backward pass holds more than B x chunk logits: those of a chunk are
     computed again for its gradient, a third more products where there is more than one chunk.
+    Inside `jax.set_mesh` a table that is split along the axis `model` stays where it is: each
+    device sums over its own rows.
 
     Args:
       points: float[B, D].
       table: float[I, D].
       target: i32[B] rows of `table`.
       bias: float[I].
+      classes: the first row that is a class and the one behind the last; by default all are.
       chunk: rows at once; by default what fits in a fixed number of bytes.
 
     Returns:
@@ -69,7 +74,7 @@ def full_softmax(
     picked = jnp.sum(points * table[target], axis=-1)
     if bias is not None:
         picked = picked + bias[target]
-    return log_normaliser(points, table, bias, chunk=chunk) - picked
+    return log_normaliser(points, table, bias, classes=classes, chunk=chunk) - picked
 
 
 def log_normaliser(
@@ -77,14 +82,47 @@ def log_normaliser(
     table: jax.Array,
     bias: jax.Array | None = None,
     *,
+    classes: tuple[int, int] | None = None,
     chunk: int | None = None,
 ) -> jax.Array:
     """log sum_j exp(points . table[j] + bias[j]), float[B], with the memory of `full_softmax`."""
     _check_rows(points, table, bias)
+    if classes is not None:
+        row = jnp.arange(table.shape[0])
+        inside = (row >= classes[0]) & (row < classes[1])
+        bias = jnp.where(inside, jnp.zeros((), points.dtype) if bias is None else bias, _ABSENT)
+    mesh = meshes.around()
+    if mesh is None or mesh.shape[meshes.MODEL] == 1:
+        return _log_normaliser(points, table, bias, chunk)
+    parts = mesh.shape[meshes.MODEL]
+    if bias is None:
+        bias = jnp.zeros(table.shape[0], points.dtype)
+    table, bias = _filled_up(table, bias, -(-table.shape[0] // parts) * parts)
+
+    def local(points, shard, bias):
+        part = _log_normaliser(points, shard, bias, chunk)
+        most = jax.lax.pmax(jax.lax.stop_gradient(part), meshes.MODEL)
+        return most + jnp.log(jax.lax.psum(jnp.exp(part - most), meshes.MODEL))
+
+    split = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(P(), P(meshes.MODEL), P(meshes.MODEL)),
+        out_specs=P(),
+        axis_names={meshes.MODEL},
+    )
+    return split(points, table, bias)
+
+
+def _log_normaliser(
+    points: jax.Array, table: jax.Array, bias: jax.Array | None, chunk: int | None
+) -> jax.Array:
     rows = table.shape[0]
     chunk = min(rows, chunk or max(1024, _CHUNK_BYTES // (4 * points.shape[0])))
-    chunk = -(-rows // -(-rows // chunk))  # equal chunks
     count = -(-rows // chunk)
+    # chunks that the rows divide by, where a few more do, so that no copy of the table is filled up
+    count = next((n for n in range(count, 2 * count) if rows % n == 0), count)
+    chunk = -(-rows // count)
 
     def normaliser(part):
         rows, extra = part
@@ -94,13 +132,19 @@ def log_normaliser(
     if count == 1:
         return normaliser((table, bias))
     extra = jnp.zeros(rows, points.dtype) if bias is None else bias
-    filler = count * chunk - rows
-    parts = (
-        jnp.pad(table, ((0, filler), (0, 0))).reshape(count, chunk, -1),
-        jnp.pad(extra, (0, filler), constant_values=_ABSENT).reshape(count, chunk),
-    )
+    table, extra = _filled_up(table, extra, count * chunk)
+    parts = table.reshape(count, chunk, -1), extra.reshape(count, chunk)
     each = jax.lax.map(jax.checkpoint(normaliser), parts)
     return jax.nn.logsumexp(each, axis=0)
+
+
+def _filled_up(table: jax.Array, bias: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
+    """A table of so many rows; those that are added are no classes."""
+    filler = rows - table.shape[0]
+    if not filler:
+        return table, bias
+    bias = jnp.pad(bias, (0, filler), constant_values=_ABSENT)
+    return jnp.pad(table, ((0, filler), (0, 0))), bias
 
 
 def sampled_softmax(positive: jax.Array, negatives: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -36,6 +37,21 @@ def test_arrays_of_one_process_come_back_as_they_were():
     back = layout.whole({name: placed[name] for name in ("rows", "count")})
     np.testing.assert_array_equal(back["rows"], ROWS)
     assert isinstance(back["rows"], np.ndarray) and back["count"] == 3
+
+
+def test_filled_tables_and_their_moments_are_cut_along_model():
+    made = layout.make_mesh(model=4)
+    params = {"items": np.zeros((512, 3)), "net": {"kernel": np.zeros((256, 3))}}
+    tree = {
+        "params": params,
+        "opt_state": optax.adam(0.1).init(params),
+        "users": np.zeros((300, 3)),
+    }
+    found = layout.shardings(tree, made)
+    adam = found["opt_state"][0]
+    for part in (found["params"], adam.mu, adam.nu):
+        assert part["items"].spec == P("model") and part["net"]["kernel"].spec == P()
+    assert adam.count.spec == found["users"].spec == P()  # a table that is not filled up
 
 
 def test_one_process_agrees_with_itself():

@@ -1,13 +1,16 @@
 """Losses against plain loops; the chunked softmax against the dense one, gradients included."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff import losses
+from jaxrec_diff import layout, losses
 
 
 def inputs(rows=13, batch=5, width=3):
@@ -102,3 +105,41 @@ def test_bce_is_the_cross_entropy_of_both_labels():
 def test_shapes_that_would_broadcast_are_refused(call):
     with pytest.raises(AssertionError):
         call()
+
+
+@pytest.mark.parametrize(("data", "model"), [(8, 1), (2, 4), (1, 8)])
+@pytest.mark.parametrize("chunk", [None, 64])
+def test_a_table_over_devices_has_the_softmax_of_one(data, model, chunk):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(16, 5)).astype(np.float32)
+    table = rng.normal(size=(768, 5)).astype(np.float32)
+    bias = rng.normal(size=768).astype(np.float32)
+    target = rng.integers(1, 601, 16).astype(np.int32)
+    logits = (points.astype(np.float64) @ table.T.astype(np.float64) + bias)[:, 1:601]
+    wanted = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(16), target - 1]
+    share = np.exp(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+    share[np.arange(16), target - 1] -= 1.0
+
+    def total(points, table, bias):
+        each = losses.full_softmax(points, table, target, bias, classes=(1, 601), chunk=chunk)
+        return each.sum(), each
+
+    mesh = layout.make_mesh(model=model)
+    put = [
+        jax.device_put(array, NamedSharding(mesh, P(axis)))
+        for array, axis in ((points, "data"), (table, "model"), (bias, "model"))
+    ]
+    with jax.set_mesh(mesh):
+        program = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True)).lower(*put).compile()
+    (of_points, of_table, of_bias), each = program(*put)
+    np.testing.assert_allclose(each, wanted, rtol=1e-5)
+    np.testing.assert_allclose(of_points, share @ table[1:601], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(of_table[1:601], share.T @ points, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(of_bias[1:601], share.sum(axis=0), rtol=1e-4, atol=1e-5)
+    for gradient in (of_table, of_bias):
+        assert not np.any(gradient[601:]) and not np.any(gradient[0])
+    if model > 1:  # rows that are picked move, a table does not
+        moved = re.findall(r"all-gather.*", program.as_text())
+        sizes = [np.prod([int(n) for n in d.split(",")]) for line in moved for d in
+                 re.findall(r"f32\[([\d,]+)\]", line)]  # fmt: skip
+        assert max(sizes, default=0) < table.size

@@ -72,8 +72,7 @@ def _scan(chain: Chain, unroll: int, *, keep: bool) -> tuple[jax.Array, Any]:
     steps, denoise, start, draw, project = chain
     chex.assert_rank(steps.t, 1)
     chex.assert_equal_shape([column for column in steps if column is not None])
-    # On accelerators a branch costs more than what it spares.
-    pairs = draw if isinstance(draw, normals.Normals) and jax.default_backend() == "cpu" else None
+    pairs = draw if isinstance(draw, normals.Normals) else None
 
     def move(carry, row):
         xt, before, pair = carry
@@ -82,7 +81,10 @@ def _scan(chain: Chain, unroll: int, *, keep: bool) -> tuple[jax.Array, Any]:
         chex.assert_equal_shape([x0_hat, xt])
         xs = step.a * x0_hat + step.b * xt + step.e * before
         if pairs is not None:
-            pair, z = pairs.following(pair, i)
+            # On accelerators a branch costs more than what it spares.
+            pair, z = jax.lax.platform_dependent(
+                pair, i, cpu=pairs.following, default=lambda pair, i: (pair, pairs(i))
+            )
             xs = xs + step.c * z
         elif draw is not None:
             xs = xs + step.c * draw(i)

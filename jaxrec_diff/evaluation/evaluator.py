@@ -259,7 +259,7 @@ def _evaluator(
                     parts.append(ready[number](*given))
                 indices.append(index)
         parts, index = layout.whole(parts), np.concatenate(indices)
-        table = layout.whole(model.head(params, state)).table if diagnose else None
+        table = rank.item_rows(layout.whole(model.head(params, state))) if diagnose else None
         out = {}
         for name in splits:
             row = np.where(index >= 0, place[name][np.maximum(index, 0)], -1)
@@ -279,7 +279,7 @@ def _judged(
     """Values of every row of a batch, by reading ("" is the model's own), and sums over lists."""
     config, trained = static.config, static.train_counts > 0
     # A head may have rows beyond the catalogue (a released script ranks its padding row).
-    known = jnp.asarray(np.pad(trained, (0, drawn.head.table.shape[0] - len(trained))))
+    known = jnp.asarray(np.pad(trained, (0, rank.num_items(drawn.head) - len(trained))))
     everything = jnp.ones_like(known)
     allowed = known if rules.trained_only else everything
 

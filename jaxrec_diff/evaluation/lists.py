@@ -46,8 +46,6 @@ def lists(
     def batch(query_of, params, state, key, histories, rows, index):
         index = jax.lax.with_sharding_constraint(index, by_row)
         drawn = rank.sample(model, params, state, key, query_of(rows, index))
-        # a head may have rows beyond the catalogue
-        spare = drawn.head.table.shape[0] - len(trained)
         answer = cut.answers(
             histories, index, max_seen=split.max_seen, max_relevant=split.max_relevant
         )
@@ -55,7 +53,7 @@ def lists(
             drawn,
             k=k,
             seen=answer.seen if rules.mask_seen else None,
-            allowed=jnp.pad(trained, (0, spare)) if rules.trained_only else None,
+            allowed=trained if rules.trained_only else None,
         )
         return top.items
 

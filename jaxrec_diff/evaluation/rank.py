@@ -52,14 +52,18 @@ def top(
     allowed: jax.Array | None = None,
     chunk: int | None = None,
 ) -> topk.Top:
-    """The best `k` items of each query, best first; arguments as for `topk.top`."""
+    """The best `k` items of each query, best first; arguments as for `topk.top`.
+
+    `allowed` is of items, entry j of item j + 1; those behind its end are no candidates.
+    """
     return topk.top(
         drawn.points,
         drawn.head.table,
         drawn.head.bias,
         k=k,
+        first=drawn.head.first,
         seen=seen,
-        allowed=allowed,
+        allowed=_by_row(drawn.head, allowed),
         chunk=chunk,
         score_pooling=drawn.score_pooling,
     )
@@ -67,7 +71,30 @@ def top(
 
 def nearest(drawn: Drawn, *, seen: jax.Array | None = None, distinct: bool = False) -> jax.Array:
     """The best item of each of a query's points, i32[B, P]; arguments as for `topk.nearest`."""
-    return topk.nearest(drawn.points, drawn.head.table, seen=seen, distinct=distinct)
+    head, allowed = drawn.head, _by_row(drawn.head, None)
+    return topk.nearest(
+        drawn.points, head.table, first=head.first, seen=seen, allowed=allowed, distinct=distinct
+    )
+
+
+def num_items(head: Head) -> int:
+    """Items of a head."""
+    return head.table.shape[0] - head.first if head.items is None else head.items
+
+
+def item_rows(head: Head) -> Any:
+    """The rows of items alone, item 1 first, f32[I, D]."""
+    return head.table[head.first : head.first + num_items(head)]
+
+
+def _by_row(head: Head, allowed: Any) -> jax.Array | None:
+    """bool[R] rows that are candidates, from bool[I] items; None where all rows are."""
+    rows = head.table.shape[0]
+    if allowed is None:
+        if head.first == 0 and num_items(head) == rows:
+            return None
+        allowed = jnp.ones(num_items(head), bool)
+    return jnp.pad(allowed, (head.first, rows - head.first - allowed.shape[0]))
 
 
 def batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -61,13 +61,13 @@ def ranks(drawn: rank.Drawn, answer: jax.Array, negatives: jax.Array) -> jax.Arr
       negatives: i32[B, C] item ids.
     """
     points, head, score_pooling = drawn
-    ids = jnp.concatenate([answer[:, None], negatives], axis=1) - 1
-    rows = head.table[ids]
+    place = jnp.concatenate([answer[:, None], negatives], axis=1) + (head.first - 1)
+    rows = head.table[place]
     points = points[:, None] if points.ndim == 2 else points
     scores = jnp.einsum("bpd,bcd->bpc", points, rows, precision=jax.lax.Precision.HIGHEST)
     scores = scores.max(axis=1) if score_pooling == "best" else jax.nn.logsumexp(scores, axis=1)
     if head.bias is not None:
-        scores = scores + head.bias[ids]
+        scores = scores + head.bias[place]
     # what is no number is beaten by everything
     lost = jnp.isnan(scores[:, :1])
     return 1 + jnp.sum((scores[:, 1:] >= scores[:, :1]) | lost, axis=1)

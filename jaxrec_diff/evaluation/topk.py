@@ -34,12 +34,13 @@ def top(
     bias: jax.Array | None = None,
     *,
     k: int,
+    first: int = 0,
     seen: jax.Array | None = None,
     allowed: jax.Array | None = None,
     chunk: int | None = None,
     score_pooling: Literal["best", "mixture"] = "best",
 ) -> Top:
-    """The `k` items with the highest `point . table[j] + bias[j]`.
+    """The `k` items with the highest `point . table[r] + bias[r]`, r their row.
 
     No [B, I] array exists when I is larger than a chunk, and no copy of the table; the result does
     not depend on the chunk. A score that is not a number counts as -inf. Inside
@@ -48,12 +49,13 @@ def top(
 
     Args:
       points: f32[B, D], or f32[B, P, D] for P points a row.
-      table: f32[I, D]; row j is item j + 1.
-      bias: f32[I].
+      table: f32[R, D].
+      bias: f32[R].
       k: length of the lists.
+      first: row of item 1; those before it are no candidates.
       seen: i32[B, S] item ids that are no candidates for that row; 0 is none. Of i32[B / r, S] each
         row stands for r rows in succession.
-      allowed: bool[I] candidates; all by default.
+      allowed: bool[R] rows that are candidates; by default all from `first`.
       chunk: items scored at once on a device; by default what fits in a fixed number of bytes.
       score_pooling: what an item scores under P points: the best, or log sum_p exp(score_p).
     """
@@ -65,14 +67,23 @@ def top(
         if column is not None:
             chex.assert_shape(column, table.shape[:1])
     dtype = jnp.result_type(points, table)
+    if first:
+        real = jnp.arange(table.shape[0]) >= first
+        allowed = real if allowed is None else real & allowed
     penalty = jnp.zeros(table.shape[0], dtype) if bias is None else bias.astype(dtype)
     if allowed is not None:
         penalty = jnp.where(allowed, penalty, -jnp.inf)
+    if first and seen is not None:
+        seen = seen + first  # numbers of rows from 1 on; that of no item is a row before the first
     ranked = partial(_ranked, k=k, chunk=chunk, score_pooling=score_pooling)
     mesh = meshes.around()
     if mesh is None:
-        return ranked(points, table, penalty, seen)
-    return _over(mesh, ranked, k, points, table, penalty, seen)
+        found = ranked(points, table, penalty, seen)
+    else:
+        found = _over(mesh, ranked, k, points, table, penalty, seen)
+    if not first:
+        return found
+    return Top(found.scores, jnp.where(found.items > 0, found.items - first, 0))
 
 
 def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
@@ -113,7 +124,7 @@ def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
 
 
 def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_pooling) -> Top:
-    """`top` on one device; `penalty` float[I] is added to the scores of an item."""
+    """`top` on one device, of rows numbered from 1; `penalty` float[R] is added to their scores."""
     size, items = points.shape[0], table.shape[0]
     spread = points.shape[1] if points.ndim == 3 else 1
     chunk = chunk or max(k, 1024, min(_CHUNK_ITEMS, _CHUNK_BYTES // (4 * size * spread)))
@@ -126,11 +137,11 @@ def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_po
         The last one ends with the table, so that nothing has to be copied to fill it up, and
         reaches back over rows that have been listed.
         """
-        first = jnp.minimum(number * chunk, items - chunk)
-        rows = jax.lax.dynamic_slice_in_dim(table, first, chunk)
-        extra = jax.lax.dynamic_slice_in_dim(penalty, first, chunk)
-        fresh = first + jnp.arange(chunk, dtype=jnp.int32) >= number * chunk
-        return rows, jnp.where(fresh, extra, -jnp.inf), first
+        offset = jnp.minimum(number * chunk, items - chunk)
+        rows = jax.lax.dynamic_slice_in_dim(table, offset, chunk)
+        extra = jax.lax.dynamic_slice_in_dim(penalty, offset, chunk)
+        fresh = offset + jnp.arange(chunk, dtype=jnp.int32) >= number * chunk
+        return rows, jnp.where(fresh, extra, -jnp.inf), offset
 
     def scores_of(rows, extra, offset):
         # exact on every device: the default precision may round to bfloat16 or tf32
@@ -160,7 +171,8 @@ def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_po
         # The barrier lies on what is made of the places: on those of `top_k` themselves, XLA's
         # compiler for CPUs ends the process inside `shard_map`.
         values, place = jax.lax.top_k(scores, min(k, chunk))
-        return jax.lax.optimization_barrier((values, place.astype(jnp.int32) + offset + 1))
+        items = place.astype(jnp.int32) + offset + 1
+        return jax.lax.optimization_barrier((values, jnp.where(values > -jnp.inf, items, 0)))
 
     if count == 1:
         values, ids = best_of(scores_of(table, penalty, 0), 0)
@@ -179,14 +191,16 @@ def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_po
     short = k - values.shape[1]
     values = jnp.pad(values, ((0, 0), (0, short)), constant_values=-jnp.inf)
     ids = jnp.pad(ids, ((0, 0), (0, short)))
-    return Top(values, jnp.where(values > -jnp.inf, ids, 0))
+    return Top(values, ids)
 
 
 def nearest(
     points: jax.Array,
     table: jax.Array,
     *,
+    first: int = 0,
     seen: jax.Array | None = None,
+    allowed: jax.Array | None = None,
     distinct: bool = False,
     chunk: int | None = None,
 ) -> jax.Array:
@@ -196,8 +210,10 @@ def nearest(
 
     Args:
       points: f32[B, M, D].
-      table: f32[I, D]; row j is item j + 1.
+      table: f32[R, D].
+      first: row of item 1; those before it are no candidates.
       seen: i32[B, S] item ids that no place of that row may take; 0 is none.
+      allowed: bool[R] rows that are candidates; by default all from `first`.
       distinct: an item is taken once in a row: from the first place on, each takes the best of
         what those before it left.
       chunk: items scored at once, as for `top`.
@@ -208,7 +224,8 @@ def nearest(
     flat = points.reshape(size * places, -1)
     # what others take is at most M - 1 of a place's M best
     k = places if distinct else 1
-    best = top(flat, table, k=k, seen=seen, chunk=chunk).items.reshape(size, places, k)
+    found = top(flat, table, k=k, first=first, seen=seen, allowed=allowed, chunk=chunk)
+    best = found.items.reshape(size, places, k)
     if not distinct:
         return best[:, :, 0]
 

@@ -6,6 +6,7 @@ from typing import Any
 from jaxrec_diff import layout
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.evaluation import config, evaluator, held_out, metrics
+from jaxrec_diff.evaluation import rank as ranking
 from jaxrec_diff.experiments import judging, phases
 from jaxrec_diff.experiments.phases import BACKBONE, PhaseRun
 from jaxrec_diff.ops import streams
@@ -54,9 +55,9 @@ def judge(phase: PhaseRun) -> Callable[[Any, Any], tuple[float, dict[str, float]
             for split in splits
             for name, value in found[split].metrics.items()
         }
-        head = layout.whole(model.head(params, state))
+        rows = ranking.item_rows(layout.whole(model.head(params, state)))
         trained = phase.dataset.train_counts > 0
-        figures["item_spread"] = metrics.item_spread(head.table, trained)
+        figures["item_spread"] = metrics.item_spread(rows, trained)
         if loss_of is not None:
             figures["valid/loss"] = loss_of(params, state)
         value = figures[f"valid/{settings.eval.metric}"]

@@ -37,7 +37,7 @@ from jaxrec_diff.models.readers import Reader, packed, unpacked
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Transformer, places
-from jaxrec_diff.ops import rng
+from jaxrec_diff.ops import filled, rng
 
 _SPARE_POSITIONS = 100  # beyond the longest history, as in the released code
 
@@ -88,7 +88,7 @@ class Bert4RecNet(nn.Module):
     def setup(self) -> None:
         config = self.config
         normal = nn.initializers.normal(config.init_scale)
-        self.items = self.param("items", normal, (self.num_items + 2, config.width))
+        self.items = self.param("items", filled.drawn(normal), (self.num_items + 2, config.width))
         size = (self.max_len + _SPARE_POSITIONS, config.width)
         self.positions = self.param("positions", normal, size)
         self.dropout = Dropout(config.dropout_rate)
@@ -227,7 +227,7 @@ def sample(
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows, without the mask."""
     del state
-    return Head(params["items"][1 : parts.mask_id])
+    return Head(params["items"], first=1, items=parts.net.num_items)
 
 
 def build(
@@ -312,7 +312,7 @@ def binary(
 
     Args:
       features: f32[..., D].
-      items: f32[I + 2, D] rows.
+      items: f32[R, D] rows.
       label: i32[...].
       negative: i32[...].
       weight: f32[...], 0 where nothing is to be found.
@@ -338,14 +338,20 @@ def reader(config: Bert4RecConfig, spec: DataSpec, exports: Any) -> Reader:
     def read(params, points):
         size = points.shape[:1]
         rows = jnp.concatenate(
-            [points, jnp.broadcast_to(params["items"][-1], (*size, 1, config.width))], axis=1
+            [
+                points,
+                jnp.broadcast_to(params["items"][spec.num_items + 1], (*size, 1, config.width)),
+            ],
+            axis=1,
         )
         last = jnp.full(size, points.shape[1], jnp.int32)
         mask = jnp.ones(rows.shape[:2], bool)
         out: Any = net.apply({"params": params}, rows, mask, last, method="encode_rows")
         return out
 
-    return Reader(unpacked(exports), read)
+    params = unpacked(exports)
+    # networks that were stored before tables were filled up are, here
+    return Reader(params | {"items": filled.padded(params["items"])}, read)
 
 
 SYSTEM = System(

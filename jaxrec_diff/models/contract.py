@@ -48,10 +48,15 @@ class Aux(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The catalogue as rows: item j + 1 scores `point . table[j] + bias[j]`."""
+    """The catalogue as rows: item j scores `point . table[r] + bias[r]`, r = first + j - 1.
 
-    table: jax.Array  # f32[I, D]
-    bias: jax.Array | None = None  # f32[I]
+    Other rows are no items: a table may start with padding, and end in rows that fill it up.
+    """
+
+    table: jax.Array  # f32[R, D]
+    bias: jax.Array | None = None  # f32[R]
+    first: int = 0  # row of item 1
+    items: int | None = None  # how many there are; by default all rows from the first
 
 
 class Table(NamedTuple):
@@ -120,12 +125,14 @@ def padding_last(rows: jax.Array) -> jax.Array:
     return jnp.roll(rows, -1, axis=0)
 
 
-def head_of(rows: jax.Array, protocol: Protocol) -> Head:
-    """The rows of items as a head, from f32[I + 1, D] with padding first.
+def head_of(rows: jax.Array, num_items: int, protocol: Protocol) -> Head:
+    """The rows of items as a head, from a filled table whose row j is item j and row 0 padding.
 
     Under the official protocol padding competes (`padding_last`).
     """
-    return Head(padding_last(rows) if protocol == "official" else rows[1:])
+    if protocol == "official":
+        return Head(padding_last(rows[: num_items + 1]))
+    return Head(rows, first=1, items=num_items)
 
 
 def check_heads(width: int, num_heads: int, *, halves: bool = False) -> None:

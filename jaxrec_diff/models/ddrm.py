@@ -29,7 +29,7 @@ from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.guided import Activation, GuidedMLP
-from jaxrec_diff.ops import graph, rng
+from jaxrec_diff.ops import filled, graph, rng
 from jaxrec_diff.ops.graph import Nodes
 
 
@@ -102,7 +102,7 @@ class DDRMConfig:
 
 
 class State(NamedTuple):
-    """The backbone's vectors; no gradient reaches them. numpy at first, then jax arrays."""
+    """The backbone's vectors; no gradient reaches them. numpy at first, then filled jax arrays."""
 
     users: Any  # f32[U, D]
     items: Any  # f32[I, D]
@@ -140,7 +140,7 @@ def init(parts: Parts, key: jax.Array, example: Triplets) -> Variables:
     t, row = jnp.zeros(1, jnp.int32), jnp.zeros((1, parts.net.width))
     sides = zip(("user", "item"), jax.random.split(key), strict=True)
     params = {side: parts.net.init(k, row, t, row)["params"] for side, k in sides}
-    return Variables(params, State(*(jnp.asarray(part) for part in parts.given)))
+    return Variables(params, State(*(jnp.asarray(filled.padded(part)) for part in parts.given)))
 
 
 def loss(
@@ -244,8 +244,8 @@ def sample(
 
 def head(parts: Parts, params: Any, state: State) -> Head:
     """The backbone's items."""
-    del parts, params
-    return Head(state.items)
+    del params
+    return Head(state.items, items=len(parts.given.items))
 
 
 def backbone(parts: Parts, params: Any, state: State, query: InteractionQuery) -> jax.Array:

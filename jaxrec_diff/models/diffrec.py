@@ -114,7 +114,7 @@ def parts(config: DiffRecConfig, spec: DataSpec, *, axis_name: str | None = None
             f"model.process.predict=eps holds a square of the catalogue, and {spec.num_items} "
             f"items are more than {_MOST_ITEMS_EPS}; x0 does without"
         )
-    net = StepMLP(spec.num_items, config.dims, config.step_width, bias_std=1e-3)
+    net = StepMLP(spec.num_items, config.dims, config.step_width, bias_std=1e-3, catalogue=True)
     but_last, last = _split_last(rows.steps)
     path = rows.steps if config.process.predict == "eps" else but_last
     return Parts(config, net, rows, path, last, axis_name)
@@ -189,7 +189,7 @@ def chain(
     """
     k_start, k_steps = jax.random.split(key)
     if parts.config.hidden_path:
-        folded = fold(params, parts.process.draws) if state.folded is None else state.folded
+        folded = fold(parts, params) if state.folded is None else state.folded
         return through_hidden(parts, params, folded, k_start, k_steps, query)
     return through_rows(parts, params, k_start, k_steps, query)
 
@@ -256,14 +256,14 @@ def head(parts: Parts, params: Any, state: State) -> Head:
     del state
     if parts.config.process.predict == "eps":
         return Head(jnp.eye(parts.net.width))
-    return Head(params["table_out"], params["bias_out"])
+    return Head(params["table_out"], params["bias_out"], items=parts.net.width)
 
 
 def precompute(parts: Parts, params: Any, state: State) -> State:
     """The state with `fold`'s products, where the path runs through the hidden layer."""
     if not parts.config.hidden_path:
         return state
-    return state._replace(folded=fold(params, parts.process.draws))
+    return state._replace(folded=fold(parts, params))
 
 
 def build(
@@ -297,13 +297,13 @@ def build(
     )
 
 
-def fold(params: Any, draws: bool) -> Folded:
-    """The products of the first and last layer that the hidden path needs; R where it `draws`."""
+def fold(parts: Parts, params: Any) -> Folded:
+    """The products of the first and last layer that the hidden path needs; R where it draws."""
     table_in, exact = params["table_in"], jax.lax.Precision.HIGHEST
     return Folded(
         jnp.matmul(params["table_out"].T, table_in, precision=exact),
         jnp.matmul(params["bias_out"], table_in, precision=exact),
-        jnp.linalg.qr(table_in, mode="r") if draws else None,
+        jnp.linalg.qr(table_in[: parts.net.width], mode="r") if parts.process.draws else None,
     )
 
 

@@ -215,16 +215,22 @@ def loss(
     if config.stop_grad_target:
         aim = jax.lax.stop_gradient(aim)
     squared = losses.mse(x0_hat, aim) * (config.width if config.mse_reduction == "sum" else 1)
-    table, bias = call(parts, params, "head")
-    rec = losses.full_softmax(x0, table, example.target - 1, bias)
+    rec = cross_entropy(parts, params, x0, example.target)
     each = config.mse_weight * weight * squared + config.rec_weight * rec
     if config.ce_weight > 0:
-        each += config.ce_weight * losses.full_softmax(x0_hat, table, example.target - 1, bias)
+        each += config.ce_weight * cross_entropy(parts, params, x0_hat, example.target)
     if config.step_sampler == "importance":
         state = timesteps.update_history(state, t, squared, example.weight, axis_name)
     terms = {"loss": each, "mse": weight * squared, "rec": rec}
     means = {k: losses.weighted_mean(v, example.weight, axis_name) for k, v in terms.items()}
     return means["loss"], Aux(state, means)
+
+
+def cross_entropy(parts: Parts, params: Any, points: jax.Array, item: jax.Array) -> jax.Array:
+    """-log softmax(W points + b)[item] over the items: f32[B, D], i32[B] -> f32[B]."""
+    table, bias, first = call(parts, params, "head")
+    classes = first, first + parts.net.num_items
+    return losses.full_softmax(points, table, item + (first - 1), bias, classes=classes)
 
 
 def estimate(
@@ -312,7 +318,7 @@ def finish(parts: Parts, params: Any, estimates: jax.Array) -> jax.Array:
     seed_average="prob" each of them as log probabilities, f32[B, S, D + 1]."""
     if parts.config.seed_average == "vector":
         return estimates.mean(axis=1)
-    return _as_logits(estimates, call(parts, params, "head"))
+    return _as_logits(parts, params, estimates)
 
 
 _WAYS = {"efficient": efficient, "full": full}
@@ -334,10 +340,10 @@ def other_way(parts: Parts, params: Any, state: Any, query: SequenceQuery) -> ja
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """W and b; under seed_average="prob" with the column that log-normalisers are added by."""
     del state
-    table, bias = call(parts, params, "head")
+    table, bias, first = call(parts, params, "head")
     if parts.config.seed_average == "prob":
         table = jnp.pad(table, ((0, 0), (0, 1)), constant_values=1.0)
-    return Head(table, bias)
+    return Head(table, bias, first, parts.net.num_items)
 
 
 def build(
@@ -392,7 +398,8 @@ def _jittered(config: DiffRec2Config, key: jax.Array, row: jax.Array, history: j
 
 def _start(parts: Parts, params: Any, eps: jax.Array) -> jax.Array:
     """x_N, [unk] at the noisiest level: shaped like `eps`, f32[B, ..., D]."""
-    return parts.tables.signal[-1] * params["items"][-1] + parts.tables.noise[-1] * eps
+    unknown = params["items"][parts.net.num_items + 1]
+    return parts.tables.signal[-1] * unknown + parts.tables.noise[-1] * eps
 
 
 def make_betas(config: DiffRec2Config):
@@ -403,11 +410,13 @@ def make_betas(config: DiffRec2Config):
     return schedules.named(config.schedule, config.num_steps, **options)
 
 
-def _as_logits(points: jax.Array, head: tuple[jax.Array, jax.Array]) -> jax.Array:
+def _as_logits(parts: Parts, params: Any, points: jax.Array) -> jax.Array:
     """Points f32[B, S, D] and minus the log-normaliser of each softmax, f32[B, S, D + 1]: scored
     against [W, 1] they give log probabilities up to the bias."""
-    table, bias = head
-    normaliser = losses.log_normaliser(points.reshape(-1, points.shape[-1]), table, bias)
+    table, bias, first = call(parts, params, "head")
+    classes = first, first + parts.net.num_items
+    flat = points.reshape(-1, points.shape[-1])
+    normaliser = losses.log_normaliser(flat, table, bias, classes=classes)
     return jnp.concatenate([points, -normaliser.reshape(*points.shape[:2], 1)], axis=-1)
 
 

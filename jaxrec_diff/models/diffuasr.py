@@ -48,7 +48,7 @@ from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.plain import PlainDenoiser
 from jaxrec_diff.nets.sunet import SUNet
-from jaxrec_diff.ops import rng, vectors
+from jaxrec_diff.ops import filled, rng, vectors
 
 _CPU_ROWS = 64  # users walked down at once on a CPU: what one layer holds stays in the caches
 
@@ -182,10 +182,11 @@ def init(parts: Parts, key: jax.Array, example: Prefixes) -> Variables:
         params["null"] = jax.random.normal(k_null, (width,))
     state: dict[str, Any] = {}
     if parts.frozen is None:
-        params["items"] = jax.random.normal(k_items, (parts.num_items + 1, width))
-        state["spread"] = diffuasr_rows.spread(params["items"])
+        items = jax.random.normal(k_items, (parts.num_items + 1, width))
+        params["items"] = filled.padded(items)
+        state["spread"] = diffuasr_rows.spread(params["items"], parts.num_items)
     else:
-        state["items"] = jnp.asarray(parts.frozen.rows)
+        state["items"] = filled.padded(jnp.asarray(parts.frozen.rows))
     if parts.reader is not None:
         state["reader"] = jax.tree.map(jnp.asarray, parts.reader.params)
     return Variables(params, state)
@@ -243,14 +244,16 @@ def loss(
     if config.rounding_weight > 0:
         x0_hat, _ = forward.to_x0_eps(out, xt, signal, level, config.predict)
         near = jnp.where(t == 0, losses.mse(x0_hat, x0), 0.0)
-        terms["rounding"] = diffuasr_rows.rounding(x0_hat, rows[1:], example.prefix - 1) + near
+        far = diffuasr_rows.rounding(x0_hat, rows, example.prefix, parts.num_items)
+        terms["rounding"] = far + near
         terms["loss"] = each + config.rounding_weight * terms["rounding"]
     metrics = {
         name: losses.weighted_mean(term, example.weight, parts.axis_name)
         for name, term in terms.items()
     }
     if parts.frozen is None:
-        metrics["spread_left"] = diffuasr_rows.spread(params["items"]) / state["spread"]
+        now = diffuasr_rows.spread(params["items"], parts.num_items)
+        metrics["spread_left"] = now / state["spread"]
     return metrics["loss"], Aux(state, metrics)
 
 
@@ -309,9 +312,10 @@ def points(
     def walked(query):
         return process.run(chain(parts, params, state, key, query))
 
-    if jax.default_backend() != "cpu":
-        return walked(query)
-    return diffuasr_rows.in_parts(walked, query, _CPU_ROWS)
+    def in_parts(query):
+        return diffuasr_rows.in_parts(walked, query, _CPU_ROWS)
+
+    return jax.lax.platform_dependent(query, cpu=in_parts, default=walked)
 
 
 def sample(
@@ -323,7 +327,8 @@ def sample(
 
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows, of length 1."""
-    return Head(vectors.unit(item_rows(parts, params, state)[1:]))
+    rows = vectors.unit(item_rows(parts, params, state))
+    return Head(rows, first=1, items=parts.num_items)
 
 
 def log_prob(
@@ -340,7 +345,7 @@ def log_prob(
 
 
 def item_rows(parts: Parts, params: Any, state: Any) -> jax.Array:
-    """f32[I + 1, D] the rows that the diffusion works on; row 0 is padding."""
+    """f32[R, D] the rows that the diffusion works on; row j is item j, row 0 padding."""
     return params["items"] if parts.frozen is None else state["items"]
 
 

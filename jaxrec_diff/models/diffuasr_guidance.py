@@ -44,7 +44,7 @@ def log_prob(
     Args:
       classifier: with its question.
       params: of the recommender.
-      rows: f32[I + 1, D] of items, in the space of the points.
+      rows: f32[R, D] of items, row j item j, in the space of the points.
       key: of the negatives of question "bpr", each row's own.
       asked: B histories.
       last: ask about a history's last item instead of its first.
@@ -66,7 +66,8 @@ def log_prob(
             return -losses.mse(found, pooled(classifier.pool, back(rows[seq]), seq))
         logits = jnp.einsum("bd,bnd->bn", found, wanted)
         if kind == "softmax":
-            return logits[:, 0] - losses.log_normaliser(found, back(rows[1:]))
+            classes = 1, classifier.num_items + 1
+            return logits[:, 0] - losses.log_normaliser(found, back(rows), classes=classes)
         each = jnp.where(real, jax.nn.log_sigmoid(logits), 0.0)
         return each.sum(axis=-1) / jnp.maximum(real.sum(axis=-1), 1)
 

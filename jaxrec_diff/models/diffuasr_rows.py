@@ -69,21 +69,30 @@ def pooled(how: Literal["mean", "sum"], vectors: jax.Array, seq: jax.Array) -> j
     return total if how == "sum" else total / jnp.maximum(real.sum(axis=1), 1)
 
 
-def spread(items: jax.Array) -> jax.Array:
-    """Root mean variance of a coordinate over items, f32[] of f32[I + 1, D]; row 0 is padding."""
-    return jnp.sqrt(jnp.mean(jnp.var(items[1:], axis=0)))
+def spread(rows: jax.Array, num_items: int) -> jax.Array:
+    """Root mean variance of a coordinate over items, f32[] of f32[R, D] whose row j is item j."""
+    return jnp.sqrt(jnp.mean(jnp.var(rows, axis=0, where=_items(rows, num_items))))
 
 
-def rounding(x0_hat: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
+def rounding(x0_hat: jax.Array, rows: jax.Array, items: jax.Array, num_items: int) -> jax.Array:
     """How hard estimates are to round to their items, a mean over M: f32[B].
 
-    Cross entropy of each estimate's cosines / 0.1 over all rows.
+    Cross entropy of each estimate's cosines / 0.1 over all items.
 
     Args:
       x0_hat: f32[B, M, D].
-      rows: f32[I, D].
-      index: i32[B, M] in [0, I).
+      rows: f32[R, D]; row j is item j.
+      items: i32[B, M] item ids.
+      num_items: I.
     """
     flat = vectors.unit(x0_hat).reshape(-1, x0_hat.shape[-1]) / _ROUNDING_TEMPERATURE
-    each = losses.full_softmax(flat, vectors.unit(rows), index.reshape(-1))
-    return each.reshape(index.shape).mean(axis=-1)
+    # rows that fill the table up are zeros, where a length has no gradient
+    unit = vectors.unit(jnp.where(_items(rows, num_items), rows, 1.0))
+    each = losses.full_softmax(flat, unit, items.reshape(-1), classes=(1, num_items + 1))
+    return each.reshape(items.shape).mean(axis=-1)
+
+
+def _items(rows: jax.Array, num_items: int) -> jax.Array:
+    """bool[R, 1], which rows are items."""
+    row = jnp.arange(rows.shape[0])[:, None]
+    return (row >= 1) & (row <= num_items)

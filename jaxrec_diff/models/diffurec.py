@@ -47,7 +47,7 @@ from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.transformer import MaskMode, Norm, Places, Transformer, padded, places
-from jaxrec_diff.ops import rng
+from jaxrec_diff.ops import filled, rng
 
 EPSILON = 1e-12  # of every LayerNorm
 Schedule = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin"]
@@ -149,11 +149,10 @@ class DiffuRecNet(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.items = self.param("items", nn.initializers.normal(1.0), (self.num_items + 1, c.width))
+        normal = nn.initializers.normal(1.0)
+        self.items = self.param("items", filled.drawn(normal), (self.num_items + 1, c.width))
         if c.positions:
-            self.positions = self.param(
-                "positions", nn.initializers.normal(1.0), (self.max_len, c.width)
-            )
+            self.positions = self.param("positions", normal, (self.max_len, c.width))
         self.norm_in = Norm(EPSILON)
         self.history_dropout = Dropout(c.history_dropout_rate)
         self.step = StepEmbedding(c.width, 4 * c.width, "silu", "cos_sin")
@@ -277,8 +276,8 @@ def loss(
     y = xt + call(parts, params, "steps", t)
     keys = rng.row_keys(k_net, example.row_id)
     points = types.over_lengths(partial(estimate, parts, params), example.seq, y, keys)
-    first = 0 if config.pad_class else 1
-    each = losses.full_softmax(points, params["items"][first:], example.target - first)
+    classes = 0 if config.pad_class else 1, parts.net.num_items + 1
+    each = losses.full_softmax(points, params["items"], example.target, classes=classes)
     if config.step_sampler == "lossaware":
         state = timesteps.update_history(state, t, each, example.weight, parts.axis_name)
     value = losses.weighted_mean(step_weight * each, example.weight, parts.axis_name)
@@ -351,7 +350,7 @@ def sample(
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows; under the official protocol the padding row competes as an item I + 1."""
     del state
-    return head_of(params["items"], parts.protocol)
+    return head_of(params["items"], parts.net.num_items, parts.protocol)
 
 
 def build(

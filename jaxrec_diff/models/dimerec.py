@@ -30,7 +30,7 @@ from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
-from jaxrec_diff.ops import rng
+from jaxrec_diff.ops import filled, rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class DimeRecConfig:
 
 
 class DimeRecNet(nn.Module):
-    """All parameters of DimeRec; row 0 of `items` is padding."""
+    """All parameters of DimeRec; row j of `items` is item j, row 0 padding."""
 
     num_items: int
     max_len: int
@@ -114,7 +114,7 @@ class DimeRecNet(nn.Module):
 
     def setup(self) -> None:
         width, normal = self.config.width, nn.initializers.normal(self.config.init_scale)
-        self.items = self.param("items", normal, (self.num_items + 1, width))
+        self.items = self.param("items", filled.drawn(normal), (self.num_items + 1, width))
         self.positions = self.param("positions", normal, (self.max_len, width))
         if self.config.interests == "self_attentive":
             self.extract = SelfAttentiveInterests(
@@ -275,8 +275,9 @@ def sample(
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows, raw or of length 1."""
     del state
-    rows = params["items"][1:]
-    return Head(sphere.normalize(rows) if parts.config.score == "cos" else rows)
+    rows = params["items"]
+    rows = sphere.normalize(rows) if parts.config.score == "cos" else rows
+    return Head(rows, first=1, items=parts.net.num_items)
 
 
 def interests_only(parts: Parts, params: Any, state: Any, query: SequenceQuery) -> jax.Array:

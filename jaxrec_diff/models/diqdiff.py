@@ -247,7 +247,8 @@ def loss(
     z = config.history_weight * history + config.code_weight * codes + injected[:, None]
     points = by_row(partial(call, parts, params, read_last), rng.row_keys(k_read, row), z, seq > 0)
     if config.recon == "ce":
-        recon = losses.full_softmax(points, params["items"], example.target)
+        classes = 0, parts.net.num_items + 1
+        recon = losses.full_softmax(points, params["items"], example.target, classes=classes)
     else:
         recon = config.width * losses.mse(points, x0)
     axis_name, heat = parts.axis_name, config.contrast_temperature
@@ -364,7 +365,7 @@ def other_codes(parts: Parts, params: Any, state: Quantiser, query: SequenceQuer
 def head(parts: Parts, params: Any, state: Quantiser) -> Head:
     """The items' rows; under the official protocol the padding row competes as an item I + 1."""
     del state
-    return head_of(params["items"], parts.protocol)
+    return head_of(params["items"], parts.net.num_items, parts.protocol)
 
 
 def build(

@@ -32,7 +32,7 @@ from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import HistoryBlock
-from jaxrec_diff.ops import rng, vectors
+from jaxrec_diff.ops import filled, rng, vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class DreamRecConfig:
 
 
 class DreamRecNet(nn.Module):
-    """All parameters of DreamRec; row 0 of `items` is padding."""
+    """All parameters of DreamRec; row j of `items` is item j, row 0 padding."""
 
     num_items: int
     max_len: int
@@ -101,7 +101,7 @@ class DreamRecNet(nn.Module):
     def setup(self) -> None:
         width = self.config.width
         normal = nn.initializers.normal(1.0)
-        self.items = self.param("items", normal, (self.num_items + 1, width))
+        self.items = self.param("items", filled.drawn(normal), (self.num_items + 1, width))
         self.null = self.param("null", normal, (1, width))
         self.positions = self.param("positions", normal, (self.max_len, width))
         self.block = HistoryBlock(width, self.config.num_heads, self.config.dropout_rate)
@@ -114,25 +114,24 @@ class DreamRecNet(nn.Module):
         cond = self.encode(seq)
         return self.denoise(self.embed(target), jnp.zeros(target.shape, jnp.int32), cond)
 
-    def rows(self) -> jax.Array:
-        """f32[I + 1, D] the embeddings as the diffusion sees them."""
+    def rows(self, ids: jax.Array | None = None) -> jax.Array:
+        """f32[..., D] the embeddings as the diffusion sees them, of all items by default."""
+        items = self.items if ids is None else self.items[ids]
         if self.config.item_embedding == "unit_norm":
-            length = jnp.linalg.norm(self.items, axis=-1, keepdims=True)
+            length = jnp.linalg.norm(items, axis=-1, keepdims=True)
             # sqrt(d): unit variance a coordinate, like the noise that is added to it.
-            return self.items * (self.config.width**0.5 / jnp.maximum(length, 1e-12))
-        return self.items
+            return items * (self.config.width**0.5 / jnp.maximum(length, 1e-12))
+        return items
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """i32[B] -> f32[B, D] the clean point x_0 of an item."""
-        rows = self.rows()
-        return (jax.lax.stop_gradient(rows) if self.config.item_embedding == "frozen" else rows)[
-            ids
-        ]
+        rows = self.rows(ids)
+        return jax.lax.stop_gradient(rows) if self.config.item_embedding == "frozen" else rows
 
     def encode(self, seq: jax.Array, deterministic: bool = True) -> jax.Array:
         """i32[B, L] -> f32[B, D] the condition h."""
         # Places count from the left: the oldest shown item has position 0.
-        x = self.rows()[seq] + self.positions[: seq.shape[-1]]
+        x = self.rows(seq) + self.positions[: seq.shape[-1]]
         return self.block(x, seq > 0, deterministic=deterministic)
 
     def denoise(self, xt: jax.Array, t: jax.Array, cond: jax.Array) -> jax.Array:
@@ -251,7 +250,7 @@ def head(parts: Parts, params: Any, state: Any) -> Head:
     rows = call(parts, params, "rows")
     if parts.config.score == "cos":
         rows = vectors.unit(rows)
-    return head_of(rows, parts.protocol)
+    return head_of(rows, parts.net.num_items, parts.protocol)
 
 
 def build(

@@ -20,6 +20,7 @@ from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.protocols import MATRIX_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
+from jaxrec_diff.ops import filled
 from jaxrec_diff.ops import graph as ops_graph
 from jaxrec_diff.ops.graph import Graph, Nodes
 from jaxrec_diff.ops.negatives import Law
@@ -112,6 +113,7 @@ def init(parts: Parts, key: jax.Array, example: Triplets) -> Variables:
         "users": config.init_scale * jax.random.normal(k_users, (spec.num_users, config.width)),
         "items": config.init_scale * jax.random.normal(k_items, (spec.num_items, config.width)),
     }
+    params = {name: filled.padded(table) for name, table in params.items()}
     edges = _graph(config, spec) if max(config.layers, rank_layers) else None
     return Variables(params, State(edges, None))
 
@@ -198,11 +200,15 @@ def embed(
     """Embeddings after `layers` steps along the graph; `keep` f32[E] says which edges stay."""
     tables = Nodes(params["users"], params["items"])
     unit = parts.config.readout == "normalized_sum"
-    return ops_graph.propagate(state.graph, tables, layers, normalize=unit, keep=keep)
+    if not layers:
+        return ops_graph.propagate(None, tables, 0, normalize=unit)
+    own = Nodes(tables.users[: parts.spec.num_users], tables.items[: parts.spec.num_items])
+    moved = ops_graph.propagate(state.graph, own, layers, normalize=unit, keep=keep)
+    return Nodes(*(filled.padded(part) for part in moved))
 
 
 def output(parts: Parts, params: Any, state: State) -> Nodes:
-    """Embeddings as they are ranked, f32[U, D] and f32[I, D]."""
+    """Embeddings as they are ranked, filled tables of users and items."""
     return embed(parts, params, state, parts.rank_layers) if state.output is None else state.output
 
 
@@ -221,7 +227,7 @@ def sample(
 
 def head(parts: Parts, params: Any, state: State) -> Head:
     """The items' rows."""
-    return Head(output(parts, params, state).items)
+    return Head(output(parts, params, state).items, items=parts.spec.num_items)
 
 
 def build(
@@ -298,8 +304,9 @@ def export(config: Any, spec: DataSpec, params: Any, state: State) -> dict[str, 
     """
     made = parts(config, spec)
     nodes = embed(made, params, state, made.rank_layers)
-    named = {"users": nodes.users, "items": nodes.items}
-    named |= {f"ego_{name}": params[name] for name in ("users", "items")}
+    sizes = {"users": spec.num_users, "items": spec.num_items}
+    named = {name: getattr(nodes, name)[:size] for name, size in sizes.items()}
+    named |= {f"ego_{name}": params[name][:size] for name, size in sizes.items()}
     return {name: np.asarray(value, np.float32) for name, value in named.items()}
 
 

@@ -39,8 +39,8 @@ from jaxrec_diff.models.readers import Reader, packed, unpacked
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Places, Transformer, places
+from jaxrec_diff.ops import filled, rng
 from jaxrec_diff.ops import negatives as ops_negatives
-from jaxrec_diff.ops import rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class SASRecConfig:
 
 
 class SASRecNet(nn.Module):
-    """All parameters of SASRec; row 0 of `items` is padding and is never read."""
+    """All parameters of SASRec; row j of `items` is item j; row 0 is padding and is never read."""
 
     num_items: int
     max_len: int
@@ -94,7 +94,7 @@ class SASRecNet(nn.Module):
     def setup(self) -> None:
         c = self.config
         normal = nn.initializers.normal(c.init_scale)
-        self.items = self.param("items", normal, (self.num_items + 1, c.width))
+        self.items = self.param("items", filled.drawn(normal), (self.num_items + 1, c.width))
         self.positions = self.param("positions", normal, (self.max_len, c.width))
         self.dropout = Dropout(c.dropout_rate)
         self.transformer = Transformer(
@@ -221,7 +221,7 @@ def loss(
     example = draw(parts, key, example)
     at, items = ask_everywhere(parts, params, key, example), params["items"]
     if parts.config.loss == "full":
-        each = losses.full_softmax(at.point, items[1:], jnp.maximum(at.target - 1, 0))
+        each = losses.full_softmax(at.point, items, at.target, classes=(1, parts.net.num_items + 1))
     elif parts.config.loss == "bce":
         scores = (jnp.sum(at.point * items[i], -1) for i in (at.target, at.drawn))
         each = losses.bce(*scores)
@@ -263,8 +263,8 @@ def sample(
 
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows."""
-    del parts, state
-    return Head(params["items"][1:])
+    del state
+    return Head(params["items"], first=1, items=parts.net.num_items)
 
 
 def build(
@@ -328,8 +328,8 @@ def next_items(seq: jax.Array, target: jax.Array) -> jax.Array:
 
 def export(config: SASRecConfig, spec: DataSpec, params, state) -> dict[str, np.ndarray]:
     """ "items" f32[I, D] the item embeddings, and the whole network for `reader`."""
-    del config, spec, state
-    return {"items": np.asarray(params["items"][1:])} | packed(params)
+    del config, state
+    return {"items": np.asarray(params["items"][1 : spec.num_items + 1])} | packed(params)
 
 
 def reader(config: SASRecConfig, spec: DataSpec, exports) -> Reader:
@@ -340,7 +340,9 @@ def reader(config: SASRecConfig, spec: DataSpec, exports) -> Reader:
         out: Any = net.apply({"params": params}, points, method="read_rows")
         return out
 
-    return Reader(unpacked(exports), read)
+    params = unpacked(exports)
+    # networks that were stored before tables were filled up are, here
+    return Reader(params | {"items": filled.padded(params["items"])}, read)
 
 
 SYSTEM = System(

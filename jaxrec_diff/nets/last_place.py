@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import sinusoidal
 from jaxrec_diff.nets.transformer import MaskMode, Memory, Places, Projection, Transformer, places
+from jaxrec_diff.ops import filled
 
 
 class LastPlace(nn.Module):
     """All parameters of DiffRec2 (arXiv:2304.04541): the estimate of h0 in the noised last place.
 
-    Row 0 of `items` is padding and row I + 1 is [unk].
+    Row j of `items` is item j, row 0 padding and row I + 1 [unk].
     """
 
     num_items: int
@@ -33,7 +34,7 @@ class LastPlace(nn.Module):
         width = self.width
         scale = 1.0 if self.out_norm else 0.02
         normal = nn.initializers.normal
-        self.items = self.param("items", normal(scale), (self.num_items + 2, width))
+        self.items = self.param("items", filled.drawn(normal(scale)), (self.num_items + 2, width))
         self.positions = self.param(
             "positions", normal(self.position_scale), (self.max_len + 1, width)
         )
@@ -48,9 +49,10 @@ class LastPlace(nn.Module):
         )
         self.out = None if self.out_norm else Projection(width, "xavier", "zero")
         xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
-        table = None if self.tie_head else self.param("head", xavier, (self.num_items, width))
-        self.table = table
-        self.bias = self.param("bias", nn.initializers.zeros, (self.num_items,))
+        rows = (self.num_items, width)
+        self.table = None if self.tie_head else self.param("head", filled.drawn(xavier), rows)
+        zeros = filled.drawn(nn.initializers.zeros)
+        self.bias = self.param("bias", zeros, (self.num_items,))
         self.dropout = Dropout(self.embedding_dropout_rate)
 
     def __call__(self, seq: jax.Array) -> jax.Array:
@@ -58,9 +60,12 @@ class LastPlace(nn.Module):
         history = self.embed(seq)
         return self.denoise(history, seq > 0, history[:, 0], jnp.int32(0))
 
-    def head(self) -> tuple[jax.Array, jax.Array]:
-        """W f32[I, D] and b f32[I]."""
-        return self.items[1:-1] if self.table is None else self.table, self.bias
+    def head(self) -> tuple[jax.Array, jax.Array, int]:
+        """W f32[R, D], b f32[R], and the row of item 1."""
+        if self.table is not None:
+            return self.table, self.bias, 0
+        behind = len(self.items) - self.num_items - 1
+        return self.items, jnp.pad(self.bias[: self.num_items], (1, behind)), 1
 
     def embed(self, seq: jax.Array, deterministic: bool = True) -> jax.Array:
         """i32[B, L] -> f32[B, L, D]"""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff.nets.embeddings import sinusoidal
+from jaxrec_diff.ops import filled
 
 
 def glorot_normal(fan_in: int, fan_out: int) -> nn.initializers.Initializer:
@@ -28,13 +29,15 @@ class StepMLP(nn.Module):
     dims: tuple[int, ...]  # d_1 .. d_k, from the bottleneck outwards
     step_width: int = 10
     bias_std: float = 0.0
+    catalogue: bool = False  # whether x is a row of items, whose tables are filled up
 
     def setup(self) -> None:
         inward, outward = self.dims[::-1], self.dims
         bias = nn.initializers.normal(self.bias_std) if self.bias_std else nn.initializers.zeros
         edge, steps = self.dims[-1], self.step_width
         first = glorot_normal(self.width + steps, edge)
-        self.table_in = self.param("table_in", first, (self.width, edge))
+        table = filled.drawn if self.catalogue else lambda initial: initial
+        self.table_in = self.param("table_in", table(first), (self.width, edge))
         self.step_in = self.param("step_in", first, (steps, edge))
         self.bias_in = self.param("bias_in", bias, (edge,))
         self.step = nn.Dense(steps, kernel_init=glorot_normal(steps, steps), bias_init=bias)
@@ -45,9 +48,9 @@ class StepMLP(nn.Module):
             )
         ]
         self.table_out = self.param(
-            "table_out", glorot_normal(edge, self.width), (self.width, edge)
+            "table_out", table(glorot_normal(edge, self.width)), (self.width, edge)
         )
-        self.bias_out = self.param("bias_out", bias, (self.width,))
+        self.bias_out = self.param("bias_out", table(bias), (self.width,))
 
     def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
         """f32[B, I], i32[B] or i32[] -> f32[B, I]"""
@@ -55,6 +58,8 @@ class StepMLP(nn.Module):
 
     def hidden(self, x: jax.Array, t: jax.Array) -> jax.Array:
         """f32[B, d_k] the last hidden layer."""
+        if self.catalogue:
+            x = jnp.pad(x, ((0, 0), (0, len(self.table_in) - self.width)))
         return self.inner(x @ self.table_in, t)
 
     def inner(self, projected: jax.Array, t: jax.Array) -> jax.Array:
@@ -67,4 +72,4 @@ class StepMLP(nn.Module):
 
     def outer(self, z: jax.Array) -> jax.Array:
         """f32[B, d_k] -> f32[B, I]"""
-        return z @ self.table_out.T + self.bias_out
+        return (z @ self.table_out.T + self.bias_out)[:, : self.width]

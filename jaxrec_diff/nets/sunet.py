@@ -14,6 +14,7 @@ Parameters are the same whatever form a convolution takes.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -29,6 +30,7 @@ from jaxrec_diff.nets.embeddings import sinusoidal
 
 _MULTIPLES = (1, 2, 2, 2)  # of the channels, a level
 _GROUPS = 8
+_TILE_CHANNELS = 32  # from so many on, tiles pay off on a CPU
 
 
 def side(width: int) -> int:
@@ -86,12 +88,9 @@ class SUNet(nn.Module):
         size, items, width = x.shape
         r, depth, ch = side(width), levels(width), self.channels
         hidden = 4 * ch
-        tile_channels = self.tile_channels
-        if tile_channels is None:
-            # A train step gains nothing from tiles and compiles for longer; accelerators multiply
-            # float32 in fewer bits, which tiles would magnify.
-            tile_channels = 32 if jax.default_backend() == "cpu" and keys is None else 0
-        forms = (self.dense_side, tile_channels)
+        # A train step gains nothing from tiles and compiles for longer.
+        training = self.tile_channels is None and keys is not None
+        forms = (self.dense_side, 0 if training else self.tile_channels)
         z = Embed(hidden, name="time")(sinusoidal(t, ch))
         if self.guided:
             assert cond is not None, "a guided network needs a condition"
@@ -154,7 +153,7 @@ class ResBlock(nn.Module):
     features: int
     dropout_rate: float
     dense_side: int
-    tile_channels: int
+    tile_channels: int | None
 
     @nn.compact
     def __call__(self, x: jax.Array, z: jax.Array, keys: jax.Array | None) -> jax.Array:
@@ -229,7 +228,9 @@ class Conv(nn.Module):
     features: int
     move: Literal["same", "down", "up"]
     dense_side: int
-    tile_channels: int
+    tile_channels: int | None
+    """None: as many as pay off on a CPU, and no tiles elsewhere: accelerators multiply float32 in
+    fewer bits, which tiles would magnify."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -241,15 +242,16 @@ class Conv(nn.Module):
             out = x.reshape(size, -1) @ _as_matrix(kernel, taps_of(r, self.move))
             to = {"same": r, "down": r // 2, "up": 2 * r}[self.move]
             return out.reshape(size, to, to, self.features) + bias
-        wide = 0 < self.tile_channels <= min(channels, self.features)
-        if wide and r % 4 == 0 and self.move != "down":
-            form = doubled_in_tiles if self.move == "up" else partial(convolved, tiles=True)
-            return form(x, kernel) + bias
         if self.move == "down":
             return halved(x, kernel) + bias
-        if self.move == "up":
-            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return convolved(x, kernel) + bias
+        fewest = _TILE_CHANNELS if self.tile_channels is None else self.tile_channels
+        whole: Callable[..., jax.Array] = _doubled if self.move == "up" else convolved
+        if not (0 < fewest <= min(channels, self.features) and r % 4 == 0):
+            return whole(x, kernel) + bias
+        tiles = doubled_in_tiles if self.move == "up" else partial(convolved, tiles=True)
+        if self.tile_channels is not None:
+            return tiles(x, kernel) + bias
+        return jax.lax.platform_dependent(x, kernel, cpu=tiles, default=whole) + bias
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
@@ -285,13 +287,20 @@ def _convolved_forward(x, kernel, tiles):
 
 def _convolved_backward(tiles, kept, gradient):
     x, kernel = kept
-    if not tiles and jax.default_backend() != "cpu":
+
+    def written_out(x, kernel, gradient):
+        # of x: the turned kernel, from outputs to inputs; of the kernel: one product of all patches
+        of_x = convolved(gradient, kernel[::-1, ::-1].swapaxes(2, 3), tiles)
+        patches = _patches(x, 1, (1, 1)).reshape(-1, 9 * x.shape[-1])
+        of_kernel = patches.T @ gradient.reshape(-1, gradient.shape[-1])
+        return of_x, of_kernel.reshape(kernel.shape)
+
+    def derived(x, kernel, gradient):
         return jax.vjp(lambda x, kernel: _plain(x, kernel, 1, (1, 1)), x, kernel)[1](gradient)
-    # of x: the turned kernel, from outputs to inputs; of the kernel: one product of all patches
-    of_x = convolved(gradient, kernel[::-1, ::-1].swapaxes(2, 3), tiles)
-    patches = _patches(x, 1, (1, 1)).reshape(-1, 9 * x.shape[-1])
-    of_kernel = patches.T @ gradient.reshape(-1, gradient.shape[-1])
-    return of_x, of_kernel.reshape(kernel.shape)
+
+    if tiles:
+        return written_out(x, kernel, gradient)
+    return jax.lax.platform_dependent(x, kernel, gradient, cpu=written_out, default=derived)
 
 
 convolved.defvjp(_convolved_forward, _convolved_backward)
@@ -303,10 +312,20 @@ def halved(x: jax.Array, kernel: jax.Array) -> jax.Array:
     On a CPU one product of all patches, whose gradients XLA runs at full speed in a loop.
     """
     _check(x, kernel, divides=2)
-    if jax.default_backend() != "cpu":
+
+    def product(x, kernel):
+        return _patches(x, 2, (0, 1)) @ kernel.reshape(-1, kernel.shape[-1])
+
+    def convolution(x, kernel):
         return _plain(x, kernel, 2, (0, 1))
-    features = kernel.shape[-1]
-    return _patches(x, 2, (0, 1)) @ kernel.reshape(-1, features)
+
+    return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+
+
+def _doubled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`convolved` of a picture of twice the side, f32[B, r, r, C] -> f32[B, 2 r, 2 r, O]."""
+    _check(x, kernel)
+    return convolved(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), kernel)
 
 
 def _as_matrix(kernel: jax.Array, taps: np.ndarray) -> jax.Array:

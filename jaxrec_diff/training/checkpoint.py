@@ -29,6 +29,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxrec_diff import layout
+from jaxrec_diff.ops import filled
 from jaxrec_diff.training import digests
 from jaxrec_diff.training.state import TrainState
 
@@ -220,7 +221,7 @@ def _first(folder: Path, steps: Sequence[int], like: TrainState) -> Restored | N
         found = read and _unless_damaged(path, partial(_checked, folder, step, read))
         if found is not None:
             train, meta, score = found
-            return Restored(train, meta, score, tuple(damaged))
+            return Restored(_filled(train, like), meta, score, tuple(damaged))
         damaged.append(step)
     return None
 
@@ -263,13 +264,41 @@ def _unless_damaged(path: Path, ask: Callable[[], Any]) -> Any:
 
 
 def _read(path: Path, like: TrainState) -> Any:
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+    wanted = ocp.args.StandardRestore(_as_stored(path, like))
+    args = ocp.args.Composite(state=wanted, meta=ocp.args.JsonRestore())
     # the coordinator's barriers: a collective would wait for a process that failed for good
     together = set(range(jax.process_count())) if jax.process_count() > 1 else None
     options = ocp.options.MultiprocessingOptions(active_processes=together)
     handler = ocp.CompositeCheckpointHandler()
     with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         return checkpointer.restore(path, args=args)
+
+
+def _as_stored(path: Path, like: TrainState) -> TrainState:
+    """`like` with the tables of a step as long as they were before tables were filled up."""
+    found = ocp.StandardCheckpointer().metadata(path / "state").item_metadata.tree
+    stored = {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(found)}
+
+    def of(keys: Any, leaf: Any) -> Any:
+        name = jax.tree_util.keystr(keys, simple=True, separator=".")
+        shape = stored.get(name, leaf.shape)
+        if shape == leaf.shape or (filled.rows(shape[0]), *shape[1:]) != leaf.shape:
+            return leaf
+        everywhere = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=everywhere)
+
+    return jax.tree_util.tree_map_with_path(of, like)
+
+
+def _filled(train: TrainState, like: TrainState) -> TrainState:
+    """A state with the rows that its tables lack, all of zeros."""
+
+    def of(leaf: Any, wanted: Any) -> Any:
+        if leaf.shape == wanted.shape:
+            return leaf
+        return jax.jit(filled.padded, out_shardings=wanted.sharding)(leaf)
+
+    return jax.tree.map(of, train, like)
 
 
 def _checked(folder: Path, step: int, read: Any) -> tuple[TrainState, dict, float]:

@@ -1,5 +1,6 @@
 """The train loop: dispatch, evaluate, checkpoint, stop. It knows no model and prints nothing."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -108,7 +109,9 @@ def fit(
     initial, like = jax.jit(initial, out_shardings=placing), checkpoint.abstract(shapes, placing)
 
     found = _resumed(folder, like, total, on_progress)
-    with checkpoint.manager(folder) as checkpoints:
+    # lists and softmaxes ask which mesh is around them; inside `pmap` they must not
+    around = jax.set_mesh(mesh) if mode == "jit" else contextlib.nullcontext()
+    with around, checkpoint.manager(folder) as checkpoints:
         train, counters = (initial(of_shapes), _Counters()) if found is None else found
         at, size, score, run = int(train.step), 1, checkpoint.WORST, None
         chunks_of = chunks.over(data, stream, key, updates)

@@ -79,12 +79,24 @@ def jit_updates(
         row_id = jnp.arange(index.shape[0], dtype=jnp.int32)
         return cut(data, index, jax.lax.with_sharding_constraint(row_id, by_row), key)
 
-    run = jax.jit(
-        lambda *args: _run(update, select, *args), donate_argnums=0, out_shardings=replicated
-    )
+    def placed(train):
+        return jax.lax.with_sharding_constraint(train, layout.shardings(train, mesh))
+
+    def constrained(train, key, example):
+        train, metrics = update(train, key, example)
+        return placed(train), metrics
+
+    def place(tree):
+        of_state = isinstance(tree, TrainState)
+        return layout.put(tree, layout.shardings(tree, mesh) if of_state else replicated)
+
+    def run(*args):
+        train, reports = _run(constrained, select, *args)
+        return placed(train), jax.lax.with_sharding_constraint(reports, replicated)
+
     return Updates(
-        run,
-        lambda tree: layout.put(tree, replicated),
+        jax.jit(run, donate_argnums=0),
+        place,
         lambda tree: tree,
         mesh.shape[AXIS],
         lambda part: layout.put_parts(part, mesh),

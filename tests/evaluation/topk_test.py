@@ -228,6 +228,23 @@ def test_devices_list_what_one_lists(data, model, k, chunk):
     check(program(*args), scores, k)
 
 
+@pytest.mark.parametrize(("data", "model"), [(1, 1), *MESHES])
+@pytest.mark.parametrize("first", [0, 1, 3])
+@pytest.mark.parametrize("chunk", [None, 50])
+def test_items_may_start_at_any_row(data, model, first, chunk):
+    points, table, _ = problem(9, rows=8)
+    seen = np.random.default_rng(8).integers(0, ITEMS + 1 - first, (8, 9)).astype(np.int32)
+
+    def lists(points, table, seen):
+        return topk.top(points, table, k=9, first=first, seen=seen, chunk=chunk)
+
+    program, args = on_mesh(data, model, lists, points, table, seen)
+    scores = points @ table[first:].T
+    for row, items in enumerate(seen):
+        scores[row, items[items > 0] - 1] = -np.inf
+    check(program(*args), scores, 9)
+
+
 @pytest.mark.parametrize(("data", "model"), MESHES)
 def test_several_places_of_a_row_on_a_table_that_no_axis_divides(data, model):
     points, table, _ = problem(7, rows=8, spread=6)

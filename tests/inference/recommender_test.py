@@ -11,6 +11,7 @@ import pytest
 
 from jaxrec_diff import cli, config
 from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import phases
 from jaxrec_diff.inference import files, neighbours, recommend, recommender, types
 from jaxrec_diff.inference import histories as inference_histories
@@ -31,9 +32,9 @@ def test_lists_are_those_of_the_model(name, untrained):
     points = np.asarray(jax.jit(model.sample)(params, state, key, query), np.float64)
     head = model.head(params, state)
     points = points[:, None] if points.ndim == 2 else points
-    each = points @ np.asarray(head.table, np.float64).T
+    each = points @ np.asarray(rank.item_rows(head), np.float64).T
     scores = each.max(1) if model.score_pooling == "best" else np.log(np.exp(each).sum(1))
-    scores = scores if head.bias is None else scores + np.asarray(head.bias)
+    scores = scores if head.bias is None else scores + np.asarray(head.bias)[: scores.shape[1]]
     scores[:, dataset.train_counts == 0] = -np.inf
     for row, history in enumerate(histories):
         scores[row, history - 1] = -np.inf

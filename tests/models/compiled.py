@@ -7,7 +7,7 @@ the initial arrays of a small model.
 import flax.linen as nn
 import jax
 
-from jaxrec_diff.models.contract import Model
+from jaxrec_diff.models.contract import Head, Model
 
 
 def compiled(model: Model) -> Model:
@@ -16,9 +16,21 @@ def compiled(model: Model) -> Model:
         init=jax.jit(model.init),
         loss=jax.jit(model.loss),
         sample=jax.jit(model.sample),
-        head=jax.jit(model.head),
+        head=_compiled_head(model),
         variants={name: jax.jit(variant) for name, variant in model.variants.items()},
     )
+
+
+def _compiled_head(model: Model):
+    """Its arrays come from one program; where items stand among its rows is no array."""
+    static = []
+
+    @jax.jit
+    def arrays(params, state):
+        table, bias, *static[:] = model.head(params, state)
+        return table, bias
+
+    return lambda params, state: Head(*arrays(params, state), *static)
 
 
 def applied(net: nn.Module):

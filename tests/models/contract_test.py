@@ -17,10 +17,10 @@ from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
-from jaxrec_diff.evaluation import topk
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
-from jaxrec_diff.models.contract import DataSpec
+from jaxrec_diff.models.contract import DataSpec, Head
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
@@ -249,7 +249,13 @@ def graded(name):
     return jax.jit(jax.value_and_grad(loss, has_aux=True)), traces
 
 
-top = jax.jit(topk.top, static_argnames="k")
+@functools.partial(jax.jit, static_argnames=("first", "items", "k"))
+def _top(points, table, bias, *, first, items, k):
+    return rank.top(rank.Drawn(points, Head(table, bias, first, items)), k=k)
+
+
+def top(points, head, k):
+    return _top(points, *head[:2], first=head.first, items=head.items, k=k)
 
 
 def close(a, b, **tolerance):
@@ -322,8 +328,8 @@ def test_points_do_not_depend_on_the_other_rows(name):
         model.sample(params, extra, KEY, part), whole[3:7], rtol=1e-4, atol=1e-5
     )
     head = model.head(params, extra)
-    assert head.table.shape == (ITEMS, whole.shape[-1])
-    found = top(whole, head.table, head.bias, k=5)
+    assert rank.num_items(head) == ITEMS and head.table.shape[1] == whole.shape[-1]
+    found = top(whole, head, k=5)
     assert np.isfinite(found.scores).all()
 
 
@@ -537,6 +543,6 @@ def test_two_tastes_are_learned(config, tmp_path):
     asked = batcher.query(batcher.splits["test"], jnp.arange(200, dtype=jnp.int32))
     points = model.sample(train.params, train.state, KEY, asked)
     head = model.head(train.params, train.state)
-    found = top(points, head.table, head.bias, k=5)
+    found = top(points, head, k=5)
     same = (found.items - 1) % 2 == taste[dataset.test_users[:200], None]
     assert float(same.mean()) > 0.9

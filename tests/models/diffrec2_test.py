@@ -17,6 +17,7 @@ from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
 from jaxrec_diff.ops import rng as ops_rng
 from tests.models.compiled import applied, compiled
+from tests.models.tables import padded
 
 D, ITEMS, LENGTH = 8, 5, 3
 TINY = {"width": D, "num_blocks": 2, "num_heads": 4}
@@ -80,7 +81,7 @@ def golden_params():
         feed = {"feed_in": dense(100 * b + 6, D, 32), "feed_out": dense(100 * b + 7, 32, D)}
         return square | feed | {"norm_attention": norm, "norm_feed": norm}
 
-    return jax.tree.map(
+    tree = jax.tree.map(
         jnp.asarray,
         {
             "items": fill(1, (ITEMS + 2, D)),
@@ -90,6 +91,7 @@ def golden_params():
             "transformer": {"blocks_0": block(0), "blocks_1": block(1), "norm_out": norm},
         },
     )
+    return padded(tree, "items", "head", "bias")
 
 
 def estimate(xt, t, seq=SEQ, config=CONFIG, params=None):
@@ -105,7 +107,7 @@ def estimate(xt, t, seq=SEQ, config=CONFIG, params=None):
 
 def logits(points):
     params = golden_params()
-    return points @ params["head"].T + params["bias"]
+    return points @ params["head"][:ITEMS].T + params["bias"][:ITEMS]
 
 
 def betas_of(num_steps=1000):
@@ -163,7 +165,7 @@ def test_rec_loss_of_the_clean_embedding():
     clean = params["items"][4][None]
     want = [-0.2338052, -1.08545128, -1.64689006, 0.23991756, -0.41192227]
     np.testing.assert_allclose(logits(clean)[0], want, atol=1e-8)
-    rec = losses.full_softmax(clean, params["head"], jnp.array([3]), params["bias"])
+    rec = diffrec2.cross_entropy(diffrec2.parts(CONFIG, SPEC), params, clean, jnp.array([4]))
     np.testing.assert_allclose(rec, [0.94040790], rtol=1e-8)
 
 
@@ -182,9 +184,11 @@ def test_efficient_inference_and_its_two_averages():
     by_prob = np.array([0.65821933, 0.03943023, 0.01416498, 0.27847966, 0.0097058])
     # the pooled scores of the head are the log of the mean probability, up to log S
     params = golden_params()
-    pooled = diffrec2._as_logits(points[None], (params["head"], params["bias"]))
-    table = jnp.pad(params["head"], ((0, 0), (0, 1)), constant_values=1.0)
-    found = topk.top(pooled, table, params["bias"], k=ITEMS, score_pooling="mixture", chunk=2)
+    pooled = diffrec2._as_logits(diffrec2.parts(CONFIG, SPEC), params, points[None])
+    table = jnp.pad(params["head"][:ITEMS], ((0, 0), (0, 1)), constant_values=1.0)
+    found = topk.top(
+        pooled, table, params["bias"][:ITEMS], k=ITEMS, score_pooling="mixture", chunk=2
+    )
     np.testing.assert_allclose(
         np.exp(found.scores[0]) / 4, by_prob[np.asarray(found.items[0]) - 1], atol=1e-8
     )
@@ -293,7 +297,8 @@ def test_loss_is_the_mean_of_its_parts_in_a_plain_loop():
         clean = np.asarray(params["items"][batch.target[i]], np.float64)
         apart.append(np.mean((np.asarray(out[0], np.float64) - clean) ** 2))
         h0 = clean + 0.5 * np.asarray(apart_from_item[i])  # at n = 1 only the head sees it
-        scores = np.asarray(params["head"], np.float64) @ h0 + np.asarray(params["bias"])
+        scores = np.asarray(params["head"][:ITEMS], np.float64) @ h0
+        scores = scores + np.asarray(params["bias"][:ITEMS])
         rec.append(np.log(np.exp(scores).sum()) - scores[int(batch.target[i]) - 1])
     np.testing.assert_allclose(aux.metrics["mse"], np.mean(apart), rtol=1e-4)
     np.testing.assert_allclose(aux.metrics["rec"], np.mean(rec), rtol=1e-4)

@@ -14,15 +14,17 @@ from jaxrec_diff.diffusion import forward, row_process
 from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
-from jaxrec_diff.evaluation import topk
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import diffrec, registry
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.nets import dropout
+from jaxrec_diff.ops import filled
 from jaxrec_diff.ops import rng as ops_rng
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 from tests.models.compiled import compiled
+from tests.models.tables import filling, unfilled
 
 ITEMS, KEY = 30, jax.random.key(5)
 SPEC = DataSpec(num_users=9, num_items=ITEMS, max_len=5)
@@ -67,7 +69,8 @@ def fresh(model, scale=3.0):
 
 def network(params, x, t):
     """f(x, t) in float64, a user at a time."""
-    p = jax.tree.map(np.float64, params)
+    rows = dict.fromkeys(("table_in", "table_out", "bias_out"), ITEMS)
+    p = unfilled(jax.tree.map(np.float64, params), **rows)
     half = p["step"]["kernel"].shape[0] // 2
     freq = np.exp(-np.log(1e4) * np.arange(half) / half)
     out = []
@@ -108,7 +111,8 @@ def plain_path(params, process, x, before=lambda x: x):
 def scores(model, params, extra, query, key=KEY):
     head = model.head(params, extra)
     points = model.sample(params, extra, key, query)
-    return points @ head.table.T + (0.0 if head.bias is None else head.bias)
+    found = points @ head.table.T + (0.0 if head.bias is None else head.bias)
+    return found[:, :ITEMS]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,9 @@ def test_released_settings_have_the_released_number_of_parameters(dataset, items
         experiment.model, SPEC._replace(num_items=items)
     )
     shapes = jax.eval_shape(model.init, KEY, batch())
-    assert sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes.params)) == count
+    found = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes.params))
+    width = experiment.model.dims[-1]
+    assert found - 2 * filling(items, width) - filling(items) == count
 
 
 # (1 - abar, w) by step of the released schedules.
@@ -353,7 +359,7 @@ def test_start_and_way_draw_from_keys_of_their_own(path):
     params, _ = diffrec.init(made, KEY, batch())
     walk = {
         "hidden": functools.partial(
-            diffrec.through_hidden, made, params, diffrec.fold(params, draws=True)
+            diffrec.through_hidden, made, params, diffrec.fold(made, params)
         ),
         "rows": functools.partial(diffrec.through_rows, made, params),
     }[path]
@@ -394,7 +400,7 @@ def test_items_have_no_order():
     params, extra = fresh(model)
     moved = dict(params)
     for name in ("table_in", "table_out", "bias_out"):
-        moved[name] = params[name][order]
+        moved[name] = filled.padded(params[name][:ITEMS][order])
     place = np.argsort(order)  # item j stands at place[j] of the moved catalogue
     query = asked(batch())
     items = jnp.where(query.items > 0, jnp.asarray(place)[query.items - 1] + 1, 0)
@@ -436,9 +442,8 @@ def test_users_with_one_item_or_none_get_lists():
         jnp.arange(2), jnp.arange(2),
     )  # fmt: skip
     head = model.head(params, extra)
-    found = topk.top(
-        model.sample(params, extra, KEY, query), head.table, head.bias, k=5, seen=query.items
-    )
+    drawn = rank.Drawn(model.sample(params, extra, KEY, query), head)
+    found = rank.top(drawn, k=5, seen=query.items)
     assert np.isfinite(found.scores).all() and 4 not in np.asarray(found.items[0])
 
 

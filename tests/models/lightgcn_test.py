@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches.types import InteractionQuery, Triplets
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import lightgcn, mf
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.ops.ragged import Ragged
 from tests.models.compiled import compiled
+from tests.models.tables import unfilled
 
 USERS, ITEMS, WIDTH = 5, 7, 4
 KEY = jax.random.key(3)
@@ -45,8 +47,8 @@ def built(config):
 def propagated(params, rows, layers):
     """Mean of E^0 .. E^L, an edge at a time."""
     degree = [sum(item in row for row in rows) for item in range(1, ITEMS + 1)]
-    users = np.asarray(params["users"], np.float64)
-    items = np.asarray(params["items"], np.float64)
+    users = np.asarray(params["users"][:USERS], np.float64)
+    items = np.asarray(params["items"][:ITEMS], np.float64)
     total = [users.copy(), items.copy()]
     for _ in range(layers):
         after = np.zeros_like(users), np.zeros_like(items)
@@ -68,7 +70,8 @@ def test_loss_points_and_export_are_those_of_a_loop(config, layers):
     model, (params, state) = built(config)
     params = jax.tree.map(lambda x: 10 * x, params)
     users, items = propagated(params, spec()[1], layers)
-    ego = [np.asarray(params[name], np.float64) for name in ("users", "items")]
+    sizes = {"users": USERS, "items": ITEMS}
+    ego = [np.asarray(params[name][:size], np.float64) for name, size in sizes.items()]
     total = 0.0
     for user, positive, negative in ((0, 1, 4), (1, 4, 1), (4, 7, 3)):
         gap = users[user] @ (items[positive - 1] - items[negative - 1])
@@ -81,7 +84,9 @@ def test_loss_points_and_export_are_those_of_a_loop(config, layers):
     np.testing.assert_allclose(
         model.sample(params, state, KEY, asked), users[[4, 3, 0]], rtol=1e-5, atol=1e-6
     )
-    np.testing.assert_allclose(model.head(params, state).table, items, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        rank.item_rows(model.head(params, state)), items, rtol=1e-5, atol=1e-6
+    )
     module = mf if isinstance(config, MFConfig) else lightgcn
     arrays = module.export(config, spec()[0], params, state)
     for name, want in zip(
@@ -99,7 +104,9 @@ def test_ranking_may_go_deeper_than_training():
     np.testing.assert_array_equal(*values)
     users, items = propagated(params, spec()[1], 3)
     for each in (state, model.precompute(params, state)):
-        np.testing.assert_allclose(model.head(params, each).table, items, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            rank.item_rows(model.head(params, each)), items, rtol=1e-5, atol=1e-6
+        )
     arrays = lightgcn.export(deeper, spec()[0], params, state)
     np.testing.assert_allclose(arrays["users"], users, rtol=1e-5, atol=1e-6)
 
@@ -107,6 +114,7 @@ def test_ranking_may_go_deeper_than_training():
 def test_counts_of_parameters():
     for config in (LightGCNConfig(), MFConfig()):
         _, (params, _) = built(config)
+        params = unfilled(params, users=USERS, items=ITEMS)
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 64 * (USERS + ITEMS)
         deviation = np.std(np.concatenate([params["users"], params["items"]]))
         assert 0.085 < deviation < 0.115

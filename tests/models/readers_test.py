@@ -9,6 +9,7 @@ import pytest
 
 from jaxrec_diff import config
 from jaxrec_diff.batches import cut, types
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import generation, pipeline, restore, runs
 from jaxrec_diff.models import diffuasr, registry
 from jaxrec_diff.models.readers import unpacked
@@ -87,9 +88,9 @@ def test_points_on_items_are_read_as_the_recommender_reads_the_items(trained):
     # the recommender is shown the items, the generator's reader their standardised rows
     shown = types.SequenceQuery(jnp.asarray(items, jnp.int32), jnp.arange(30))
     head = model.head(weights, ())
-    scores = np.asarray(model.sample(weights, (), KEY, shown) @ head.table.T, np.float64)
-    if head.bias is not None:
-        scores = scores + np.asarray(head.bias)
+    points = model.sample(weights, (), KEY, shown)
+    assert head.bias is None
+    scores = np.asarray(points @ rank.item_rows(head).T, np.float64)
     log_softmax = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     asked = types.SequenceQuery(jnp.asarray(target, jnp.int32), jnp.arange(30))
     points = jnp.asarray(state["items"])[items]

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from jaxrec_diff import layout
+from jaxrec_diff.ops import filled
 from jaxrec_diff.training import checkpoint, digests, loop
 from jaxrec_diff.training.state import TrainState
 from tests.training.loop_test import fit
@@ -95,6 +98,30 @@ def test_steps_of_before_there_were_digests_are_read(tmp_path):
     for found in (checkpoint.restore(tmp_path, LIKE), checkpoint.restore_best(tmp_path, LIKE)):
         assert (int(found.train.step), found.score, found.damaged) == (8, 0.5, ())
         assert found.meta == {"best_step": 8, "sums": {}}
+
+
+def test_tables_of_before_they_were_filled_up_are_filled_up(tmp_path):
+    rng = np.random.default_rng(0)
+    adam, mesh = optax.adam(0.1), layout.make_mesh(model=4)
+    params = {"items": jnp.asarray(rng.normal(size=(21, 3))), "w": jnp.ones((3, 3))}
+    old = TrainState(jnp.int32(7), params, (), adam.init(params), params)
+    with checkpoint.manager(tmp_path) as opened:
+        checkpoint.save(opened, old, {}, 0.5)
+        opened.wait_until_finished()
+    longer = params | {"items": filled.padded(params["items"])}
+    like = jax.eval_shape(lambda: old._replace(params=longer, opt_state=adam.init(longer)))
+    like = like._replace(ema=like.params)
+    found = checkpoint.restore(tmp_path, checkpoint.abstract(like, layout.shardings(like, mesh)))
+    assert found.damaged == () and int(found.train.step) == 7
+    for part in (found.train.params, found.train.ema):
+        assert part["items"].sharding.spec == jax.sharding.PartitionSpec("model")
+        np.testing.assert_array_equal(part["items"][:21], params["items"])
+        assert not np.any(part["items"][21:]) and part["items"].shape == (256, 3)
+    assert found.train.opt_state[0].mu["items"].shape == (256, 3)
+    # of another size than a filled table has, it is no table of before
+    other = jax.eval_shape(lambda: old._replace(params=params | {"w": jnp.ones((4, 3))}))
+    with pytest.raises(ValueError, match="can be read"):
+        checkpoint.restore(tmp_path, checkpoint.abstract(other, layout.shardings(other, mesh)))
 
 
 def test_of_equal_scores_the_first_is_the_best_and_stays(tmp_path):
