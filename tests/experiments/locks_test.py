@@ -47,6 +47,7 @@ def test_what_a_killed_owner_held_is_taken_over(tmp_path):
         ("", True), ("junk", True), (f"{2**22 + 1} {platform.node()}", True),
         (f"{os.getpid()} {platform.node()}", False), ("7 elsewhere", False),
     ],
+    ids=["nobody", "no owner", "gone", "this process", "elsewhere"],
 )  # fmt: skip
 def test_without_locks_of_the_disk_the_name_counts(tmp_path, monkeypatch, owner, free):
     def no_locks(*_):
