@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 SMALL = [
     "--data.synthetic.num-users=120", "--data.synthetic.num-items=60", "--data.max-len=6",
-    "--data.synthetic.num-interests=4", "--train.batch-size=64", "--train.num-epochs=3",
+    "--data.synthetic.num-interests=4", "--train.batch-size=64",
     "--train.patience=0", "--eval.batch-size=256",
 ]  # fmt: skip
 MODELS = {
@@ -57,8 +57,9 @@ def together(*words, processes=2, devices=2):
     )
 
 
-def train(model, workdir, *more):
-    return ["train", f"--model={model}", f"--workdir={workdir}", *SMALL, *MODELS[model], *more]
+def train(model, workdir, *more, epochs=3):
+    given = [f"--model={model}", f"--workdir={workdir}", f"--train.num-epochs={epochs}"]
+    return ["train", *given, *SMALL, *MODELS[model], *more]
 
 
 def figures(workdir):
@@ -119,13 +120,13 @@ def children(process):
     return found
 
 
-LONG = ["--train.num-epochs=12"]
+LONG = 12  # epochs
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    done(command(*train("dimerec", workdir, *LONG), devices=4))
+    done(command(*train("dimerec", workdir, epochs=LONG), devices=4))
     return workdir
 
 
@@ -134,7 +135,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP", "SIGTERM"])
 def test_what_ends_one_ends_both_and_others_go_on(name, victim, whole, tmp_path):
     workdir, number = tmp_path / "run", signal.Signals[name]
-    process = together(*train("dimerec", workdir, *LONG))
+    process = together(*train("dimerec", workdir, epochs=LONG))
     log, until = workdir / "metrics.jsonl", time.monotonic() + 300
     while not log.exists() or log.read_text().count("\n") < 2:
         assert process.poll() is None and time.monotonic() < until
@@ -152,21 +153,21 @@ def test_what_ends_one_ends_both_and_others_go_on(name, victim, whole, tmp_path)
         assert f"process {victim} was " in said and name in said
     assert not any(Path(f"/proc/{pid}").exists() for pid in found.values())
     devices = {0: 1, 1: 4}[victim]  # another number of processes, and of devices
-    done(command(*train("dimerec", workdir, *LONG), devices=devices))
+    done(command(*train("dimerec", workdir, epochs=LONG), devices=devices))
     assert_alike(whole, workdir)
 
 
 @pytest.mark.slow
 def test_one_process_is_continued_by_two_on_another_mesh(whole, tmp_path):
     workdir = tmp_path / "run"
-    process = command(*train("dimerec", workdir, *LONG), devices=1)
+    process = command(*train("dimerec", workdir, epochs=LONG), devices=1)
     log = workdir / "metrics.jsonl"
     while not log.exists() or log.read_text().count("\n") < 2:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
-    done(together(*train("dimerec", workdir, *LONG, "--mesh=data:2,model:2")))
+    done(together(*train("dimerec", workdir, "--mesh=data:2,model:2", epochs=LONG)))
     assert_alike(whole, workdir)
 
 
