@@ -32,6 +32,8 @@ from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabular
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import meshes, ragged, streams
 
+_SEEDS = 1_000  # the draws are one program, which grows with their number
+_BATCH = 2**16
 _CELLS = 2**22  # places of the histories that are on a device at once, padding among them
 
 
@@ -54,12 +56,12 @@ def load(
     Args:
       workdir: what `bin/train` left.
       k: length of the lists; no longer than the catalogue, which is said.
-      seeds: draws of the sampler's noise; an item scores the best of its draws.
+      seeds: draws of the sampler's noise, at most 1,000; an item scores the best of its draws.
       seed: of the noise; the run's by default.
       sampler: kind of the reverse path; the run's by default.
       sampler_steps: its steps.
       include_seen: items of a history may be recommended again.
-      batch_size: histories at once; changes no list.
+      batch_size: histories at once, 65,536 where it is larger; changes no list.
       data: where the interactions are now, if they were moved.
       flags: further dotted flags, `--model.sampler.eta=0.5`.
       settings: further dotted fields with typed values, {"model.sampler.eta": 0.5}.
@@ -95,10 +97,12 @@ def of(
     for flag, value in (("k", k), ("seeds", seeds)):
         if value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
+    if seeds > _SEEDS:
+        raise ValueError(f"seeds must be at most {_SEEDS:,}, got {seeds:,}")
     dataset, experiment, mesh = phase.dataset, phase.settings, phase.mesh
     k = capped(k, dataset.num_items)
     kind = registry.input_of(experiment.model)
-    size = meshes.rounded(batch_size or experiment.eval.batch_size, mesh)
+    size = meshes.rounded(min(batch_size or experiment.eval.batch_size, _BATCH), mesh)
     seed = experiment.seed if seed is None else seed
     keys = [streams.draw(seed, number) for number in range(seeds)]
     allowed = jnp.asarray(dataset.train_counts > 0)

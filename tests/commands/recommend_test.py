@@ -13,6 +13,7 @@ from jaxrec_diff.inference import recommend, recommender
         (["--k=" + "9" * 30, "--history=1"], "--k must be a whole number of at most 2,147,483,647"),
         (["--k=" + "9" * 5000, "--history=1"], "--k must be a whole number of at most"),
         (["--k=0", "--history=1"], "of at least 1, got '0'"),
+        (["--seeds=1000000000", "--history=1"], "seeds must be at most 1,000, got 1,000,000,000"),
         (["--output=FILE/x.csv"], "FILE"),
         (["--output=FOLDER.csv"], "FOLDER.csv"),
         (["--histories=deep.jsonl", "--output=out.csv"], "line 2 is no json"),
@@ -41,6 +42,17 @@ def test_lists_are_no_longer_than_the_catalogue(workdir, capsys, tmp_path):
     assert capsys.readouterr().out == capped
     with pytest.warns(recommender.Capped):
         recommend.recommend(workdir, histories=[["3"]], k=10**12)
+
+
+def test_more_histories_at_once_than_any_memory_holds_change_no_list(workdir, tmp_path):
+    words = ["recommend", f"--workdir={workdir}", "--quiet"]
+    for name, size in (("a.csv", "1000000000"), ("b.csv", "7")):
+        assert cli.main([*words, f"--batch-size={size}", f"--output={tmp_path / name}"]) == 0
+    one, other = (
+        [line.split(",")[:3] for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("a.csv", "b.csv")
+    )
+    assert one == other and len(one) > 100
 
 
 def test_a_history_of_everything_is_said_to_leave_nothing(workdir, capsys, tmp_path):

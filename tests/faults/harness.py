@@ -181,7 +181,7 @@ def tally(kind: str, least: int = 1) -> Iterator[Tally]:
 
 
 def record(path: Path, counted: Tally, seconds: float) -> None:
-    """Adds counts to a file of results; those of another commit are dropped."""
+    """Adds counts to a file of results; those of the same kind on another commit are dropped."""
     provenance = {
         "command": "JAXREC_FAULTS=benchmarks/results/faults.json python -m pytest -m slow "
         "tests/faults",
@@ -195,10 +195,13 @@ def record(path: Path, counted: Tally, seconds: float) -> None:
         | {"python": platform.python_version()},
     }
     found = json.loads(path.read_text()) if path.exists() else {}
-    kinds = found.get("kinds", {}) if found.get("commit") == provenance["commit"] else {}
-    before = Counter(kinds.get(counted.kind, {}))
-    entry = {name: before[name] + counted.counts[name] for name in ("tried", *OUTCOMES)}
-    entry["seconds"] = round(before["seconds"] + seconds, 1)
+    kinds = found.get("kinds", {})
+    before = kinds.get(counted.kind, {})
+    if before.get("commit") != provenance["commit"]:
+        before = {}
+    entry = {name: before.get(name, 0) + counted.counts[name] for name in ("tried", *OUTCOMES)}
+    entry["seconds"] = round(before.get("seconds", 0.0) + seconds, 1)
+    entry["commit"] = provenance["commit"]
     kinds[counted.kind] = entry
     malformed = {name for name in kinds if name.startswith("inputs")}
     total = {
