@@ -43,8 +43,8 @@ class LightGCNConfig:
     init_scale: float = 0.1
     """Deviation of the initial embeddings."""
     negatives: Literal["uniform", "popularity"] = "uniform"
-    """A pair's other item: drawn uniformly from those that are not the user's, or by popularity from
-    all, corrected by log Q."""
+    """A pair's other item: drawn uniformly from those that are not the user's, or by popularity
+    from all, corrected by log Q."""
     contrast_weight: float = 0.0
     """Weight of SGL's InfoNCE between two views of the graph; 0 is off."""
     contrast_temperature: float = 0.2
