@@ -93,7 +93,7 @@ def _refused(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return refuse(f"{error.filename} cannot be used: {error.strerror.lower()}")
     if isinstance(error, ValueError | OSError):
-        return refuse(str(error))
+        return refuse(getattr(error, "strerror", None) or str(error))
     return None
 
 

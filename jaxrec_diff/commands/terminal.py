@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxrec_diff.commands import COMMANDS
+from jaxrec_diff.experiments import run_folders
 from jaxrec_diff.reporting.text import wrapped
 
 # What the value of a flag is, for the shell's completion; a dotted name is a field's words.
@@ -103,8 +104,7 @@ def trained_workdir(flags: Flags) -> Path:
     if "workdir" not in flags.bare:
         raise ValueError("name a trained workdir: --workdir=DIR")
     workdir = Path(flags.bare["workdir"])
-    if not (workdir / "config.json").exists():
-        raise ValueError(f"{workdir} holds no config.json; name a workdir that bin/train made")
+    run_folders.check(workdir)
     return workdir
 
 

@@ -1,5 +1,6 @@
 """`bin/train`: from flags to a workdir with results."""
 
+import difflib
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from jaxrec_diff.commands.terminal import (
     FILE,
     MODEL,
     Accepts,
+    Flags,
     explain,
     muted,
     quiet_start,
@@ -60,6 +62,7 @@ def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help and "model" not in flags.bare:
         return explain(USAGE.format(models=_models()))
+    check_words(flags)
     from jaxrec_diff import config
     from jaxrec_diff.data.sources import dataset_name
 
@@ -75,6 +78,22 @@ def run(argv: list[str]) -> int:
     if code == 0 and "json" in flags.switches:
         print(json.dumps(json.loads((workdir / "results.json").read_text())))
     return code
+
+
+def check_words(flags: Flags) -> None:
+    """Refuses a word that is no flag where no model is named: it may be meant as the model.
+
+    Raises:
+      ValueError: naming the flag that was meant.
+    """
+    stray = [word for word in flags.dotted if not word.startswith("-")]
+    if "model" in flags.bare or not stray:
+        return
+    near = difflib.get_close_matches(stray[0], preset_names(), 1, 0.6)
+    raise ValueError(
+        f"{stray[0]!r} is no flag; "
+        + (f"did you mean --model={near[0]}?" if near else "name a model: --model=NAME")
+    )
 
 
 def _models() -> str:

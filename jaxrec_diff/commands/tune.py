@@ -43,6 +43,7 @@ def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help and "model" not in flags.bare:
         return explain(USAGE)
+    train.check_words(flags)
     from jaxrec_diff import config
     from jaxrec_diff.config.space import describe
     from jaxrec_diff.data.sources import dataset_name

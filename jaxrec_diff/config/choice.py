@@ -1,6 +1,7 @@
 """Which settings a run starts from: those of a preset, or those of a file."""
 
 import dataclasses
+import difflib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,12 +58,34 @@ def choose(bare: dict[str, str]) -> Chosen:
         source, settings, settings_of = bare.get("data", kept.source), kept.settings, ""
     else:
         source = bare.get("data", "synthetic")
+        if settings_of:
+            _check_published(name, settings_of)
         settings = preset(name, settings_of or dataset_name(source))
     if "backbone" in bare:
         of = settings_of or dataset_name(source)
         changed = with_backbone(settings.experiment, bare["backbone"], of)
         settings = settings._replace(experiment=changed)
     return Chosen(name, source, settings)
+
+
+def _check_published(name: str, dataset: str) -> None:
+    """Refuses a data set that a model has no settings of its own for.
+
+    Raises:
+      ValueError: naming the nearest one that it has some for.
+    """
+    made = presets.load(name)
+    known = sorted(made.published.keys() | made.ours.keys())
+    if dataset in known:
+        return
+    if not known:
+        raise ValueError(f"--preset={dataset}: {name} has settings for no data set; leave it out")
+    near = difflib.get_close_matches(dataset, known, 1, 0.5)
+    raise ValueError(
+        f"--preset={dataset}: "
+        + (f"did you mean {near[0]}? " if near else "")
+        + f"{name} has settings for {', '.join(known)}"
+    )
 
 
 def read(path: Path) -> Chosen:
@@ -111,7 +134,7 @@ def with_backbone(experiment: Experiment, backbone: str, dataset: str) -> Experi
     """
     if experiment.backbone is None and not experiment.embeddings:
         raise ValueError(
-            f"--backbone={backbone} was given, but {type(experiment.model).__name__} takes none"
+            f"--backbone={backbone} was given, but this model starts from no other; leave it out"
         )
     if backbone.endswith(".npz"):
         return dataclasses.replace(experiment, backbone=None, embeddings=backbone)

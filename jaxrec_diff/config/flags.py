@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Annotated, Any
 
-from jaxrec_diff.config import values
+import numpy as np
+
+from jaxrec_diff.config import presets, values
 from jaxrec_diff.config.experiment import Experiment, Phase
-from jaxrec_diff.config.presets import suggest
 
 # Fields that the bare flag --backbone sets.
 _NO_FLAGS = ("backbone", "backbone.preset")
@@ -112,15 +113,32 @@ def _pairs(flags: Sequence[str]) -> list[tuple[str, str]]:
 def _hint(hints: Mapping[str, Any], name: str, prefix: str) -> Any:
     if name not in hints:
         what = "flag" if prefix else "setting"
-        near = suggest(name, list(hints), prefix)
+        others = _models_with(name)
+        near = (
+            f"it is of {', '.join(others)}, not of this model"
+            if others
+            else presets.suggest(name, list(hints), prefix)
+        )
         raise ValueError(f"unknown {what} {prefix}{name}; {near}")
     return hints[name]
+
+
+def _models_with(name: str) -> list[str]:
+    """The presets whose own model has a field."""
+    flag = name.replace("_", "-")
+    if not flag.startswith("model."):
+        return []
+    return [
+        each for each in presets.preset_names() if flag in flag_names(presets.load(each).default)
+    ]
 
 
 def _fitting(convert: Callable[[Any, Any], Any], value: Any, hint: Any, name: str) -> Any:
     try:
         return convert(value, hint)
     except ValueError:
+        if isinstance(value, np.generic):
+            value = value.item()  # as it was written
         raise ValueError(f"{name} cannot be {value!r}; it is {values.described(hint)}") from None
 
 

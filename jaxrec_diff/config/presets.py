@@ -5,6 +5,7 @@ Lists them without importing one: `--help` names them all and stays light.
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from jaxrec_diff.config.space import Space
 
 if TYPE_CHECKING:
     from jaxrec_diff.config.experiment import Experiment
+
+_SHOWN = 30  # names in one sentence, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +87,28 @@ def search_space(name: str) -> Space:
 
 
 def suggest(name: str, known: list[str], prefix: str = "") -> str:
-    """The nearest known name, or all of them.
+    """The nearest known name, or all of them where they are few.
+
+    A name is near if it ends as another does, stands for the words of one by their first letters,
+    is spelled almost as one, or is one of its words.
 
     >>> suggest("train.batchsize", ["train.batch-size", "seed"], "--")
     'did you mean --train.batch-size?'
+    >>> suggest("lr", ["seed", "train.learning-rate"], "--")
+    'did you mean --train.learning-rate?'
     >>> suggest("qqq", ["mf", "sasrec"])
     'there are mf, sasrec'
     """
     last = name.rsplit(".", 1)[-1]
-    same = [option for option in known if option.rsplit(".", 1)[-1] == last]
-    near = same or difflib.get_close_matches(name, known, 1, 0.5)
+    words = {option: re.split("[-_]", option.rsplit(".", 1)[-1]) for option in known}
+    near = (
+        [option for option in known if option.rsplit(".", 1)[-1] == last]
+        or [option for option, each in words.items() if "".join(w[:1] for w in each) == last]
+        or difflib.get_close_matches(name, known, 1, 0.5)
+        or [option for option, each in words.items() if last in each]
+    )
     if near:
         return f"did you mean {prefix}{near[0]}?"
+    if len(known) > _SHOWN:
+        return f"bin/train --model=NAME --help lists all {len(known)}"
     return f"there are {', '.join(prefix + option for option in known)}"

@@ -7,6 +7,7 @@ selection    what picks a checkpoint
 judging      evaluation of a trained model, and of the baselines beside it
 results      what results.json and per_user.parquet hold
 generation   what a generator makes: items ahead of sequences
+run_folders  whether a folder holds a run
 workdirs     the folder of a run; json_files in it, and exports, arrays that phases hand on
 restore      a workdir read back
 provenance   what a figure needs beside it; signals, how a run is stopped

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxrec_diff import config, layout
-from jaxrec_diff.experiments import exports, phases, runs, workdirs
+from jaxrec_diff.experiments import exports, phases, run_folders, runs, workdirs
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import registry
@@ -55,8 +55,7 @@ def reopen(
     Raises:
       ValueError: if there is no run, on settings that do not fit it, or on other data.
     """
-    if not (workdir / "config.json").exists():
-        raise ValueError(f"{workdir} holds no config.json; name a workdir that bin/train made")
+    run_folders.check(workdir)
     name, source, experiment = workdirs.read_config(workdir)
     experiment = config.configure(config.parse(experiment, flags), settings)
     run = runs.prepare(name, experiment, data or source)

@@ -56,8 +56,12 @@ def check(run: Run, workdir: Path) -> None:
     check_schema(there, path)
     if not {"preset", "source", "model", "train"} <= there.keys():
         raise ValueError(f"{path} holds no settings of a run; take another workdir")
-    if there.get("preset") == ours["preset"]:
-        there = completed(there, run.experiment)
+    if there.get("preset") != ours["preset"]:
+        raise ValueError(
+            f"{workdir} holds a run of {there.get('preset')}, not of {run.name}; take another "
+            "workdir"
+        )
+    there = completed(there, run.experiment)
     differs = config.difference(there, ours)
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")

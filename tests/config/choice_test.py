@@ -57,6 +57,19 @@ def test_a_file_of_settings_names_its_data(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("model", "dataset", "said"),
+    [
+        ("dreamrec", "zhiuh", "did you mean zhihu[?] dreamrec has settings for ks, yc, zhihu$"),
+        ("mf", "qqq", "^--preset=qqq: mf has settings for ml-1m-clean, ml-1m-noisy$"),
+    ],
+)
+def test_a_data_set_without_settings_is_refused(model, dataset, said):
+    with pytest.raises(ValueError, match=said):
+        config.choose({"model": model, "preset": dataset})
+    assert config.choose({"model": model, "data": dataset}).source == dataset
+
+
+@pytest.mark.parametrize(
     ("kept", "said"),
     [
         ("{", "cannot be read as json"),

@@ -103,7 +103,7 @@ def test_clusters_alone_do_for_latent_diffusion(tmp_path, array):
 
 def test_a_model_without_phases_takes_none(capsys):
     assert cli.main(["train", "--model=dimerec", "--backbone=mf"]) == 2
-    assert "takes none" in capsys.readouterr().err
+    assert "this model starts from no other" in capsys.readouterr().err
     assert config.preset("dimerec", "synthetic").experiment.backbone is None
 
 
