@@ -95,7 +95,7 @@ def run(argv: list[str]) -> int:
         show(results)
         seeds = run.experiment.eval.seeds
         if seeds > 1:
-            shown = metrics.grouped(metrics.names(metrics.COMPARED_KS))
+            shown = metrics.grouped(metrics.compared(results["spread"], lambda one, other: False))
             spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
             print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
         if "per-user" in bare:

@@ -125,8 +125,7 @@ METRICS = {
     "map": Metric(mean_ap),
     "precision": Metric(precision),
 }
-COMPARED_KS = (10, 20)
-"""Cut-offs of the columns of tables and leaderboards."""
+_COMPARED_KS = (10, 20)
 
 
 def of(name: str) -> Metric | None:
@@ -149,7 +148,8 @@ def grouped(figures: Iterable[str]) -> tuple[str, ...]:
 
 
 def compared(figures: Iterable[str], equal: Callable[[str, str], bool]) -> tuple[str, ...]:
-    """The columns of a table of some figures, in the order of `METRICS`.
+    """The columns of a table of some figures, in the order of `METRICS`: at 10 and 20, and at
+    every cut-off where there are at most two or neither of these.
 
     Args:
       figures: names that there are values of.
@@ -157,11 +157,15 @@ def compared(figures: Iterable[str], equal: Callable[[str, str], bool]) -> tuple
         one answer is left out where it is that at every cut-off.
 
     >>> compared(names((5, 10)), lambda one, other: True)
-    ('hr@10', 'ndcg@10')
+    ('hr@5', 'hr@10', 'ndcg@5', 'ndcg@10')
+    >>> compared(names((1, 5, 10, 20)), lambda one, other: True)
+    ('hr@10', 'hr@20', 'ndcg@10', 'ndcg@20')
     """
     known, out = set(figures), list[str]()
+    every = sorted({int(name.partition("@")[2]) for name in known if of(name)})
+    ks = every if len(every) <= 2 else [k for k in every if k in _COMPARED_KS] or every
     for name, metric in METRICS.items():
-        found = [f"{name}@{k}" for k in COMPARED_KS if f"{name}@{k}" in known]
+        found = [f"{name}@{k}" for k in ks if f"{name}@{k}" in known]
         pairs = [(each, each.replace(name, metric.same_as)) for each in found if metric.same_as]
         repeats = pairs and all(b in known and equal(a, b) for a, b in pairs)
         if metric.compared and not repeats:

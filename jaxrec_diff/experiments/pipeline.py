@@ -164,7 +164,7 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
     with tracking.tracker(sinks, lines, told) as emit, signals.signals() as caught:
         note = _recorder(lines, log, emit, on_progress)
         try:
-            return loop.fit(
+            fitted = loop.fit(
                 lambda axis_name: phases.model_of(phase, axis_name),
                 batcher.train,
                 batcher.example,
@@ -183,6 +183,15 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
         except Stopped as stopped:
             layout.barrier("stopped")  # whoever ends first would be missed
             raise signals.Interrupted(stopped.reason, folder) from None
+    every = settings.train.num_epochs
+    whole = loop.num_updates(settings.train, batcher.num_examples)
+    if fitted.steps < whole and layout.first():
+        log(
+            f"stopped early, after epoch {fitted.steps * every / whole:g} of {every}: valid "
+            f"{settings.eval.metric} did not improve in the last {settings.train.patience} "
+            "evaluations (train.patience)"
+        )
+    return fitted
 
 
 def _recorder(

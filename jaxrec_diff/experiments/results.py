@@ -140,6 +140,8 @@ def _of_training(phase: PhaseRun, fitted: loop.Fit) -> dict[str, Any]:
         "num_epochs": settings.train.num_epochs,
         "examples_per_second": fitted.examples_per_second,
         "train_seconds": fitted.train_seconds,
+        "cpu_seconds": fitted.cpu_seconds,
+        "compile_seconds": fitted.compile_seconds,
     }
 
 

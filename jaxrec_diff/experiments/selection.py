@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxrec_diff import layout
-from jaxrec_diff.config import Experiment
+from jaxrec_diff.config import Experiment, Phase
 from jaxrec_diff.evaluation import config, evaluator, held_out, metrics
 from jaxrec_diff.evaluation import rank as ranking
 from jaxrec_diff.experiments import judging, phases
@@ -18,10 +18,19 @@ def metric_of(experiment: Experiment, phase: str = "") -> str:
 
     A generator's run ends in its backbone again.
     """
+    return _settings_of(experiment, phase).eval.metric
+
+
+def patience_of(experiment: Experiment, phase: str = "") -> int:
+    """Evaluations without gain that end a phase, 0 if none do."""
+    return _settings_of(experiment, phase).train.patience
+
+
+def _settings_of(experiment: Experiment, phase: str) -> Experiment | Phase:
     backbone = experiment.backbone
     ends_in_it = phase == "" and phases.generates(experiment)
     own = backbone is None or not (phase == BACKBONE or ends_in_it)
-    return experiment.eval.metric if own else backbone.eval.metric
+    return experiment if own else backbone
 
 
 def judge(phase: PhaseRun) -> Callable[[Any, Any], tuple[float, dict[str, float]]]:

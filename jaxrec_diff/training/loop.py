@@ -33,8 +33,10 @@ class Fit(NamedTuple):
     best_step: int  # of `train`
     best_score: float  # of `train`
     steps: int
-    examples_per_second: float  # over the time spent in updates
-    train_seconds: float
+    examples_per_second: float  # over `train_seconds`
+    train_seconds: float  # spent in updates, but for the first dispatch of each start
+    cpu_seconds: float  # of all processors in the same time
+    compile_seconds: float  # first dispatches, which compile
 
 
 class _Counters(NamedTuple):
@@ -42,7 +44,10 @@ class _Counters(NamedTuple):
     best_step: int = 0
     bad_evals: int = 0  # evaluations since the best
     updates: int = 0  # updates summed in `sums`
-    seconds: float = 0.0  # spent in updates, over all restarts
+    timed: int = 0  # updates in `seconds`
+    seconds: float = 0.0  # spent in updates, over all restarts, without first dispatches
+    cpu_seconds: float = 0.0
+    compile_seconds: float = 0.0  # of first dispatches
     sums: dict[str, float] = {}  # metrics of the epoch under way
 
 
@@ -108,7 +113,8 @@ def fit(
     placing = layout.shardings(shapes, mesh)
     initial, like = jax.jit(initial, out_shardings=placing), checkpoint.abstract(shapes, placing)
 
-    found = _resumed(folder, like, total, on_progress)
+    tell = _teller(config, total, on_progress)
+    found = _resumed(folder, like, tell)
     # lists and softmaxes ask which mesh is around them; inside `pmap` they must not
     around = jax.set_mesh(mesh) if mode == "jit" else contextlib.nullcontext()
     with around, checkpoint.manager(folder) as checkpoints:
@@ -118,21 +124,25 @@ def fit(
         train, key = updates.place(train), updates.place(key)
         while at < total and not _exhausted(config, counters):
             epoch, first = divmod(at, per_epoch)
+            if first == 0:
+                counters = counters._replace(sums={}, updates=0)  # means are of one epoch
             for chunk in chunks_of(epoch_order(epoch), at - first, first):
                 while first < chunk.stop:
                     count = min(size, chunk.stop - first, parallel.MOST_UPDATES)
                     row = first - chunk.first
                     given = train, chunk.data, key, chunk.order, np.int32(row), np.int32(count)
-                    start = time.perf_counter()
-                    run = run or layout.compiled(updates.run, *given)
+                    start = _clock()
+                    if compiles := run is None:
+                        tell("compile", at, counters)
+                        run = layout.compiled(updates.run, *given)
                     train, reports = run(*given)
                     _check_finite(checkpoints, int(reports.bad_step))  # waits for the device
-                    seconds = time.perf_counter() - start
-                    counters = _add(counters, reports.metrics, count, seconds)
+                    took = _clock() - start
+                    counters = _timed(_add(counters, reports.metrics, count), count, took, compiles)
                     at, first = at + count, first + count
-                    rate, done = count * config.batch_size / seconds, at / per_epoch
-                    on_progress(Progress("train", at, total, done, rate, _means(counters)))
-                    wish = _next_size(size, count, seconds), int(stop_asked())
+                    rate = count * config.batch_size / took[0]
+                    tell("train", at, counters, _means(counters), rate)
+                    wish = _next_size(size, count, took[0]), int(stop_asked())
                     size, stop = layout.agree(wish, choose=_in_step)
                     if stop and first < per_epoch:
                         _stop(checkpoints, updates.fetch(train), counters, stop)
@@ -141,15 +151,15 @@ def fit(
                 score, metrics = layout.agree(evaluate(averaged(single), single.state))
                 metrics, counters = _after_evaluation(counters, metrics, score, at)
                 _save(checkpoints, single, counters, score)
-                rate = at * config.batch_size / max(counters.seconds, 1e-9)
-                on_progress(Progress("epoch", at, total, epoch + 1.0, rate, metrics))
+                tell("epoch", at, counters, metrics)
             if stop := layout.agree(int(stop_asked()), choose=max):
                 _stop(checkpoints, updates.fetch(train), counters, stop)
         checkpoints.wait_until_finished()
         now = checkpoint.Restored(updates.fetch(train), {}, score, ())
         best = _best(folder, like, now, counters, total, on_progress)
-    rate = at * config.batch_size / max(counters.seconds, 1e-9)
-    return Fit(best.train, int(best.train.step), best.score, at, rate, counters.seconds)
+    took = counters.seconds, counters.cpu_seconds, counters.compile_seconds
+    rate = _rate(config, counters)
+    return Fit(best.train, int(best.train.step), best.score, at, rate, *took)
 
 
 class Loaded(NamedTuple):
@@ -244,8 +254,58 @@ def _shuffle(config: TrainConfig, num_examples: int) -> Callable[[jax.Array], ja
     return lambda key: shuffle(key, num_examples, config.batch_size)
 
 
+def _teller(
+    config: TrainConfig, total: int, on_progress: Callable[[Progress], None]
+) -> Callable[..., None]:
+    """A function that tells where the training stands; its rate is that of all updates, unless
+    another is given."""
+
+    def tell(
+        kind: str,
+        at: int,
+        counters: _Counters,
+        metrics: dict[str, float] | None = None,
+        rate: float | None = None,
+    ) -> None:
+        on_progress(
+            Progress(
+                kind,
+                at,
+                total,
+                at * config.num_epochs / total,
+                _rate(config, counters) if rate is None else float(rate),
+                _means(counters) if metrics is None else metrics,
+                best_score=counters.best_score,
+                bad_evals=counters.bad_evals,
+            )
+        )
+
+    return tell
+
+
+def _clock() -> np.ndarray:
+    """f64[2] seconds: of the wall, and of all processors by this process."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _rate(config: TrainConfig, counters: _Counters) -> float:
+    """Examples a second, without first dispatches; 0 while there was nothing else."""
+    return counters.timed * config.batch_size / max(counters.seconds, 1e-9)
+
+
+def _timed(counters: _Counters, count: int, took: np.ndarray, compiles: bool) -> _Counters:
+    seconds, cpu_seconds = (float(each) for each in took)
+    if compiles:
+        return counters._replace(compile_seconds=counters.compile_seconds + seconds)
+    return counters._replace(
+        timed=counters.timed + count,
+        seconds=counters.seconds + seconds,
+        cpu_seconds=counters.cpu_seconds + cpu_seconds,
+    )
+
+
 def _resumed(
-    folder: Path, like: TrainState, total: int, on_progress: Callable[[Progress], None]
+    folder: Path, like: TrainState, tell: Callable[..., None]
 ) -> tuple[TrainState, _Counters] | None:
     """What the newest readable checkpoint holds, damaged ones set aside, or None without any."""
     damaged = layout.by_first(lambda: checkpoint.set_aside_unscored(folder))
@@ -259,12 +319,13 @@ def _resumed(
             layout.by_first(partial(checkpoint.set_aside, folder, bad))
             damaged = (*damaged, *bad)
     for each in sorted(damaged, reverse=True):
-        on_progress(Progress("damaged", each, total, 0.0, 0.0, {}))
+        tell("damaged", each, _Counters())
     if restored is None:
-        on_progress(Progress("start", 0, total, 0.0, 0.0, {}))
+        tell("start", 0, _Counters())
         return None
-    on_progress(Progress("resume", int(restored.train.step), total, 0.0, 0.0, {}))
-    return restored.train, _Counters(**restored.meta)
+    counters = _Counters(**restored.meta)
+    tell("resume", int(restored.train.step), counters)
+    return restored.train, counters
 
 
 def _best(
@@ -303,16 +364,14 @@ def _exhausted(config: TrainConfig, counters: _Counters) -> bool:
     return 0 < config.patience <= counters.bad_evals
 
 
-def _add(counters: _Counters, metrics: Any, count: int, seconds: float) -> _Counters:
+def _add(counters: _Counters, metrics: Any, count: int) -> _Counters:
     # One after the other in float64, so that where a dispatch ends, or a killed run goes on, leaves
     # no trace in the means.
     sums = {
         name: float(np.cumsum([counters.sums.get(name, 0.0), *np.asarray(values)[:count]])[-1])
         for name, values in metrics.items()
     }
-    return counters._replace(
-        sums=sums, updates=counters.updates + count, seconds=counters.seconds + seconds
-    )
+    return counters._replace(sums=sums, updates=counters.updates + count)
 
 
 def _means(counters: _Counters) -> dict[str, float]:

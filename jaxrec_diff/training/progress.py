@@ -30,10 +30,12 @@ class Stopped(RuntimeError):
 class Progress(NamedTuple):
     """An event of the loop, for a progress bar or a log."""
 
-    kind: str  # "start" | "resume" | "damaged" | "train" | "epoch" | "best lost"
+    kind: str  # "start" | "resume" | "damaged" | "compile" | "train" | "epoch" | "best lost"
     step: int  # "best lost": of the best state, which cannot be read; metrics has the "step" taken
     total_steps: int  # if patience never runs out
     epoch: float
     examples_per_second: float
     metrics: dict[str, float]
     phase: str = ""  # of a run with several, unless it is the last
+    best_score: float = float("-inf")  # of all evaluations so far, higher is better
+    bad_evals: int = 0  # evaluations since that one

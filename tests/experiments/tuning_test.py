@@ -92,7 +92,7 @@ def fake_fit(score_of, epochs=6):
             on_progress(
                 training_progress.Progress("epoch", epoch, epochs, float(epoch), 1.0, metrics)
             )
-        return loop.Fit(None, epochs, max(scores), epochs, 1.0, 1.0)
+        return loop.Fit(None, epochs, max(scores), epochs, 1.0, 1.0, 1.0, 1.0)
 
     return fit
 

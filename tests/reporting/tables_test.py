@@ -55,6 +55,12 @@ def test_recall_has_columns_where_rows_have_several_targets():
     assert len(rows(several)) == 4
 
 
+def test_cut_offs_that_were_asked_for_have_columns():
+    metrics = {"hr@5": 0.2, "recall@5": 0.2, "ndcg@5": 0.1}
+    few = RESULTS | {"metrics": metrics, "optimum": {}, "diagnostics": {}, "controls": {}}
+    assert rows(few) == [["hr@5", "ndcg@5"], ["mf", "0.2000", "0.1000"]]
+
+
 def test_a_line_of_progress_shows_the_metric_that_counts():
     metrics = {"loss": 0.25, "valid/hr@10": 0.5, "valid/hr@20": 0.75}
     assert progress.epoch_line(40, 2.0, 1234.5, metrics, "valid/hr@20") == (

@@ -1,5 +1,6 @@
 """The loop: resume, early stopping, refusal, retention."""
 
+import itertools
 import json
 
 import jax
@@ -60,6 +61,47 @@ def test_best_is_kept_although_it_is_old(tmp_path):
     assert int(done.train.step) == 16
     kept = {int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()}
     assert kept == {16, 40, 48}
+
+
+def test_events_know_the_best_of_all_restarts(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_DISPATCH_SECONDS", 0.0)  # one update each
+    with pytest.raises(progress.Stopped):
+        fit(tmp_path, scores=[0.1, 0.5, 0.3], stop_at=19)
+    events = []
+    done = fit(tmp_path, scores=[0.3, 0.7, 0.2, 0.1], events=events)
+    kinds = [event.kind for event in events]
+    assert kinds[:3] == ["resume", "compile", "train"] and kinds.count("compile") == 1
+    assert events[0].step == events[1].step == 19 and events[0].epoch == pytest.approx(19 / 8)
+    assert "loss" in events[0].metrics and events[0].best_score == 0.5
+    found = [(e.epoch, e.best_score, e.bad_evals) for e in events if e.kind == "epoch"]
+    assert found == [(3.0, 0.5, 1), (4.0, 0.7, 0), (5.0, 0.7, 1), (6.0, 0.7, 2)]
+    assert done.best_score == 0.7
+
+
+def test_speeds_leave_out_the_first_dispatch(tmp_path, monkeypatch):
+    """A clock by which the first takes 100 s and every other a second, of two processors."""
+    at, readings = [0.0], itertools.count()
+
+    def tick():
+        reading = next(readings)
+        at[0] += (100.0 if reading == 1 else 1.0) if reading % 2 else 0.0
+        return np.array([at[0], 2 * at[0]])
+
+    monkeypatch.setattr(loop, "_clock", tick)
+    monkeypatch.setattr(loop, "_DISPATCH_SECONDS", 0.0)  # one update each
+    done = fit(tmp_path)
+    assert (done.train_seconds, done.cpu_seconds, done.compile_seconds) == (47.0, 94.0, 100.0)
+    assert done.examples_per_second == 8.0
+
+
+def test_the_loss_of_an_evaluation_is_that_of_its_epoch(tmp_path):
+    means = {}
+    for every in (1, 3):
+        events = []
+        fit(tmp_path / str(every), eval_every=every, events=events, scores=[1, 2, 3, 4, 5, 6])
+        means[every] = {e.epoch: e.metrics["loss"] for e in events if e.kind == "epoch"}
+    assert list(means[3]) == [3.0, 6.0]
+    assert all(means[1][epoch] == loss for epoch, loss in means[3].items())
 
 
 def test_patience_counts_evaluations(tmp_path):
