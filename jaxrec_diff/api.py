@@ -120,7 +120,10 @@ def _table(given: Any) -> Any:
     if not hasattr(given, "__arrow_c_stream__") and callable(getattr(given, "collect", None)):
         given = given.collect()  # a LazyFrame
     if isinstance(given, pa.Table) or hasattr(given, "__arrow_c_stream__"):
-        table = pa.table(given)
+        try:
+            table = pa.table(given)
+        except (pa.ArrowException, TypeError, ValueError):  # a column, not a table
+            raise _no_table(given) from None
     else:
         if isinstance(given, Mapping):
             names = list(given)
@@ -129,10 +132,7 @@ def _table(given: Any) -> Any:
         else:
             names = list(getattr(given, "columns", ()))
         if not names:
-            raise ValueError(
-                f"interactions of type {type(given).__name__} have no named columns; give a file's "
-                "path, a DataFrame, or a mapping such as {'user_id': [...], 'item_id': [...]}"
-            )
+            raise _no_table(given)
         lists = {name: given[name] for name in names}
         columns = {name: _flat(values) for name, values in lists.items()}
         if len({len(column) for column in columns.values()}) > 1 or any(
@@ -148,6 +148,13 @@ def _table(given: Any) -> Any:
             decoded = column.cast(column.type.value_type)
             plain = plain.set_column(place, plain.column_names[place], decoded)
     return plain
+
+
+def _no_table(given: Any) -> ValueError:
+    return ValueError(
+        f"interactions of type {type(given).__name__} have no named columns; give a file's "
+        "path, a DataFrame, or a mapping such as {'user_id': [...], 'item_id': [...]}"
+    )
 
 
 def _flat(values: Any) -> Any:

@@ -66,6 +66,8 @@ def test_a_frame_of_pandas_is_too():
     ("given", "said"),
     [
         (np.zeros((3, 2)), "type ndarray have no named columns"),
+        (pa.chunked_array([["a", "b"]]), "type ChunkedArray have no named columns"),
+        (["a", "b"], "type list have no named columns"),
         ({}, "type dict have no named columns"),
         ({"user_id": [1, 2], "item_id": [1]}, r"one length, got user_id \(2,\), item_id \(1,\)"),
     ],

@@ -45,7 +45,7 @@ def progress(experiment: Experiment) -> Iterator[Callable[[Progress], None]]:
                 bar.console.print(_line(event, experiment), highlight=False)
             if event.kind == "compile":  # time that is left counts from here
                 bar.reset(task, completed=event.step, total=event.total_steps, speed="")
-                bar.update(task, description="compiling")
+                bar.update(task, description="compiling", refresh=True)
             if event.kind in ("train", "epoch"):
                 best = _best(event, experiment)
                 bar.update(

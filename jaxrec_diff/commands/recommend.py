@@ -28,7 +28,7 @@ USAGE = """\
 usage: bin/recommend --workdir=DIR
                      [--users=FILE | --histories=FILE | --history="ID,ID,..."]
                      [--output=FILE] [--k=20] [--seeds=S] [--sampler=KIND]
-                     [--sampler-steps=N] [--include-seen]
+                     [--sampler-steps=N] [--include-seen] [--titles]
                      [--section.field=VALUE ...]
 
   bin/recommend --workdir=runs/dimerec-clicks --history="shoe-12,hat-3"
@@ -50,7 +50,10 @@ usage: bin/recommend --workdir=DIR
 --seed       of the draws
 --batch-size histories at once; changes no list
 --data       where the interactions are now, if they were moved
---quiet      no progress            --json  the summary as one json object
+--titles     titles of items in the file too, of a run with --data.titles=FILE;
+             the list of --history always shows them
+--quiet      no progress
+--json       the summary as one json object, with the list of --history in it
 
 Items of a history are no candidates unless --include-seen. Unknown ids are
 skipped and counted; where a history has no other, the most popular items stand
@@ -71,7 +74,7 @@ ACCEPTS = Accepts(
         "batch-size": PLAIN,
         "data": FILE,
     },
-    ("include-seen", "quiet", "json"),
+    ("include-seen", "titles", "quiet", "json"),
     fields="",
 )
 
@@ -107,20 +110,26 @@ def run(argv: list[str]) -> int:
         data=bare.get("data"),
         flags=flags.dotted,
     )
+    titles = _titles(recommender, workdir, "titles" in flags.switches)
     question = _Question(recommender, flags)
     started = time.monotonic()
     tally = types.Tally()
     stream = inference_recommender.ask(recommender, question.histories())
+    shown: dict[str, Any] = {}
     if output is None:
         (lists,) = stream
-        print(_table(lists, recommender))
+        if "json" in flags.switches:
+            lines = files.json_lines(lists, recommender.vocabulary.ids, titles)
+            shown = {"lists": [json.loads(line) for line in lines]}
+        else:
+            print(_table(lists, recommender))
         tally = tally.add(lists)
     else:
         quiet = "quiet" in flags.switches or not layout.first()
         ids = recommender.vocabulary.ids
         with (
             counter("users", question.total, quiet=quiet) as report,
-            files.writer(output, ids) if layout.first() else nullcontext(print) as write,
+            files.writer(output, ids, titles) if layout.first() else nullcontext(print) as write,
         ):
             for lists in stream:
                 if layout.first():
@@ -136,12 +145,30 @@ def run(argv: list[str]) -> int:
         "users_per_second": round(tally.histories / max(seconds, 1e-9), 1),
         "peak_memory_mib": _peak_memory(),
         "output": str(output) if output else None,
+        **shown,
     }
     if "json" in flags.switches:
         print(json.dumps(summary))
     elif "quiet" not in flags.switches and layout.first():
         print(_words(summary), file=sys.stderr)
     return 0
+
+
+def _titles(recommender: Any, workdir: Path, asked: bool) -> Any:
+    """An arrow array of the items' titles, if they shall be written.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    import pyarrow as pa
+
+    if not asked:
+        return None
+    if recommender.dataset.titles is None:
+        raise ValueError(
+            f"{workdir} keeps no titles; train with --data.titles=FILE, or give that here"
+        )
+    return pa.array(recommender.dataset.titles, pa.string())
 
 
 def _batch_size(flags: Flags) -> int | None:
@@ -202,11 +229,12 @@ class _Question:
 
 def _table(lists: Any, recommender: Any) -> str:
     """One list for a terminal."""
-    ids = recommender.vocabulary.ids
+    ids, titles = recommender.vocabulary.ids, recommender.dataset.titles
     lines = ["rank       score  item"]
     for place, (item, score) in enumerate(zip(lists.items[0], lists.scores[0], strict=True)):
         if item > 0:
-            lines.append(f"{place + 1:>4}  {score:>10.4f}  {ids[int(item) - 1]}")
+            title = "" if titles is None else f"  {titles[item - 1]}"
+            lines.append(f"{place + 1:>4}  {score:>10.4f}  {ids[int(item) - 1]}{title}".rstrip())
     if not (lists.items[0] > 0).any():
         lines = ["no candidate is left: every item is in the history (--include-seen lists them)"]
     if lists.fallback[0]:

@@ -109,6 +109,11 @@ def render(card: dict[str, Any]) -> str:
             f"  {card['answers_in_history']['test']:.1%} of test answers are in the history: "
             "consider --eval.mask-seen=false"
         )
+    if "titles" in card:
+        of, file = card["num_items"], card["titles"]["file"]
+        lines.append(
+            f"  titles of {of - card['titles']['items_without']:,} of {of:,} items: {file}"
+        )
     lines += [f"  {line}" for line in split_facts.words(card)]
     return "\n".join(lines)
 

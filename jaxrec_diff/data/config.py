@@ -68,6 +68,9 @@ class DataConfig:
     """Table of a database, --data=sqlite:FILE."""
     query: str = ""
     """What to select from a database, in place of a table; it may only read."""
+    titles: str = ""
+    """File of item titles: any table with a column of ids and one of text, MovieLens' u.item and
+    movies.dat too. They are shown beside ids and change no figure."""
     max_missing: float = 0.5
     """Rows without a user, an item or a time are left out; a larger share of them is refused."""
     min_rating: float | None = None

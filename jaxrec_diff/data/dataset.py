@@ -25,7 +25,13 @@ class Dataset(NamedTuple):
     card: dict[str, Any]
     synthetic_process: Any  # synthetic.Process if the data was generated, else None
     user_items: Ragged | None = None  # row u is user u's training items; None without users
+    titles: np.ndarray | None = None  # text of item j + 1, "" where it has none
     shown: dict[str, Ragged] | None = None  # histories a model sees in place of valid's and test's
+
+    def label(self, item: int) -> str:
+        """What a person calls an item 1..I: its title, or its raw id."""
+        title = "" if self.titles is None else self.titles[item - 1]
+        return title or str(self.item_ids[item - 1])
 
 
 class Sequences(NamedTuple):

@@ -5,7 +5,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrec_diff.data import facts, filters, held_out, ids, sources, splits, synthetic, tfds, views
+from jaxrec_diff.data import (
+    facts,
+    filters,
+    held_out,
+    ids,
+    sources,
+    splits,
+    synthetic,
+    tfds,
+    titles,
+    views,
+)
 from jaxrec_diff.data.card import card
 from jaxrec_diff.data.columns import Columns
 from jaxrec_diff.data.config import DataConfig
@@ -38,6 +49,10 @@ def load(source: str, config: DataConfig) -> Dataset:
     Raises:
       ValueError: in one sentence, if nothing can be learnt from it.
     """
+    return titles.attach(_load(source, config), config)
+
+
+def _load(source: str, config: DataConfig) -> Dataset:
     if source == "synthetic":
         process = synthetic.make_process(config.synthetic)
         columns = synthetic.generate(process, config.synthetic)

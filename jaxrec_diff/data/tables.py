@@ -15,8 +15,9 @@ from jaxrec_diff.data.formats.table import Table
 
 Reader = Callable[[Path, DataConfig, Want], Table]
 
+DELIMITED = (".csv", ".tsv", ".txt", ".data", ".dat", ".inter", ".item")
 TEXTS: dict[str, Reader] = {
-    **dict.fromkeys((".csv", ".tsv", ".txt", ".data", ".dat", ".inter"), delimited.read),
+    **dict.fromkeys(DELIMITED, delimited.read),
     **dict.fromkeys((".jsonl", ".json", ".ndjson"), json_objects.read),
 }
 FORMATS: dict[str, Reader] = {

@@ -3,6 +3,7 @@
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxrec_diff import config, layout
+from jaxrec_diff.data.load import load
 from jaxrec_diff.experiments import exports, phases, run_folders, runs, workdirs
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
@@ -57,9 +59,15 @@ def reopen(
     """
     run_folders.check(workdir)
     name, source, experiment = workdirs.read_config(workdir)
+    known, titles_of = workdirs.read_vocabulary(workdir), experiment.data.titles
     experiment = config.configure(config.parse(experiment, flags), settings)
-    run = runs.prepare(name, experiment, data or source)
-    _check_data(run, workdir)
+    if experiment.data.titles == titles_of:  # that file may be gone
+        plain = replace(experiment.data, titles="")
+        dataset = load(data or source, plain)._replace(titles=known.titles)
+        run = runs.prepare(name, experiment, data or source, dataset)
+    else:
+        run = runs.prepare(name, experiment, data or source)
+    _check_data(run, workdir, known)
     return run
 
 
@@ -156,7 +164,7 @@ def abstract_state(phase: PhaseRun) -> TrainState:
     return checkpoint.abstract(shapes, layout.shardings(shapes, phase.mesh))
 
 
-def _check_data(run: Run, workdir: Path) -> None:
+def _check_data(run: Run, workdir: Path, known: workdirs.Vocabulary) -> None:
     """Refuses data whose items, or for a model that knows users by number whose users, are not
     those that the workdir was trained on; says where the split is another.
 
@@ -166,7 +174,7 @@ def _check_data(run: Run, workdir: Path) -> None:
     Raises:
       ValueError: naming what differs.
     """
-    items, users = workdirs.read_ids(workdir)
+    items, users, _ = known
     if not np.array_equal(items, run.dataset.item_ids):
         raise ValueError(
             f"{run.source} has {run.dataset.num_items} items that are not the "

@@ -1,7 +1,7 @@
 """The folder of a run: whose it is, what it holds.
 
 config.json        the settings, which the same command must have to go on
-data_card.json     what the data was, vocab.npz its ids
+data_card.json     what the data was, vocab.npz its ids and titles
 metrics.jsonl      a line an epoch
 checkpoints/       the newest states and the best
 stages/NAME/       the same of an earlier phase, and export.npz, the arrays it hands on
@@ -14,7 +14,7 @@ run.lock           who writes there now
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from jaxrec_diff.experiments import exports, json_files, locks
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.ops import files
 from jaxrec_diff.training import tracking
+
+_TITLES = "item_titles"
 
 # What a set-up that was cut short leaves: config.json is written last.
 _SET_UP = {
@@ -105,6 +107,8 @@ def create(run: Run, workdir: Path) -> None:
     dataset = run.dataset
     json_files.write_json(workdir / "data_card.json", dataset.card)
     packed = ids.pack("item_ids", dataset.item_ids) | ids.pack("user_ids", dataset.user_ids)
+    if dataset.titles is not None:
+        packed |= ids.pack(_TITLES, dataset.titles)
     exports.write(workdir / "vocab.npz", {"schema": np.array(SCHEMA)} | packed)
     settings = stored(run.name, run.source, run.experiment)
     json_files.write_json(workdir / "config.json", settings)  # last: it marks a whole workdir
@@ -123,8 +127,16 @@ def read_card(workdir: Path) -> dict[str, Any]:
     return card
 
 
-def read_ids(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The raw ids of items and of users that a workdir was trained on.
+class Vocabulary(NamedTuple):
+    """What `vocab.npz` holds."""
+
+    items: np.ndarray  # raw id of item j + 1
+    users: np.ndarray
+    titles: np.ndarray | None  # text of item j + 1, where the run was given some
+
+
+def read_vocabulary(workdir: Path) -> Vocabulary:
+    """The raw ids of items and of users that a workdir was trained on, and the items' titles.
 
     Raises:
       ValueError: if `vocab.npz` was damaged or written by another version.
@@ -133,10 +145,12 @@ def read_ids(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         arrays = members(path)
         items, users = (ids.unpack(f"{side}_ids", arrays) for side in ("item", "user"))
+        there = any(name.startswith(_TITLES) for name in arrays)
+        titles = ids.unpack(_TITLES, arrays) if there else None
     except (OSError, KeyError, ValueError, TypeError):
         raise ValueError(f"{path} cannot be read; train again in another workdir") from None
     check_schema({"schema": arrays.get("schema", SCHEMA)}, path)
-    return items, users
+    return Vocabulary(items, users, titles)
 
 
 def stored(preset: str, source: str, experiment: Experiment) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 
     model.stablehlo   history -> items and scores, for cpu, cuda and tpu, any number of histories
     weights.npz       its arrays by name
-    vocabulary.npz    raw ids: `item_ids[j]` is item j + 1
+    vocabulary.npz    raw ids: `item_ids[j]` is item j + 1, as is `item_titles[j]` where the run
+                      was given titles
     README.md         the lines that serve it
 """
 
@@ -109,6 +110,8 @@ def export(
     vocabulary = ids.pack("item_ids", phase.dataset.item_ids)
     if by_user:
         vocabulary |= ids.pack("user_ids", phase.dataset.user_ids)
+    if phase.dataset.titles is not None:
+        vocabulary |= ids.pack("item_titles", phase.dataset.titles)
 
     def write() -> dict[str, int]:
         with files.replacing_folder(output) as folder:

@@ -111,12 +111,13 @@ def count_rows(path: Path) -> int | None:
 
 
 @contextmanager
-def writer(path: Path, item_ids: Any) -> Iterator[Callable[[Any], None]]:
+def writer(path: Path, item_ids: Any, titles: Any = None) -> Iterator[Callable[[Any], None]]:
     """Gives a function that appends `Lists` to a file, which gets its name when it is whole.
 
     Args:
       path: .parquet, .csv or .jsonl.
       item_ids: arrow array, raw id of item j + 1.
+      titles: arrow array of text likewise, if it shall stand beside them.
 
     Raises:
       ValueError: on another ending.
@@ -126,12 +127,12 @@ def writer(path: Path, item_ids: Any) -> Iterator[Callable[[Any], None]]:
         raise ValueError(f"{path} ends in {suffix!r}; --output can be {', '.join(OUTPUTS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     opened = {".parquet": _parquet_writer, ".csv": _csv_writer, ".jsonl": _json_writer}[suffix]
-    with files.replacing(path) as partial, opened(partial, item_ids) as write:
+    with files.replacing(path) as partial, opened(partial, item_ids, titles) as write:
         yield write
 
 
 @contextmanager
-def _parquet_writer(path: Path, item_ids: Any):
+def _parquet_writer(path: Path, item_ids: Any, titles: Any):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,17 +142,18 @@ def _parquet_writer(path: Path, item_ids: Any):
         nonlocal file
         real = lists.items > 0
         offsets = pa.array(np.append(0, np.cumsum(real.sum(axis=1))).astype(np.int32))
+        place = pa.array(lists.items[real] - 1)
         columns = {
             "user": lists.names,
-            "items": pa.ListArray.from_arrays(
-                offsets, item_ids.take(pa.array(lists.items[real] - 1))
-            ),
+            "items": pa.ListArray.from_arrays(offsets, item_ids.take(place)),
             "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores[real])),
             "fallback": pa.array(lists.fallback),
             "unknown_ids": pa.array(lists.unknown),
         }
         if lists.spread is not None:
             columns["spread"] = pa.array(lists.spread)
+        if titles is not None:
+            columns["titles"] = pa.ListArray.from_arrays(offsets, titles.take(place))
         table = pa.table(columns)
         if file is None:
             file = pq.ParquetWriter(path, table.schema, compression="zstd")
@@ -167,7 +169,7 @@ def _parquet_writer(path: Path, item_ids: Any):
 
 
 @contextmanager
-def _csv_writer(path: Path, item_ids: Any):
+def _csv_writer(path: Path, item_ids: Any, titles: Any):
     import pyarrow as pa
     from pyarrow import csv
 
@@ -186,6 +188,8 @@ def _csv_writer(path: Path, item_ids: Any):
             }
             if lists.spread is not None:
                 columns["spread"] = pa.array(lists.spread[row])
+            if titles is not None:
+                columns["title"] = titles.take(pa.array(lists.items[row, place] - 1))
             options = csv.WriteOptions(include_header=header, quoting_style="needed")
             csv.write_csv(pa.table(columns), file, options)
             header = False
@@ -194,14 +198,17 @@ def _csv_writer(path: Path, item_ids: Any):
 
 
 @contextmanager
-def _json_writer(path: Path, item_ids: Any):
+def _json_writer(path: Path, item_ids: Any, titles: Any):
     with path.open("w", encoding="utf-8") as file:
-        yield lambda lists: file.writelines(line + "\n" for line in json_lines(lists, item_ids))
+        yield lambda lists: file.writelines(
+            line + "\n" for line in json_lines(lists, item_ids, titles)
+        )
 
 
-def json_lines(lists: Any, item_ids: Any) -> Iterator[str]:
+def json_lines(lists: Any, item_ids: Any, titles: Any = None) -> Iterator[str]:
     """A json line a user."""
     ids, names = item_ids.to_pylist(), lists.names.to_pylist()
+    texts = None if titles is None else titles.to_pylist()
     for row, name in enumerate(names):
         real = lists.items[row] > 0
         entry = {
@@ -213,6 +220,8 @@ def json_lines(lists: Any, item_ids: Any) -> Iterator[str]:
         }
         if lists.spread is not None:
             entry["spread"] = round(float(lists.spread[row]), 6)
+        if texts is not None:
+            entry["titles"] = [texts[item - 1] for item in lists.items[row][real]]
         yield json.dumps(entry, ensure_ascii=False)
 
 

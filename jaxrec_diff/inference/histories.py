@@ -87,3 +87,13 @@ def numbers(dataset: Dataset, users: Any | None) -> tuple[np.ndarray, list[str]]
     raw = users if isinstance(users, pa.Array) else pa.array([str(user) for user in users])
     found = Vocabulary(ids.to_arrow(dataset.user_ids)).encode(raw)
     return found[found > 0] - 1, [str(raw[int(at)]) for at in np.flatnonzero(found == 0)]
+
+
+def strangers(dataset: Dataset, users: list) -> list:
+    """Those of some raw ids that are nobody's, as they were given."""
+    import pyarrow as pa
+
+    found = Vocabulary(ids.to_arrow(dataset.user_ids)).encode(
+        pa.array([str(user) for user in users], pa.string())
+    )
+    return [user for user, number in zip(users, found, strict=True) if number == 0]

@@ -1,6 +1,6 @@
 """What a recommender is asked and what it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from jaxrec_diff import config
 from jaxrec_diff.data import ids
 from jaxrec_diff.data.dataset import Dataset
+
+_SHOWN = 3  # of a list, where all are too many
 
 
 class Histories(NamedTuple):
@@ -58,6 +60,56 @@ class Recommendation(NamedTuple):
     scores: list[float]
     spread: float | None
     fallback: bool
+    unknown: list = []  # ids of the history that are no items, as they were given
+    titles: list[str] | None = None  # of the items, "" where one has none; None without titles
+
+    def __repr__(self) -> str:
+        shown = self.titles or self.items
+        more = ", ..." if len(shown) > _SHOWN else ""
+        marks = ", fallback" * self.fallback + f", unknown {self.unknown}" * bool(self.unknown)
+        best = ", ".join(str(each) for each in shown[:_SHOWN])
+        return f"<{len(shown)} items for {self.user!r}: {best}{more}{marks}>"
+
+
+class Recommendations(list[Recommendation]):
+    """Rows of the Python call, in the order of what was asked."""
+
+    def __init__(self, rows: Iterable[Recommendation], unknown: list):
+        super().__init__(rows)
+        self.unknown = unknown
+        """Ids of users or of items that are not known, as they were given."""
+
+    def to_arrow(self) -> Any:
+        """An arrow table, a row an item: user, rank from 1, item, score, and titles if any."""
+        import pyarrow as pa
+
+        each = [(row, place) for row in self for place in range(len(row.items))]
+        columns = {
+            "user": [row.user for row, _ in each],
+            "rank": [place + 1 for _, place in each],
+            "item": [row.items[place] for row, place in each],
+            "score": [row.scores[place] for row, place in each],
+        }
+        if any(row.titles is not None for row in self):
+            columns["title"] = [(row.titles or row.items)[place] for row, place in each]
+        return pa.table(columns)
+
+    def to_pandas(self) -> Any:
+        """The same as a DataFrame, where pandas is installed.
+
+        Raises:
+          ValueError: where it is not.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore] # noqa: F401
+        except ImportError:
+            raise ValueError("a DataFrame needs pandas; to_arrow() gives a table without") from None
+        return self.to_arrow().to_pandas()
+
+    def __repr__(self) -> str:
+        of = f", unknown {self.unknown[:_SHOWN]}" if self.unknown else ""
+        rows = "".join(f"\n  {row!r}" for row in self[:_SHOWN])
+        return f"<{len(self)} lists{of}>{rows}" + "\n  ..." * (len(self) > _SHOWN)
 
 
 class Vocabulary(NamedTuple):

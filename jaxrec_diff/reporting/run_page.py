@@ -297,16 +297,17 @@ def _examples(restored: restore.Restored) -> str:
     )
 
     def names(items: np.ndarray) -> list[str]:
-        return [str(dataset.item_ids[item - 1]) for item in items if item > 0]
+        return [dataset.label(item) for item in items if item > 0]
 
+    between = ", " if dataset.titles is None else "; "  # a title may hold a comma
     heads = ("history, oldest first", "recommended", "truth")
     lines = ["<tr><th>user</th>" + "".join(f"<th class=text>{h}</th>" for h in heads) + "</tr>"]
     for row in range(len(place)):
         history = names(rows.items[rows.start[row] : rows.end[row]])
-        last = ", ".join(history[-_SHOWN_HISTORY:])
+        last = between.join(history[-_SHOWN_HISTORY:])
         truth = names(rows.items[rows.end[row] : rows.stop[row]])
         more = "… " if len(history) > _SHOWN_HISTORY else ""
-        shown = ", ".join(
+        shown = between.join(
             f"<span class=hit>{escape(name)}</span>" if name in truth else escape(name)
             for name in names(lists.items[row])
         )
@@ -314,7 +315,7 @@ def _examples(restored: restore.Restored) -> str:
             f"<tr><td>{escape(str(dataset.user_ids[users[row]]))}</td>"
             f'<td class=text data-what="history">{more}{escape(last)}</td>'
             f'<td class=text data-what="recommended">{shown}</td>'
-            f'<td class=text data-what="truth">{escape(", ".join(truth))}</td></tr>'
+            f'<td class=text data-what="truth">{escape(between.join(truth))}</td></tr>'
         )
     return (
         f'<div class="scroll"><table class="stack">{"".join(lines)}</table></div>'

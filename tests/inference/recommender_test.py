@@ -72,6 +72,42 @@ def test_known_users_are_asked_with_all_they_did(clicks_run, clicks):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"histories": ["shoe-01", "shoe-02"]},
+            r"^histories\[0\]='shoe-01' is no list of item ids",
+        ),
+        ({"histories": "shoe-01"}, "^histories='shoe-01' is no list of histories"),
+        ({"histories": [3]}, r"^histories\[0\]=3 is no list of item ids"),
+        ({"users": "u-07"}, r"^users='u-07' is no list of ids of users; write users=\['u-07'\]$"),
+        ({"users": 7}, "^users=7 is no list"),
+        ({"users": ["u-07"], "histories": []}, "users or histories, not both"),
+    ],
+)
+def test_a_value_where_a_list_belongs_is_refused(clicks_run, options, said):
+    with pytest.raises(ValueError, match=said):
+        recommend.recommend(clicks_run, **options)
+
+
+def test_what_is_not_known_is_in_the_result(clicks_run):
+    loaded = recommender.load(clicks_run, k=3)
+    with pytest.raises(ValueError, match="^k=5 cannot change a recommender that is loaded; give"):
+        recommend.recommend(loaded, users=["u-07"], k=5)
+    users = recommend.recommend(loaded, users=["u-07", "nobody", 7])
+    assert [entry.user for entry in users] == ["u-07"] and users.unknown == ["nobody", 7]
+    asked = [["shoe-01", "???"], [], ["x", "y", "shoe-02"]]
+    found = recommend.recommend(loaded, histories=asked)
+    assert [entry.unknown for entry in found] == [["???"], [], ["x", "y"]]
+    assert found.unknown == ["???", "x", "y"] and "unknown ['???', 'x', 'y']" in repr(found)
+    table = found.to_arrow()
+    assert table.column_names == ["user", "rank", "item", "score"] and table.num_rows == 9
+    assert table["rank"].to_pylist() == [1, 2, 3] * 3
+    assert table["item"].to_pylist() == [item for entry in found for item in entry.items]
+    assert len(repr(found)) < 600
+
+
 def test_items_that_nobody_chose_are_no_history(clicks_run):
     dataset = recommender.load(clicks_run).dataset
     made = np.zeros(len(dataset.user_items.items), bool)

@@ -79,6 +79,14 @@ def layout(path: Path, config: DataConfig) -> Layout:
     return Layout(found, separator, names, numbers[0] if header else 0, spaced, False, tuple(notes))
 
 
+def first_row(path: Path) -> list[str]:
+    """The fields of the first line that is not blank, whatever they mean."""
+    _, lines = _sample(path, decode.encoding(path))
+    if not lines:
+        raise ValueError(f"{path} is empty")
+    return [_unquoted(field) for field in split(lines[0], _separator(lines) or " ")]
+
+
 def split(line: str, separator: str) -> list[str]:
     """The fields of a line, a quote closed or not.
 
