@@ -117,7 +117,8 @@ make_environment() {
   [ -w "$root" ] || refuse "$root cannot be written, so no environment can be made in it; activate one that has the packages"
   take_lock
   if ! is_complete; then # nobody made it while this run waited
-    if [ ! -e "$stamp" ] || ! "$venv/bin/python" -c "" 2>/dev/null; then create; fi
+    updates=yes
+    if [ ! -e "$stamp" ] || ! "$venv/bin/python" -c "" 2>/dev/null; then updates=; create; fi
     install
   fi
   release_lock
@@ -157,9 +158,10 @@ install() {
   rm -f "$stamp"
   say "installing for $hardware${extras:+ ($extras)}; the first time takes minutes"
   if [ ! -t 2 ]; then quiet=(--progress-bar off); fi
-  "$venv/bin/python" -m pip install --no-input --disable-pip-version-check ${quiet[@]+"${quiet[@]}"} \
+  if [ -n "$updates" ]; then quiet=(--quiet); fi # most is there already
+  "$venv/bin/python" -m pip install --no-input --disable-pip-version-check --retries 1 ${quiet[@]+"${quiet[@]}"} \
     -c "$root/bin/constraints.txt" -e "$root${extras:+[${extras// /,}]}" >&2 || {
-    say "pip could not install everything; the same command tries again"
+    say "pip could not install everything: it needs the network, or a mirror in PIP_INDEX_URL; the same command tries again"
     exit 1
   }
   printf '%s\n%s\n' "$made_from" "$extras" >"$stamp.new"

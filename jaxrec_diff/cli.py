@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from jaxrec_diff.commands import COMMANDS, distributed
-from jaxrec_diff.commands.terminal import refuse
+from jaxrec_diff.commands.terminal import explain, refuse
 from jaxrec_diff.ops import files
 
 _FULL = 4
@@ -53,6 +53,13 @@ def _say_no_more() -> None:
 
 def _run(argv: list[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] in (["--help"], ["-h"], ["help"]):
+        return explain(_index())
+    if "--version" in argv[:2]:
+        from jaxrec_diff import _version
+
+        print(f"jaxrec-diff {_version.__version__}")
+        return 0
     if not argv or argv[0] not in COMMANDS:
         return refuse(f"expected one of {', '.join(COMMANDS)}, got {argv[:1] or 'nothing'}")
     try:
@@ -122,6 +129,12 @@ def _one_of_several(cluster: distributed.Cluster, argv: list[str]) -> NoReturn:
         if code is None or os.environ.get("JAXREC_TRACEBACK"):
             traceback.print_exc()
     distributed.leave(1 if code is None else code)
+
+
+def _index() -> str:
+    """The commands with a line each."""
+    lines = "\n".join(f"  {f'bin/{name}':<15} {what}" for name, what in COMMANDS.items())
+    return f"{lines}\n\nEach says more by --help; bin/train --list names the models."
 
 
 def _warned(others: Callable[..., None]) -> Callable[..., None]:

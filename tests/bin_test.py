@@ -186,6 +186,16 @@ def test_update_keeps_extras(machine):
     assert machine.asked("pip install")[-1].endswith("[dev,test]")
 
 
+def test_an_addition_repeats_no_lines_and_a_dead_network_is_named(machine):
+    first = machine.run(PIP_FAILS="1")
+    assert first.returncode == 1 and "it needs the network" in first.stderr
+    machine.run()
+    assert all("--quiet" not in line for line in machine.asked("pip install"))
+    machine.run("bin/report", "--workdir=x")
+    assert "--quiet" in machine.asked("pip install")[-1]
+    assert all("--retries 1 " in line for line in machine.asked("pip install"))
+
+
 def test_extras_are_added_and_stay(machine):
     machine.run()
     run = machine.run("bin/test", "tests/x_test.py", "--slow")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrec_diff import cli
+from jaxrec_diff import _version, cli, config
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
         (["train", "--model=dimerec", "--mesh=rows:4"], "mesh=data:4,model:2 is"),
         (["train", "--model=dimerec", "--mesh=model:2", "--parallel=pmap"], "parallel=jit has one"),
         (["train", "--model=dimerec", "--mesh=data:4,model:2", "--train.batch-size=18"], "16 does"),
-        (["evaluate", "--workdir=nowhere"], "config.json"),
+        (["evaluate", "--workdir=nowhere"], "nowhere does not exist; name a workdir"),
         (["nothing"], "expected one of"),
     ],
 )
@@ -36,6 +36,25 @@ def test_refusals_are_one_line(flags, said, capsys, tmp_path, monkeypatch):
     said_there = capsys.readouterr().err
     assert said in said_there and said_there.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_and_the_version_are_told(capsys):
+    for asked in (["--help"], ["-h"], ["help"]):
+        assert cli.main(asked) == 0
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= 80
+        assert all(f"  bin/{name} " in said for name in cli.COMMANDS)
+    for asked in (["--version"], ["train", "--version"], ["recommend", "--version"]):
+        assert cli.main(asked) == 0
+        assert capsys.readouterr().out == f"jaxrec-diff {_version.__version__}\n"
+
+
+def test_the_models_are_listed_with_a_line_each(capsys):
+    assert cli.main(["train", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == config.preset_names()
+    assert all(40 < len(line) <= 80 for line in lines)
+    assert "dreamrec       DreamRec (arXiv:2310.20453)" in "\n".join(lines)
 
 
 def test_a_command_that_failed_does_not_wait_for_its_threads():

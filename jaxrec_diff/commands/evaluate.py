@@ -16,6 +16,7 @@ from jaxrec_diff.commands.terminal import (
     spelled,
     split_flags,
     trained_workdir,
+    waiting,
 )
 from jaxrec_diff.reporting.text import wrapped
 
@@ -30,8 +31,15 @@ usage: bin/evaluate --workdir=DIR [--split=valid|test] [--sampler=KIND]
   bin/evaluate --workdir=runs/dimerec-synthetic --sampler=ddim \\
                --sampler-steps=10 --seeds=5
 
-KIND is ddpm, mean, ddim, dpmpp, one_step or closed_form.
-
+--workdir   what bin/train left; its best checkpoint is taken
+--split     test (default), or valid
+--sampler   ddpm, mean, ddim, dpmpp, one_step or closed_form, the run's own by
+            default
+--sampler-steps
+            of the reverse process, 0 for all of the schedule
+--seeds     draws of the sampler's noise; figures are means over them
+--data      where the interactions are now, if they were moved
+--protocol  honest, or official: as the system's released script evaluates
 --per-user  a row a user with every metric
 --output    where the results go (default: in DIR, named after the flags)
 --quiet     errors only            --json  the results as one json object
@@ -89,7 +97,8 @@ def run(argv: list[str]) -> int:
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
     inside = output.resolve().parent == workdir.resolve()
     with locks.writer(workdir, shared=True) if inside and layout.first() else nullcontext():
-        results, found = judging.evaluation(run, workdir, split)
+        with muted(flags.switches), waiting(f"evaluating the {split} split"):
+            results, found = judging.evaluation(run, workdir, split)
         layout.by_first(lambda: json_files.write_json(output, results))
     with muted(flags.switches):
         show(results)

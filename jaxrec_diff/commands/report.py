@@ -8,6 +8,7 @@ from jaxrec_diff.commands.terminal import (
     refuse,
     split_flags,
     trained_workdir,
+    waiting,
 )
 
 USAGE = """\
@@ -34,5 +35,7 @@ def run(argv: list[str]) -> int:
     quiet_start()
     from jaxrec_diff.reporting import run_page
 
-    print(f"the report is {run_page.write(workdir)}")
+    with waiting("writing the report"):
+        path = run_page.write(workdir)
+    print(f"the report is {path}")
     return 0

@@ -158,6 +158,20 @@ def quiet_start() -> None:
 
 
 @contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says what takes its time, with the seconds so far on a terminal; on stdout."""
+    if not sys.stdout.isatty():
+        print(f"{what} ...", flush=True)
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(SpinnerColumn(), TextColumn(what), TimeElapsedColumn(), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+@contextmanager
 def counter(
     what: str, total: int | None, *, quiet: bool = False
 ) -> Iterator[Callable[[int], None]]:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -18,8 +19,9 @@ from jaxrec_diff.commands.terminal import (
     quiet_start,
     spelled,
     split_flags,
+    waiting,
 )
-from jaxrec_diff.config.presets import preset_names
+from jaxrec_diff.config.presets import about, preset_names
 from jaxrec_diff.reporting.text import wrapped
 
 USAGE = """\
@@ -31,7 +33,8 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
   bin/train --model=dreamrec --data=clicks.csv   your own interactions
   bin/train --model=dreamrec --data=zhihu --train.learning-rate=0.003
 
---model    {models}
+--model    {models};
+           --list says in a line what each is
 --data     synthetic (default), a csv, tsv, dat, inter, parquet or npz file of
            interactions, a folder of train, valid and test tables, or tfds:DIR,
            a prepared TFDS directory
@@ -53,15 +56,21 @@ bin/train --model=NAME --help lists every field of that model. Among them are
 
 ACCEPTS = Accepts(
     {"model": MODEL, "data": FILE, "workdir": FILE, "preset": FILE, "backbone": MODEL},
-    ("quiet", "json"),
+    ("quiet", "json", "list"),
     fields="",
 )
+
+_ASKED = 3  # items of the history that is shown as an example
 
 
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help and "model" not in flags.bare:
         return explain(USAGE.format(models=_models()))
+    if "list" in flags.switches:
+        for name in preset_names():
+            print(f"{name:<14} {textwrap.shorten(about(name), 65, placeholder=' ...')}")
+        return 0
     check_words(flags)
     from jaxrec_diff import config
     from jaxrec_diff.data.sources import dataset_name
@@ -131,8 +140,24 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
         return 128 + error.signum
     show(results)
     _report(run, workdir)
-    print(f"everything is in {workdir}")
+    print(f"everything is in {workdir}{_next(run, workdir)}")
     return 0
+
+
+def _next(run: Any, workdir: Path) -> str:
+    """Where the page is, and the commands that may follow."""
+    page, dataset = workdir / "report.html", run.dataset
+    row = dataset.test.items[dataset.test.start[0] : dataset.test.end[0]][-_ASKED:]
+    history = ",".join(str(dataset.item_ids[item - 1]) for item in row if item > 0)
+    where = shlex.quote(f"--workdir={workdir}")
+    commands = (
+        f"bin/recommend {where} {shlex.quote(f'--history={history}')}",
+        f"bin/compare {shlex.quote(str(workdir))}",
+        f"bin/export {where} {shlex.quote(f'--output={workdir}-serving')}",
+    )
+    return (f"; its page is {page}" if page.exists() else "") + spelled(
+        "".join(f"\n  {command}" for command in commands)
+    )
 
 
 def _report(run: Any, workdir: Path) -> None:
@@ -150,7 +175,8 @@ def _report(run: Any, workdir: Path) -> None:
     from jaxrec_diff.reporting import run_page
 
     try:
-        run_page.write(workdir, run)
+        with waiting("writing the report; the results are saved"):
+            run_page.write(workdir, run)
     except Exception as error:  # whatever it is, the results are safe
         if os.environ.get("JAXREC_TRACEBACK"):
             raise

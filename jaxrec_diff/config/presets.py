@@ -3,6 +3,7 @@
 Lists them without importing one: `--help` names them all and stays light.
 """
 
+import ast
 import difflib
 import importlib.util
 import re
@@ -59,6 +60,12 @@ def preset_folder() -> Path:
 def preset_names() -> list[str]:
     """Names that `--model` takes."""
     return sorted(path.stem for path in preset_folder().glob("*.py"))
+
+
+def about(name: str) -> str:
+    """What a preset says of itself in its first sentence, without importing it."""
+    text = ast.get_docstring(ast.parse((preset_folder() / f"{name}.py").read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split()).rstrip(".")
 
 
 def load(name: str) -> Preset:

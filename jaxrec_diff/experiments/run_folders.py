@@ -22,9 +22,5 @@ def check(folder: Path) -> None:
         for each in sorted(parent.glob(f"*/{CONFIG}"))
     }
     near = difflib.get_close_matches(folder.name, list(beside), 1, 0.5) or list(beside)[:1]
-    hint = (
-        f"did you mean {beside[near[0]]}?"
-        if near
-        else "name a folder that bin/train --workdir made"
-    )
+    hint = f"did you mean {beside[near[0]]}?" if near else "name a workdir that bin/train made"
     raise ValueError(f"{folder} {lacks or 'does not exist'}; {hint}")

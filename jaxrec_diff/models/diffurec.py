@@ -55,7 +55,7 @@ Schedule = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin
 
 @dataclass(frozen=True, kw_only=True)
 class DiffuRecConfig:
-    """Settings of DiffuRec; the defaults are the released code's."""
+    """Settings of DiffuRec."""
 
     width: int = 128
     """Size d of embeddings and of the network."""

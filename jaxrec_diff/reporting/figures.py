@@ -65,15 +65,26 @@ def intervals(
 
 
 def steps(
-    x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray, *, what: str, own: float
+    x: np.ndarray,
+    mean: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    what: str,
+    own: float | None,
+    level: float | None = None,
 ) -> str:
-    """Quality against the number of reverse steps, with its interval; `own` is the run's number."""
+    """Quality against the number of reverse steps, with its interval; `own` is the run's number,
+    `level` its quality where its sampler has no steps."""
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         axes.fill_between(x, low, high, color=_COLOURS[0], alpha=0.15, lw=0)
         axes.plot(x, mean, "o-", color=_COLOURS[0], ms=4)
-        axes.axvline(own, color=_SOFT, lw=0.8, ls="--")
+        if own is not None:
+            axes.axvline(own, color=_SOFT, lw=0.8, ls="--")
+        if level is not None:
+            axes.axhline(level, color=_SOFT, lw=0.8, ls="--")
         axes.set_xscale("log")
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()

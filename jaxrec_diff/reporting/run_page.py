@@ -134,8 +134,11 @@ def _training(workdir: Path, results: dict[str, Any], metric: str) -> str:
         figures.curves("training loss", {"loss": column("loss")}, across="epoch", mark=best),
         figures.curves(metric, watched, across="epoch", mark=best),
     ]
-    words = f"Dashed: the epoch of the checkpoint. {results['train_seconds']:,.0f} s of updates, "
-    return _figure(picture, words + f"{results['examples_per_second']:,.0f} examples/s.")
+    words = f"Dashed: the epoch of the checkpoint. {results['train_seconds']:,.0f} s of updates"
+    if "cpu_seconds" in results:
+        words += f" ({results['cpu_seconds']:,.0f} s of processors), after "
+        words += f"{results['compile_seconds']:,.0f} s that compiled"
+    return _figure(picture, words + f"; {results['examples_per_second']:,.0f} examples/s.")
 
 
 def _steps(restored: restore.Restored, metric: str) -> str:
@@ -148,7 +151,8 @@ def _steps(restored: restore.Restored, metric: str) -> str:
     ):
         return "<p>This model has no reverse process with a choice of steps.</p>"
     total, cut_off = experiment.model.num_steps, int(metric.partition("@")[2])
-    kind = sampler.kind if sampler.kind in ("ddpm", "mean", "ddim", "dpmpp") else "ddim"
+    drawn_kind = sampler.kind in ("ddpm", "mean", "ddim", "dpmpp")
+    kind = sampler.kind if drawn_kind else "ddim"
     grid = np.unique(np.geomspace(1, total, _STEP_POINTS).round().astype(int))
     rows = min(_STEP_USERS, len(dataset.test.start))
     part = dataset._replace(
@@ -157,10 +161,8 @@ def _steps(restored: restore.Restored, metric: str) -> str:
         shown=dataset.shown
         and dataset.shown | {"test": ragged.pick(dataset.shown["test"], slice(rows))},
     )
-    values = []
-    for count in grid:
-        # fewer steps than the schedule has; 0 is the sampler's word for all of them
-        chosen = replace(sampler, kind=kind, steps=int(count) if count < total else 0)
+
+    def judged(chosen: Any) -> np.ndarray:
         settings = replace(
             experiment,
             model=replace(experiment.model, sampler=chosen),
@@ -168,20 +170,34 @@ def _steps(restored: restore.Restored, metric: str) -> str:
         )
         asked = phases.changed(restored.phase, settings=settings, dataset=part)
         (found,) = judging.draws(asked, restored.params, restored.state, "test")
-        values.append(found.per_user[metric].astype(np.float64))
+        return found.per_user[metric].astype(np.float64)
+
+    # fewer steps than the schedule has; 0 is the sampler's word for all of them
+    values = [
+        judged(replace(sampler, kind=kind, steps=int(count) if count < total else 0))
+        for count in grid
+    ]
+    labels = [str(count) for count in grid]
+    if not drawn_kind:  # the run's own way has no number of steps on this curve
+        values.append(judged(sampler))
+        labels.append(sampler.kind.replace("_", " "))
     drawn = statistics.bootstrap(np.stack(values, axis=1), _RESAMPLES)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     mean = np.mean(values, axis=1)
     own = sampler.steps or total
-    picture = figures.steps(grid, mean, low, high, what=metric, own=own)
+    picture = figures.steps(
+        grid, mean[: len(grid)], low[: len(grid)], high[: len(grid)], what=metric,
+        own=own if drawn_kind else None, level=None if drawn_kind else float(mean[-1]),
+    )  # fmt: skip
     cells = [
-        [str(count), f"{figure:.4f}", f"{a:.4f} - {b:.4f}"]
-        for count, figure, a, b in zip(grid, mean, low, high, strict=True)
+        [label, f"{figure:.4f}", f"{a:.4f} - {b:.4f}"]
+        for label, figure, a, b in zip(labels, mean, low, high, strict=True)
     ]
+    dashed = f"number of steps ({own}, {sampler.kind})" if drawn_kind else f"way, {labels[-1]}"
     return _figure(
         picture,
         f"The {kind} sampler on {rows:,} test rows, honest protocol, 95 % over users. Dashed: the "
-        f"run's own number of steps ({own}, {sampler.kind}).",
+        f"run's own {dashed}.",
     ) + page.table(["steps", metric, "95 %"], cells)
 
 

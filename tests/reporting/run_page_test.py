@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,13 @@ import pytest
 from jaxrec_diff import cli
 from jaxrec_diff.experiments import judging, restore
 from jaxrec_diff.inference import recommend
+
+
+class Found(NamedTuple):
+    """As much of an evaluation as the page looks at."""
+
+    per_user: dict
+
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
 from jaxrec_diff.reporting import figures, run_page  # noqa: E402
@@ -89,6 +97,25 @@ def test_curves_are_marked_at_the_epoch_of_the_checkpoint(clicks_run, monkeypatc
     lines = [json.loads(line) for line in (clicks_run / "metrics.jsonl").open()]
     (best,) = [line["epoch"] for line in lines if line["step"] == results["best_step"]]
     assert [named["mark"] for named in marks] == [best, best]
+
+
+def test_the_runs_own_way_is_in_its_curve(clicks_run, monkeypatch):
+    """One that has no steps, too: as a level and as a row."""
+    asked = []
+
+    def draws(phase, params, state, split):
+        asked.append(phase.settings.model.sampler.kind)
+        rows = len(phase.dataset.test.start)
+        return [Found({"hr@20": np.full(rows, 0.75 if asked[-1] == "one_step" else 0.25)})]
+
+    monkeypatch.setattr(judging, "draws", draws)
+    drawn = {}
+    monkeypatch.setattr(figures, "steps", lambda *x, **more: drawn.update(more) or "<svg/>")
+    run = restore.reopen(clicks_run, ["--model.sampler.kind=one_step"])
+    text = run_page._steps(restore.restore(run, clicks_run), "hr@20")
+    assert asked[-1] == "one_step" and set(asked[:-1]) == {"ddim"}
+    assert (drawn["own"], drawn["level"]) == (None, 0.75)
+    assert "one step" in text and "0.7500" in text
 
 
 def test_the_curve_over_steps_ends_with_the_whole_schedule(clicks_run, monkeypatch):
