@@ -1,7 +1,7 @@
 """Diffusion recommenders in JAX.
 
     import jaxrec_diff
-    jaxrec_diff.train("sasrec", "clicks.csv", "runs/shop")
+    jaxrec_diff.train("sasrec", "clicks.csv", "runs/shop").recommend(histories=[["a", "b"]])
     jaxrec_diff.samplers.ddim_steps
 
     from jaxrec_diff import losses, samplers, schedules
@@ -17,10 +17,16 @@ from jaxrec_diff import lazy
 if TYPE_CHECKING:
     from jaxrec_diff import losses as losses
     from jaxrec_diff._version import __version__ as __version__
+    from jaxrec_diff.api import compare as compare
     from jaxrec_diff.api import evaluate as evaluate
+    from jaxrec_diff.api import export as export
+    from jaxrec_diff.api import list_models as list_models
     from jaxrec_diff.api import load as load
     from jaxrec_diff.api import recommend as recommend
+    from jaxrec_diff.api import report as report
+    from jaxrec_diff.api import settings as settings
     from jaxrec_diff.api import train as train
+    from jaxrec_diff.api import tune as tune
     from jaxrec_diff.diffusion import closed_form as closed_form
     from jaxrec_diff.diffusion import forward as forward
     from jaxrec_diff.diffusion import guidance as guidance
@@ -73,10 +79,16 @@ _MODULES = {
 }
 _NAMES = {
     "__version__": "jaxrec_diff._version",
+    "compare": "jaxrec_diff.api",
     "evaluate": "jaxrec_diff.api",
+    "export": "jaxrec_diff.api",
+    "list_models": "jaxrec_diff.api",
     "load": "jaxrec_diff.api",
     "recommend": "jaxrec_diff.api",
+    "report": "jaxrec_diff.api",
+    "settings": "jaxrec_diff.api",
     "train": "jaxrec_diff.api",
+    "tune": "jaxrec_diff.api",
 }
 
 if not TYPE_CHECKING:  # so that a checker knows an unknown name

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxrec_diff import api, cli
+from jaxrec_diff import api, cli, config
+from jaxrec_diff.data import frames
 from jaxrec_diff.inference import recommend
 
 COLUMNS = {
@@ -34,21 +35,21 @@ def test_every_kind_of_table_is_the_same():
     coded = want.set_column(1, "sku", want["sku"].dictionary_encode())
     indexed = want.append_column("__index_level_0__", pa.array(range(5)))
     for given in (want, COLUMNS, arrays, Frame(), stream(), coded, indexed):
-        assert api._table(given).equals(want), type(given)
+        assert frames.as_table(given).equals(want), type(given)
     lazy = type("Lazy", (), {"columns": COLUMNS, "collect": lambda self: stream()})
-    assert api._table(lazy()).equals(want)
+    assert frames.as_table(lazy()).equals(want)
     numbers = np.array([(1, 2), (3, 4)], dtype=[("user_id", "i8"), ("item_id", "i4")])
-    assert api._table(numbers).to_pydict() == {"user_id": [1, 3], "item_id": [2, 4]}
+    assert frames.as_table(numbers).to_pydict() == {"user_id": [1, 3], "item_id": [2, 4]}
 
 
 def test_text_and_numbers_in_one_column_keep_their_spelling():
     mixed = ["007", 7, None, 2**70, np.int64(8), float("nan")]
     want = ["007", "7", None, str(2**70), "8", None]
     for given in (mixed, np.array(mixed, object)):
-        assert api._table({"user_id": given}).to_pydict() == {"user_id": want}
+        assert frames.as_table({"user_id": given}).to_pydict() == {"user_id": want}
     for odd in (1.5, True, ["x"], {"a": 1}):
         with pytest.raises(ValueError, match="column 'item_id' of the interactions mixes types"):
-            api._table({"item_id": ["a", 1, odd]})
+            frames.as_table({"item_id": ["a", 1, odd]})
 
 
 def test_a_frame_of_pandas_is_too():
@@ -56,7 +57,7 @@ def test_a_frame_of_pandas_is_too():
     frame = pandas.DataFrame(COLUMNS)
     frame["when"] = pandas.to_datetime(frame["when"], unit="s", utc=True)
     frame["sku"] = frame["sku"].astype("category")
-    got = api._table(frame[frame["sku"] != "z"])
+    got = frames.as_table(frame[frame["sku"] != "z"])
     assert got.column_names == ["shopper", "sku", "when"] and got.num_rows == 4
     assert pa.types.is_timestamp(got.schema.field("when").type)
     assert got["shopper"].null_count == 1 and got["sku"].to_pylist() == ["x", "y", "x", ""]
@@ -87,6 +88,7 @@ def test_calls_and_commands_make_the_same_run(clicks, tmp_path, capsys):
         "train.num_epochs": 2, "devices": 1,
     }  # fmt: skip
     found = api.train("mf", table, tmp_path / "called", settings=settings)
+    assert capsys.readouterr().out == ""  # no terminal
     flags = [
         f"--{name.replace('_', '-')}={'0.7,0.2,0.1' if name == 'data.ratio' else value}"
         for name, value in settings.items()
@@ -106,6 +108,18 @@ def test_calls_and_commands_make_the_same_run(clicks, tmp_path, capsys):
     lists = recommend.recommend(tmp_path / "called", histories=[["shoe-01"]], k=3)
     assert lists == recommend.recommend(commanded, histories=[["shoe-01"]], k=3)
 
+    assert found.recommend(histories=[["shoe-01"]], k=3) == lists
+    assert found._loaded[1] is (found.recommend(users=["u-07"], k=3) and found._loaded[1])
+    assert found.evaluate("valid")["split"] == "valid"
+    assert repr(found).startswith(f"<mf on called: {found['selected_by'].split()[-1]} 0.")
+    assert "popularity 0." in repr(found) and len(repr(found)) < 300
+    rows = found.to_arrow().to_pylist()
+    assert rows[0] == {"model": "mf"} | found["metrics"] and rows[1]["model"] == "popularity"
+
+    board = api.compare(tmp_path / "called", resamples=100)
+    assert board.to_arrow().num_rows == 1 + len(found["controls"]) and "mf" in repr(board)
+    with pytest.raises(ValueError, match=r"metrics='hr@10' is no list; write metrics=\['hr@10'\]"):
+        api.compare(tmp_path / "called", metrics="hr@10")
     renamed = [f"{name}x" if name == max(table["visitor"]) else name for name in table["visitor"]]
     pq.write_table(pa.table(table | {"visitor": renamed}), tmp_path / "renamed.parquet")
     with pytest.raises(ValueError, match="users .* was trained on, and mf knows them by number"):
@@ -127,3 +141,27 @@ def test_a_thread_may_train(clicks, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(api.train, "mf", clicks, tmp_path / "run", settings=settings).result()
     assert found["steps"] > 0
+
+
+def test_a_training_can_be_heard(monkeypatch, tmp_path, capsys):
+    small = {
+        "data.synthetic.num_users": 60, "data.synthetic.num_items": 40, "model.width": 8,
+        "data.synthetic.num_interests": 4, "data.synthetic.max_length": 8,
+        "train.batch_size": 32, "train.num_epochs": 1, "devices": 1,
+    }  # fmt: skip
+    told = []
+    ask = {"settings": small, "on_progress": told.append}
+    api.train("mf", "synthetic", tmp_path / "a", **ask, log=told.append, progress=True)
+    assert capsys.readouterr().out == "" and {event.kind for event in told} >= {"train", "epoch"}
+    api.train("mf", "synthetic", tmp_path / "b", settings=small, progress=True)
+    said = capsys.readouterr().out
+    assert "compiling ..." in said and "epoch 1  step" in said
+
+
+def test_settings_are_those_that_training_takes():
+    for name in ("dreamrec", "ddrm"):
+        experiment = config.preset(name, "synthetic").experiment
+        assert config.configure(experiment, api.settings(name, "synthetic")) == experiment
+    assert list(api.list_models()) == config.preset_names() and all(api.list_models().values())
+    with pytest.raises(ValueError, match="did you mean dreamrec"):
+        api.settings("dreamrek")

@@ -14,7 +14,7 @@ import jaxrec_diff
 from jaxrec_diff import _version, api, config
 
 ROOT = Path(__file__).parent.parent
-FUNCTIONS = ("train", "evaluate", "recommend", "load")
+FUNCTIONS = tuple(name for name in api.__all__ if name[0].islower())
 
 
 def seen_by_type_checkers(package) -> dict[str, str]:

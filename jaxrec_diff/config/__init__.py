@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.experiment import Experiment as Experiment
     from jaxrec_diff.config.experiment import Phase as Phase
     from jaxrec_diff.config.flags import configure as configure
+    from jaxrec_diff.config.flags import field_values as field_values
     from jaxrec_diff.config.flags import flag_names as flag_names
     from jaxrec_diff.config.flags import flag_words as flag_words
     from jaxrec_diff.config.flags import given as given
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "experiment": ("Experiment", "NO_FIGURE", "Phase", "RUN_CONTROL"),
-    "flags": ("configure", "flag_names", "flag_words", "given", "parse", "show_help"),
+    "flags": (
+        "configure",
+        "field_values",
+        "flag_names",
+        "flag_words",
+        "given",
+        "parse",
+        "show_help",
+    ),
     "presets": ("Preset", "preset_names", "search_space"),
     "choice": ("Chosen", "Settings", "choose", "phase", "preset", "with_backbone"),
     "stored": ("difference", "flattened", "from_json", "to_json"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import operator
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -57,6 +58,12 @@ def configure(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment
 def flag_names(experiment: Experiment) -> list[str]:
     """Names of the dotted flags that `parse` takes."""
     return [name for name, _ in _leaves(experiment)]
+
+
+def field_values(experiment: Experiment) -> dict[str, Any]:
+    """The dotted fields that `configure` takes, with the values that they have."""
+    names = [flag.replace("-", "_") for flag in flag_names(experiment)]
+    return {name: operator.attrgetter(name)(experiment) for name in names}
 
 
 def flag_words(experiment: Experiment) -> dict[str, tuple[str, ...]]:
