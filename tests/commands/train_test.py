@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 
 import jax
@@ -86,7 +87,16 @@ def test_a_csv_with_holes_from_training_to_lists(tmp_path, capsys):
     assert cli.main([*command, "--train.num-epochs=1"]) == 0
     said = capsys.readouterr().out
     assert "left out 3 of 358 rows: no user in 1, no sku in 1, no event_time in 2" in said
-    assert max(map(len, said.splitlines()[:-1])) <= 80
+    told, _, following = said.partition("everything is in ")
+    assert max(map(len, told.splitlines())) <= 80
+    first, *commands = following.splitlines()
+    assert first == str(workdir) and len(commands) == 3
+    recommend, compare, export = (shlex.split(line) for line in commands)
+    assert recommend[:2] == ["bin/recommend", f"--workdir={workdir}"]
+    assert recommend[2].count("SKU-") == 3 and compare == ["bin/compare", str(workdir)]
+    assert export == ["bin/export", f"--workdir={workdir}", f"--output={workdir}-serving"]
+    assert cli.main([recommend[0].removeprefix("bin/"), *recommend[1:]]) == 0
+    assert capsys.readouterr().out.count("SKU-") > 3
     card = json.loads((workdir / "data_card.json").read_text())
     assert card["missing"]["all"]["left_out"] == 3 and card["filters"][0]["interactions"] == 355
     assert cli.main(["evaluate", f"--workdir={workdir}"]) == 0
