@@ -92,3 +92,12 @@ def test_the_version_is_that_of_the_project(monkeypatch):
     monkeypatch.setattr(metadata, "version", {project["name"]: "9.9"}.get)
     assert _version._installed_or_checked_out() == "9.9"
     assert jaxrec_diff.__version__ == _version.__version__
+
+
+def test_what_stands_beside_the_package_names_its_version_and_license():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {project['version']}\n" in citation
+    assert f"\nlicense: {project['license']}\n" in citation
+    assert f"\n## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    assert project["license-files"] == ["LICENSE"] and "Apache" in (ROOT / "LICENSE").read_text()

@@ -88,7 +88,7 @@ def evaluator(
     """A function (params, state, key) -> Evaluation, compiled once.
 
     Args:
-      model: four pure functions.
+      model: what a `build` made.
       split: from `to_device`.
       mesh: devices; a batch is sharded over them.
       config: settings.
@@ -125,7 +125,7 @@ def evaluate_splits(
     Otherwise each split is sampled by itself; the figures are the same.
 
     Args:
-      model: four pure functions.
+      model: what a `build` made.
       splits: from `to_device`, all under the same rules.
       shared: `Batcher.shared`.
       query: `Batcher.query`.
@@ -177,7 +177,7 @@ def under_rules(
     A row is sampled once and masked and ranked under each of the rules.
 
     Args:
-      model: four pure functions.
+      model: what a `build` made.
       splits: the same rows, from `to_device` under each of the rules.
       rules: what may be recommended.
       mesh: devices.

@@ -32,7 +32,7 @@ def lists(
     """A function (params, state, key) -> i32[N, k], the best items of every row, 0 for none.
 
     Args:
-      model: four pure functions.
+      model: what a `build` made.
       split: from `evaluator.to_device`.
       mesh: devices; a batch is sharded over them.
       rules: what may be recommended.

@@ -79,7 +79,7 @@ def evaluator(
     """A function (params, state, key) -> f32[N] per user of each `metrics.grouped`, compiled once.
 
     Args:
-      model: four pure functions.
+      model: what a `build` made.
       split: rows with one answer each.
       negatives: i32[N, C] from `draw`.
       ks: cut-offs.

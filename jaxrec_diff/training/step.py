@@ -23,7 +23,7 @@ def update(
     """Takes one gradient step.
 
     Args:
-      model: four pure functions.
+      model: what a `build` made.
       optimizer: an optax transformation.
       train: the state before.
       key: root key of the noise; the step is folded into it.
