@@ -36,7 +36,9 @@ DIR: runs/tune-MODEL-DATA).
 bin/tune --model=NAME --help shows the space of that model.
 """
 
-ACCEPTS = train.ACCEPTS._replace(values=train.ACCEPTS.values | {"trials": PLAIN})
+ACCEPTS = train.ACCEPTS._replace(
+    values=train.ACCEPTS.values | {"trials": PLAIN}, switches=("quiet", "json")
+)
 
 
 def run(argv: list[str]) -> int:

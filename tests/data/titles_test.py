@@ -10,6 +10,8 @@ import pytest
 from jaxrec_diff import cli
 from jaxrec_diff.data import load, titles
 from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.experiments import restore
+from jaxrec_diff.inference import recommend
 
 _DATES = "|01-Jan-1995||http://us.imdb.com/M|0|1\n"
 FILES = {
@@ -84,11 +86,12 @@ def test_titles_that_cannot_be_used_are_one_sentence(shop, text, said):
 
 
 def test_a_run_keeps_its_titles(shop, capsys):
+    run_page = pytest.importorskip("jaxrec_diff.reporting.run_page")  # needs matplotlib
     run, file = shop / "run", shop / "titles.csv"
     command = ["train", "--model=mf", f"--data={shop / 'shop.csv'}", f"--workdir={run}"]
     small = ["--train.num-epochs=1", "--train.batch-size=16", "--model.width=4", "--devices=1"]
     assert cli.main([*command, *small, f"--data.titles={file}"]) == 0
-    assert f"titles of 3 of 6 items: {file}" in " ".join(capsys.readouterr().out.split())
+    assert "  titles of 3 of 6 items: " in capsys.readouterr().out
     file.unlink()
     ask = ["recommend", f"--workdir={run}", "--history=3,4,6", "--k=3"]
     assert cli.main(ask) == 0
@@ -99,6 +102,10 @@ def test_a_run_keeps_its_titles(shop, capsys):
     (entry,) = found["lists"]
     by_id = dict(zip(entry["items"], entry["titles"], strict=True))
     assert by_id == {1: "One", 2: "Two", 5: "Five, <b>"} and found["histories"] == 1
+    (found,) = recommend.recommend(run, histories=[[3, 4, 6]], k=3)
+    assert dict(zip(found.items, found.titles, strict=True)) == by_id and "One" in repr(found)
+    examples = run_page._examples(restore.restore(restore.reopen(run), run))
+    assert "One; " in examples and "Five, &lt;b&gt;" in examples
     for ending in ("csv", "parquet", "jsonl"):
         output = shop / f"top.{ending}"
         more = [f"--output={output}", "--k=2", "--titles", "--quiet"]
