@@ -51,7 +51,7 @@ def test_words_at_the_cursor(script, tmp_path, shell):
         "bin/tune --tri": ["--trials="],
         "bin/train --tri": [],
         "./bin/train --model=mf --model.": [
-            "--model.width=", "--model.l2=", "--model.init-scale=",
+            "--model.width=", "--model.l2=", "--model.negatives=", "--model.init-scale=",
         ],
         "/somewhere/bin/evaluate --workdir=runs/mine --model.w": ["--model.width="],
         "bin/evaluate --split=": ["valid ", "test "],
