@@ -307,7 +307,9 @@ def _examples(restored: restore.Restored) -> str:
     rows = ragged.pick(dataset.test, place)
     users = dataset.test_users[place]
     asked = ragged.pick(phases.scored_by(restored.phase, "test"), place)
-    recommender = inference_recommender.of(restored, k=_LIST, batch_size=_EXAMPLES)
+    recommender = inference_recommender.of(
+        restored, k=min(_LIST, dataset.num_items), batch_size=_EXAMPLES
+    )
     (lists,) = inference_recommender.ask(
         recommender, [histories.of_rows(recommender, asked, users)]
     )

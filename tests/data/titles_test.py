@@ -108,9 +108,10 @@ def test_a_run_keeps_its_titles(shop, capsys):
     assert "One; " in examples and "Five, &lt;b&gt;" in examples
     for ending in ("csv", "parquet", "jsonl"):
         output = shop / f"top.{ending}"
-        more = [f"--output={output}", "--k=2", "--titles", "--quiet"]
+        more = [f"--output={output}", "--k=6", "--titles", "--include-seen", "--quiet"]
         assert cli.main(["recommend", f"--workdir={run}", *more]) == 0
     rows = pq.read_table(shop / "top.parquet").to_pylist()
     lines = [json.loads(line) for line in (shop / "top.jsonl").read_text().splitlines()]
     assert [row["titles"] for row in rows] == [line["titles"] for line in lines]
+    assert set(rows[0]["titles"]) == {"One", "Two", "Five, <b>", ""}
     assert '"Five, <b>"' in (shop / "top.csv").read_text()
