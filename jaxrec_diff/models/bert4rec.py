@@ -349,9 +349,7 @@ def reader(config: Bert4RecConfig, spec: DataSpec, exports: Any) -> Reader:
         out: Any = net.apply({"params": params}, rows, mask, last, method="encode_rows")
         return out
 
-    params = unpacked(exports)
-    # networks that were stored before tables were filled up are, here
-    return Reader(params | {"items": filled.padded(params["items"])}, read)
+    return Reader(unpacked(exports), read)
 
 
 SYSTEM = System(

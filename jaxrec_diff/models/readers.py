@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from jaxrec_diff.ops import filled
+
 
 class Reader(NamedTuple):
     """A trained sequence model as a function of embedded items, differentiable in them."""
@@ -28,4 +30,6 @@ def packed(params: Any) -> dict[str, np.ndarray]:
 def unpacked(exports: Mapping[str, np.ndarray]) -> Any:
     """The tree that `packed` took apart; other arrays are passed over."""
     flat = {k.removeprefix(_NETWORK): v for k, v in exports.items() if k.startswith(_NETWORK)}
+    if "items" in flat:  # of networks that were stored before tables were filled up
+        flat["items"] = filled.padded(flat["items"])
     return traverse_util.unflatten_dict(flat, sep="/")

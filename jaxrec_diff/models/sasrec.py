@@ -340,9 +340,7 @@ def reader(config: SASRecConfig, spec: DataSpec, exports) -> Reader:
         out: Any = net.apply({"params": params}, points, method="read_rows")
         return out
 
-    params = unpacked(exports)
-    # networks that were stored before tables were filled up are, here
-    return Reader(params | {"items": filled.padded(params["items"])}, read)
+    return Reader(unpacked(exports), read)
 
 
 SYSTEM = System(

@@ -155,6 +155,17 @@ def test_parameters_of_the_released_encoder():
     assert count - filling(num_items + 1, 64) == released - 64 - 64 * 100 - 64 * 65
 
 
+def test_a_network_that_was_stored_before_tables_were_filled_up_is_read():
+    exported = sasrec.export(config(), SPEC, weights(), ())
+    before = exported | {"network/items": exported["network/items"][:7]}
+    items = jnp.asarray(exported["items"])[jnp.array([[2, 0, 4]])]
+    points = [
+        read.read(read.params, items)
+        for read in (sasrec.reader(config(), SPEC, arrays) for arrays in (exported, before))
+    ]
+    np.testing.assert_array_equal(*points)
+
+
 def test_export_is_the_item_table():
     exported = sasrec.export(config(), SPEC, weights(), ())
     np.testing.assert_array_equal(exported["items"], weights()["items"][1:7])
