@@ -196,6 +196,13 @@ CASES: dict[str, Case] = {
         lambda d: losses.log_normaliser(x(d, 3, 2), x(d, 6, 2, seed=1), chunk=4)
     ),
     "losses.sampled_softmax": Case(lambda d: losses.sampled_softmax(x(d, 3), x(d, 3, 5, seed=1))),
+    "losses.multinomial": Case(
+        lambda d: losses.multinomial(
+            x(d, 3, 2), x(d, 6, 2, seed=1), x(d, 6), ids(3, 2), positive(d, 3, 2), num_items=6
+        ),
+        EXACT,
+    ),
+    "losses.normal_kl": Case(lambda d: losses.normal_kl(x(d, 3, 2), x(d, 3, 2, seed=1))),
     "losses.bce": Case(lambda d: losses.bce(x(d, 3), x(d, 3, seed=1))),
     "losses.bpr": Case(lambda d: losses.bpr(x(d, 3), x(d, 3, seed=1))),
     "losses.contrast": Case(

@@ -143,3 +143,29 @@ def test_a_table_over_devices_has_the_softmax_of_one(data, model, chunk):
         sizes = [np.prod([int(n) for n in d.split(",")]) for line in moved for d in
                  re.findall(r"f32\[([\d,]+)\]", line)]  # fmt: skip
         assert max(sizes, default=0) < table.size
+
+
+def test_the_multinomial_of_sparse_rows_is_that_of_dense_ones():
+    random = np.random.default_rng(0)
+    points, table, bias = (random.normal(size=shape) for shape in ((3, 4), (9, 4), (9,)))
+    items = jnp.array([[2, 7, 1], [5, 0, 0], [0, 0, 0]])
+    value = jnp.array([[1.0, 0.5, 2.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    dense = np.zeros((3, 7))
+    dense[0, [1, 6, 0]], dense[1, 4] = [1.0, 0.5, 2.0], 1.0
+    logits = points @ table[:7].T + bias[:7]  # rows behind are no items
+    want = -(dense * (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))).sum(axis=1)
+    given = [jnp.asarray(part, jnp.float32) for part in (points, table, bias)]
+    found = losses.multinomial(*given, items, value, num_items=7)
+    np.testing.assert_allclose(found, want, rtol=2e-6, atol=1e-6)
+
+
+def test_the_divergence_of_a_normal_is_its_integral():
+    mean, log_variance = jnp.array([[0.5, -1.0]]), jnp.array([[0.2, -0.4]])
+    np.testing.assert_allclose(losses.normal_kl(mean, log_variance), 0.670861402098, rtol=1e-6)
+    grid = np.linspace(-12, 12, 200_001)
+    deviation = np.exp(0.1)
+    p = np.exp(-0.5 * ((grid - 0.5) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
+    q = np.exp(-0.5 * grid**2) / np.sqrt(2 * np.pi)
+    integral = np.sum(p * np.log(np.maximum(p, 1e-300) / q)) * (grid[1] - grid[0])
+    one = losses.normal_kl(mean[:, :1], log_variance[:, :1])
+    np.testing.assert_allclose(one, integral, rtol=1e-5)
