@@ -32,6 +32,7 @@ from jaxrec_diff.models.dreamrec import DreamRecConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
+from jaxrec_diff.models.multvae import MultVAEConfig
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.models.sasrec import SASRecConfig
 from jaxrec_diff.training import optim, parallel, state, step
@@ -79,6 +80,8 @@ SMALL = {
     ),
     "mf": MFConfig(width=8),
     "lightgcn": LightGCNConfig(width=8, layers=2),
+    "multvae": MultVAEConfig(hidden=8, width=4, anneal_steps=3),
+    "multdae": MultVAEConfig(hidden=8, width=4, code="dae"),
     "sgl": LightGCNConfig(width=8, layers=1, readout="normalized_sum", contrast_weight=0.1),
     "diffrec2": DiffRec2Config(
         width=8,
