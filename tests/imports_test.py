@@ -32,6 +32,7 @@ ROOMS = (
     "config",
     "experiments",
     "inference",
+    "benchmarking",
     "reporting",
     "commands",
     "cli",
