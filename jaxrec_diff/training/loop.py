@@ -105,10 +105,10 @@ def fit(
     key = streams.training(seed)
     of_shapes = chunks.first(data, stream, key, config.batch_size)
     examples = examples if stream is None else stream.example
-    updates = _updates(model_of, examples, optimizer, config, mesh, mode, stream is not None)
-    order_of = order_of or _shuffle(config, num_examples)
+    updates = updates_of(model_of, examples, optimizer, config, mesh, mode, stream is not None)
+    order_of = order_of or shuffle_of(config, num_examples)
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
-    initial = _initial(model_of, examples, optimizer, config, streams.init(seed))
+    initial = initial_of(model_of, examples, optimizer, config, streams.init(seed))
     shapes = jax.eval_shape(initial, of_shapes)
     placing = layout.shardings(shapes, mesh)
     initial, like = jax.jit(initial, out_shardings=placing), checkpoint.abstract(shapes, placing)
@@ -206,7 +206,7 @@ def num_updates(config: TrainConfig, num_examples: int) -> int:
     return (num_examples // config.batch_size + left) * config.num_epochs
 
 
-def _updates(
+def updates_of(
     model_of: Callable[[str | None], Any],
     examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
     optimizer: optax.GradientTransformation,
@@ -215,6 +215,11 @@ def _updates(
     mode: parallel.Parallel,
     in_parts: bool,
 ) -> parallel.Updates:
+    """The updates of a training, as `fit` runs them and with its arguments.
+
+    Args:
+      in_parts: whether `examples` reads batches that were cut on the host.
+    """
     axis_name = parallel.AXIS if mode == "pmap" else None
     model = model_of(axis_name)
 
@@ -230,7 +235,7 @@ def _updates(
     return parallel.jit_updates(update, examples, mesh, in_parts=in_parts)
 
 
-def _initial(
+def initial_of(
     model_of: Callable[[str | None], Any],
     examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
     optimizer: optax.GradientTransformation,
@@ -247,7 +252,7 @@ def _initial(
     return initial
 
 
-def _shuffle(config: TrainConfig, num_examples: int) -> Callable[[jax.Array], jax.Array]:
+def shuffle_of(config: TrainConfig, num_examples: int) -> Callable[[jax.Array], jax.Array]:
     """Key of an epoch -> i32[steps, B], its batches as the settings say."""
     samplers = {"perm": epochs.permutation, "whole": epochs.whole, "iid": epochs.iid}
     shuffle = samplers[config.epoch_sampler]
