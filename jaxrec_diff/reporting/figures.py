@@ -2,14 +2,24 @@
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # Distinct in grey print too, and for the colour-blind (Okabe and Ito).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _SOFT = "#8c959f"
+_STYLES, _MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
+
+
+class Drawing(NamedTuple):
+    """A figure that can be had as SVG or as PNG."""
+
+    draw: Callable[[Any], None]
+    size: tuple[float, float]  # inches
+    label: str
 
 
 def available() -> bool:
@@ -143,7 +153,79 @@ def paths(cloud: np.ndarray | None, walks: np.ndarray, *, heading: str) -> str:
     return _svg(draw, (6.5, 4.2), heading)
 
 
+def scaling(
+    what: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray]], *, across: str
+) -> Drawing:
+    """Lines on logarithmic axes, name -> (x, y)."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for number, (name, (x, y)) in enumerate(lines.items()):
+            colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number // len(_COLOURS) % 4]
+            axes.plot(x, y, style, color=colour, label=name, marker="o", ms=3)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(across)
+        axes.set_ylabel(what)
+        figure.legend(loc="outside right upper")
+
+    return Drawing(draw, (6.5, 3.4), f"{what} against {across}")
+
+
+def roofline(
+    points: Mapping[str, tuple[float, float]], peak_flops: float, peak_bytes: float
+) -> Drawing:
+    """Operations a second against operations a byte, name -> (intensity, attained), under what the
+    machine can do: Williams et al. 2009, doi:10.1145/1498765.1498785."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        ridge = peak_flops / peak_bytes
+        every = [intensity for intensity, _ in points.values()]
+        x = np.geomspace(min(*every, ridge) / 2, max(*every, ridge) * 2, 200)
+        axes.plot(x, np.minimum(x * peak_bytes, peak_flops), color=_SOFT)
+        for number, (name, at) in enumerate(points.items()):
+            mark = _MARKS[number // len(_COLOURS) % len(_MARKS)]
+            axes.plot(*at, mark, color=_COLOURS[number % len(_COLOURS)], label=name, ms=5)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("operations a byte")
+        axes.set_ylabel("operations a second")
+        figure.legend(loc="outside right upper")
+
+    return Drawing(draw, (6.5, 3.6), "roofline")
+
+
+def svg(drawing: Drawing) -> str:
+    """A drawing to be set into a page, or into a file."""
+    return _svg(*drawing)
+
+
+def png(drawing: Drawing) -> bytes:
+    """A drawing as a picture of points."""
+    out = io.BytesIO()
+    with _drawn(*drawing) as figure:
+        figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
+    return out.getvalue()
+
+
 def _svg(draw: Callable[[Any], None], size: tuple[float, float], label: str) -> str:
+    out = io.StringIO()
+    with _drawn(draw, size, label) as figure:
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    # names are unique in a page, not only in a figure
+    prefix = re.sub(r"\W+", "-", label)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
+    text = re.sub(r'href="#', f'href="#{prefix}-', text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+@contextmanager
+def _drawn(draw: Callable[[Any], None], size: tuple[float, float], label: str) -> Iterator[Any]:
+    """A figure of matplotlib, in the style of all of them while it is saved."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -167,13 +249,4 @@ def _svg(draw: Callable[[Any], None], size: tuple[float, float], label: str) -> 
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    # names are unique in a page, not only in a figure
-    prefix = re.sub(r"\W+", "-", label)
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
-    text = re.sub(r'href="#', f'href="#{prefix}-', text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        yield figure

@@ -1,0 +1,162 @@
+"""Measured points as a table for the terminal, and as plots.
+
+A point is a line of `benchmarking.points.line`, as it stands in a file.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrec_diff.ops import files
+from jaxrec_diff.reporting import figures
+from jaxrec_diff.reporting.figures import Drawing
+
+Point = Mapping[str, Any]
+
+# What a point is of, by the heading of its column; those that all points share are said once.
+_SIZES = {
+    "model": "model", "part": "part", "data": "data", "way": "by", "sampler": "sampler",
+    "steps": "steps", "batch": "batch", "users": "users", "items": "items", "length": "len",
+    "devices": "devices", "lowered_for": "for",
+}  # fmt: skip
+_ACROSS = {
+    "batch": "rows of a batch", "steps": "reverse steps", "items": "items", "users": "users",
+    "length": "places of a history", "devices": "devices",
+}  # fmt: skip
+
+
+def table(points: Sequence[Point]) -> str:
+    """A line a point, figures on the right, and above it what all points have in common."""
+    if not points:
+        return ""
+    told = {name: {str(point.get(name, "")) for point in points} for name in _SIZES}
+    varied = [name for name in _SIZES if len(told[name]) > 1 or name == "model"]
+    shared = [name for name in _SIZES if name not in varied and told[name] not in ({""}, {"0"})]
+    head = [_SIZES[name] for name in varied]
+    rows = [[str(point.get(name, "")) for name in varied] for point in points]
+    for title, cell in _FIGURES.items():
+        cells = [cell(point) for point in points]
+        if any(cells):
+            head.append(title)
+            rows = [[*row, text or "-"] for row, text in zip(rows, cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, *rows):
+        cells = [
+            cell.ljust(width) if place < len(varied) and not cell.isdigit() else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    first = points[0]
+    facts = [f"{_SIZES[name]} {told[name].copy().pop()}" for name in shared]
+    facts += [f"{first['device']}, {first['clock']} clock", f"commit {first['commit']}"]
+    return "\n".join([f"{first['question']}: {'; '.join(facts)}", *lines])
+
+
+def _seconds(point: Point) -> str:
+    if "seconds" not in point:
+        return ""
+    return f"{_short(point['seconds'])} ({_short(point['low'])}-{_short(point['high'])})"
+
+
+def _one(name: str, scale: float = 1.0):
+    def cell(point: Point) -> str:
+        value = point.get(name)
+        return "" if value is None else _short(value / scale)
+
+    return cell
+
+
+def _host(point: Point) -> str:
+    found = point.get("host_in_loops")
+    return "" if found is None else ",".join(found) or "no"
+
+
+def _share(point: Point) -> str:
+    value = point.get("share_of_peak")
+    return "" if value is None else f"{value:.1%}"
+
+
+_FIGURES = {
+    "per s": _one("rate"),
+    "wall s": _seconds,
+    "cpu s": _one("processor"),
+    "compile s": _one("compile_s"),
+    "GFLOP": _one("flops", 1e9),
+    "GB": _one("bytes", 1e9),
+    "FLOP/B": _one("intensity"),
+    "of peak": _share,
+    "MiB": _one("memory", 2**20),
+    "ops": _one("operations"),
+    "fusions": _one("fusions"),
+    "host in loop": _host,
+    "apart": _one("difference"),
+}
+
+
+def _short(value: float) -> str:
+    """Three digits that count.
+
+    >>> _short(1234567.0), _short(0.00123), _short(12)
+    ('1,234,567', '0.00123', '12')
+    """
+    if value == 0 or abs(value) >= 100 or float(value).is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def drawings(points: Sequence[Point]) -> dict[str, Drawing]:
+    """Plots of what the points vary in, by the stem of their file."""
+    out = {}
+    for name, across in _ACROSS.items():
+        for what, figure in (("rate", "a second"), ("seconds", "seconds"), ("memory", "bytes")):
+            lines = _lines(points, name, what)
+            if lines:
+                unit = f"{points[0]['unit']} " if what == "rate" else ""
+                out[f"{what}-{name}"] = figures.scaling(unit + figure, lines, across=across)
+    placed = [point for point in points if "flops_per_s" in point and point.get("intensity")]
+    if placed:
+        named = {
+            _name(point, ""): (point["intensity"], point["flops_per_s"] / point["devices"])
+            for point in placed
+        }
+        peaks = placed[0]["peak_flops"], placed[0]["peak_bytes"]
+        out["roofline"] = figures.roofline(named, *peaks)
+    return out
+
+
+def _lines(
+    points: Sequence[Point], across: str, what: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Points that differ in one size alone, as lines of two points at least."""
+    grouped: dict[str, dict[float, float]] = {}
+    for point in points:
+        if what in point:
+            grouped.setdefault(_name(point, across), {})[point[across]] = point[what]
+    return {
+        name: (np.array(sorted(found)), np.array([found[x] for x in sorted(found)]))
+        for name, found in grouped.items()
+        if len(found) > 1
+    }
+
+
+def _name(point: Point, across: str) -> str:
+    """What a point is of but for one size."""
+    words = [point["model"], point["part"], point["way"], point["sampler"]]
+    sizes = [f"{name} {point[name]}" for name in _ACROSS if name != across and point[name]]
+    return " ".join(word for word in words if word and word != "ours") + f" ({', '.join(sizes)})"
+
+
+def write(points: Sequence[Point], folder: Path) -> list[Path]:
+    """Writes every plot as SVG and PNG; needs matplotlib."""
+    written = []
+    for stem, drawing in drawings(points).items():
+        made = {".svg": figures.svg(drawing).encode(), ".png": figures.png(drawing)}
+        for ending, content in made.items():
+            path = folder / f"{points[0]['question']}-{stem}{ending}"
+            with files.replacing(path) as partial:
+                partial.write_bytes(content)
+            written.append(path)
+    return written
