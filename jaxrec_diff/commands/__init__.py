@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": "interactions of any format as a table or for TFDS",
     "tune": "a search for a model's settings",
     "launch": "one of these as several processes of this machine",
+    "benchmark": "what systems cost: time, memory and programs, against peers",
     "completion": "what a shell needs to complete all this",
 }
 """Each with what it does, in the order of their use."""

@@ -151,7 +151,7 @@ def script(folder: Path) -> str:
                 name: [
                     *(f"--{flag}=" for flag in accepts.values),
                     *(f"--{switch}" for switch in (*accepts.switches, "help")),
-                    *([":"] if accepts.words else []),
+                    *_plain(accepts),
                 ]
                 for name, accepts in known.items()
             }
@@ -191,6 +191,13 @@ def script(folder: Path) -> str:
     for part, text in parts.items():
         made = made.replace(f"@{part}@", text)
     return made
+
+
+def _plain(accepts: Accepts) -> tuple[str, ...]:
+    """What stands without a flag."""
+    if isinstance(accepts.words, tuple):
+        return accepts.words
+    return (":",) if accepts.words else ()
 
 
 def _cases(words: dict) -> str:

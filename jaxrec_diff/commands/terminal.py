@@ -23,7 +23,7 @@ class Accepts(NamedTuple):
     values: dict[str, str | tuple[str, ...]]  # of --name=VALUE: one of the above, or the words
     switches: tuple[str, ...] = ()  # --name alone
     fields: str | None = None  # how the dotted flags that it takes begin; "" is all, None no flag
-    words: bool = False  # files and folders without a flag
+    words: bool | tuple[str, ...] = False  # without a flag: files and folders, or these
 
 
 class Flags(NamedTuple):

@@ -63,6 +63,8 @@ def test_words_at_the_cursor(script, tmp_path, shell):
         "bin/convert --d": ["--data=", "--data."],
         "bin/convert --train.": [],
         "bin/compare ru": ["runs/"],
+        "bin/benchmark sa": ["sampler "],
+        "bin/benchmark rank --peer=tor": ["torch ", "torch-compile "],
         "bin/train --data=my": ["my\\ clicks.csv "],
         "bin/report --workdir=runs/m": ["runs/mine/"],
     }  # fmt: skip
