@@ -6,10 +6,15 @@ Python loops over users, cut-offs and ranks.
 """
 
 import math
+import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from jaxrec_diff.diffusion import row_process
 
 HISTORY = 10
 
@@ -151,3 +156,52 @@ def metrics(truth, predicted, ks) -> dict[str, list[float]]:
         for name, total in sums.items():
             out[name].append(total / len(predicted))
     return out
+
+
+def peer_sampler(
+    config: Any, spec: Any, params: Any, query: Any, *, compiled: bool
+) -> Callable[[], Any]:
+    """The peer of `bin/benchmark sampler`: users' rows to rows of scores."""
+    net, diffusion = _peer(config, spec, params)
+    net.eval()
+    walked = torch.compile(net) if compiled else net
+    rows = _rows(query, spec.num_items)
+
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            return diffusion.sample(walked, rows)
+
+    return run
+
+
+def peer_train(
+    config: Any, spec: Any, params: Any, example: Any, *, compiled: bool
+) -> Callable[[], float]:
+    """The peer of `bin/benchmark train`: an update."""
+    net, diffusion = _peer(config, spec, params)
+    trained = torch.compile(net) if compiled else net
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0)
+    rows = _rows(example, spec.num_items)
+    order = torch.arange(len(rows))[None]
+    return lambda: train_epoch(trained, diffusion, optimizer, rows, order)
+
+
+def _peer(config: Any, spec: Any, params: Any) -> tuple[Net, Diffusion]:
+    process = config.process
+    plain = process.predict == "x0" and config.sampler.kind == "mean" and not config.normalize
+    if not plain or config.noise_steps or config.sampler.steps:
+        raise ValueError(
+            "the PyTorch port of DiffRec predicts rows and walks the means of every step from the "
+            "rows as they are"
+        )
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    net = Net(spec.num_items, tuple(config.dims))
+    load(net, params)
+    return net, Diffusion(row_process.betas(process))
+
+
+def _rows(asked: Any, num_items: int) -> torch.Tensor:
+    """f32[B, I] of ids and their values."""
+    rows = np.zeros((len(asked.items), num_items + 1), np.float32)
+    np.put_along_axis(rows, np.asarray(asked.items), np.asarray(asked.value), axis=1)
+    return torch.from_numpy(rows[:, 1:].copy())

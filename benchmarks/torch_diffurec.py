@@ -7,10 +7,15 @@ lambda is drawn where it is used and schedule tables are not copied at every ste
 """
 
 import math
+import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from jaxrec_diff.models.diffurec import released_betas
 
 
 class Block(nn.Module):
@@ -96,8 +101,8 @@ def train_step(model: DiffuRec, optimizer, seq: torch.Tensor, target: torch.Tens
 
 
 @torch.no_grad()
-def recommend(model: DiffuRec, seq: torch.Tensor, k: int) -> torch.Tensor:
-    """The k best rows of the table after the whole reverse chain."""
+def sample(model: DiffuRec, seq: torch.Tensor) -> torch.Tensor:
+    """The end of the whole reverse chain."""
     model.eval()
     history, real = model.history(seq), seq > 0
     x = torch.randn(len(seq), model.width)
@@ -107,7 +112,13 @@ def recommend(model: DiffuRec, seq: torch.Tensor, k: int) -> torch.Tensor:
         x = model.c1[step] * x0 + model.c2[step] * x
         if step:
             x = x + model.sd[step] * torch.randn_like(x)
-    return (x @ model.items.weight.T).topk(k, dim=-1).indices
+    return x
+
+
+@torch.no_grad()
+def recommend(model: DiffuRec, seq: torch.Tensor, k: int) -> torch.Tensor:
+    """The k best rows of the table after it."""
+    return (sample(model, seq) @ model.items.weight.T).topk(k, dim=-1).indices
 
 
 def load(model: DiffuRec, params) -> None:
@@ -130,3 +141,48 @@ def load(model: DiffuRec, params) -> None:
             for name in ("query", "key", "value", "out", "feed_in", "feed_out", "norm_attention",
                          "norm_feed"):  # fmt: skip
                 put(getattr(block, name), leaves[name])
+
+
+def peer_sampler(
+    config: Any, spec: Any, params: Any, query: Any, *, compiled: bool
+) -> Callable[[], Any]:
+    """The peer of `bin/benchmark sampler`: histories to points, by all steps of the chain."""
+    if config.sampler.kind != "ddpm" or config.sampler.steps:
+        raise ValueError("the PyTorch port of DiffuRec walks every ddpm step")
+    model = _peer(config, spec, params)
+    if compiled:
+        model.read = torch.compile(model.read)
+    seq = _padded_left(query.seq, spec.max_len)
+    return lambda: sample(model, seq)
+
+
+def peer_train(
+    config: Any, spec: Any, params: Any, example: Any, *, compiled: bool
+) -> Callable[[], float]:
+    """The peer of `bin/benchmark train`: an update."""
+    model = _peer(config, spec, params)
+    if compiled:
+        model.read = torch.compile(model.read)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    seq = _padded_left(example.seq, spec.max_len)
+    target = torch.from_numpy(np.array(example.target)).long()
+    return lambda: train_step(model, adam, seq, target)
+
+
+def _peer(config: Any, spec: Any, params: Any) -> DiffuRec:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    betas = released_betas(config.schedule, config.num_steps)
+    model = DiffuRec(spec.num_items, config.width, config.num_blocks, config.num_heads, betas)
+    load(model, params)
+    return model
+
+
+def _padded_left(seq: Any, length: int) -> torch.Tensor:
+    """Histories of one length or of several, padded on the right, as the released code pads."""
+    parts = []
+    for part in seq if isinstance(seq, tuple) else (seq,):
+        part = np.asarray(part)
+        wide = np.pad(part, ((0, 0), (0, length - part.shape[1])))
+        shift = (wide == 0).sum(axis=1)[:, None]
+        parts.append(np.take_along_axis(wide, (np.arange(length) - shift) % length, axis=1))
+    return torch.from_numpy(np.concatenate(parts)).long()

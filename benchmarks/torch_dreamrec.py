@@ -7,11 +7,15 @@ than the script.
 """
 
 import math
+import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from jaxrec_diff.diffusion import schedules
 
 
 class StepEmbedding(nn.Module):
@@ -141,3 +145,48 @@ def train_step(
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def peer_sampler(
+    config: Any, spec: Any, params: Any, query: Any, *, compiled: bool
+) -> Callable[[], Any]:
+    """The peer of `bin/benchmark sampler`: histories to oracle items, by all steps of the chain."""
+    model, schedule = _peer(config, spec, params)
+    model.eval()
+    if compiled:
+        model.denoise = torch.compile(model.denoise)
+    seq = torch.from_numpy(np.array(query.seq)).long()
+
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            return sample(model, schedule, model.encode(seq), config.guidance_weight)
+
+    return run
+
+
+def peer_train(
+    config: Any, spec: Any, params: Any, example: Any, *, compiled: bool
+) -> Callable[[], float]:
+    """The peer of `bin/benchmark train`: an update."""
+    model, schedule = _peer(config, spec, params)
+    if compiled:
+        model.denoise, model.encode = torch.compile(model.denoise), torch.compile(model.encode)
+    adam = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    given = (torch.from_numpy(np.array(ids)).long() for ids in (example.seq, example.target))
+    seq, target = given
+    return lambda: train_step(model, adam, schedule, seq, target, config.drop_rate)
+
+
+def _peer(config: Any, spec: Any, params: Any) -> tuple[DreamRec, Schedule]:
+    whole = config.sampler.kind in ("ddpm", "closed_form") and config.sampler.steps == 0
+    if config.denoiser != "mlp1" or config.num_heads != 1 or not whole:
+        raise ValueError(
+            "the PyTorch port of DreamRec has model.denoiser=mlp1, one head and every ddpm step"
+        )
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = DreamRec(spec.num_items, spec.max_len, config.width, config.dropout_rate)
+    load(model, params)
+    options = {}
+    if config.schedule == "linear":
+        options = {"start": config.beta_start, "stop": config.beta_stop}
+    return model, Schedule(schedules.named(config.schedule, config.num_steps, **options))
