@@ -2,15 +2,14 @@
 
 import json
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 
-def damaged(data: bytes, draw: random.Random) -> bytes:
-    """Bytes that are cut, flipped, doubled, spliced or overwritten somewhere."""
+def damaged(data: bytes, draw: random.Random, most: int = 3) -> bytes:
+    """Bytes that are cut, flipped, doubled, spliced or overwritten at up to `most` places."""
     changed = bytearray(data)
-    for _ in range(draw.randint(1, 3)):
+    for _ in range(draw.randint(1, most)):
         at = draw.randrange(len(changed))
         way = draw.randrange(6)
         if way == 0:
@@ -63,10 +62,6 @@ def folder(path: Path, draw: random.Random) -> None:
     path.unlink()
     path.mkdir()
     (path / "something").write_text("else")
-
-
-def remove_parent(path: Path, draw: random.Random) -> None:
-    shutil.rmtree(path.parent)
 
 
 # What befalls a file: other bytes, or none.

@@ -185,6 +185,7 @@ def undisturbed(name: str, base: Path) -> Done:
     ended = harness.run(job.argv(folder), folder, limit=300)
     seconds = time.monotonic() - started
     assert ended.code == 0, (name, ended.said)
+    harness.expect(seconds)
     left = job.left(folder)
     kept = harness.fresh(base / f"{plain}-done", folder)
     _done[name] = Done(kept, given, left, seconds, ended.operations)
