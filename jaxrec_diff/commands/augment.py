@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec_diff.commands.terminal import (
+    ESCAPE,
     FILE,
     PLAIN,
     Accepts,
     counter,
     explain,
+    on,
     quiet_start,
     refuse,
     split_flags,
@@ -22,7 +24,7 @@ from jaxrec_diff.ops import files
 
 USAGE = """\
 usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
-                   [--batch-size=1024] [--force] [--quiet]
+                   [--batch-size=1024] [--csv-escape=true] [--force] [--quiet]
                    [--section.field=VALUE ...]
 
   bin/augment --workdir=runs/diffuasr-amazon-beauty --output=longer.parquet
@@ -35,6 +37,7 @@ usage: bin/augment --workdir=DIR --output=FILE [--data=SOURCE] [--max-items=N]
 --data       other interactions with the same items
 --max-items  only users with at most so many training items get any
 --force      replaces the file
+{escape}
 
 Generated items see training items only. The run's settings hold unless a flag
 changes them, such as
@@ -45,10 +48,13 @@ changes them, such as
 An augmentation that was stopped goes on where it was.
 """
 ACCEPTS = Accepts(
-    {"workdir": FILE, "output": FILE, "data": FILE, "batch-size": PLAIN, "max-items": PLAIN},
+    {
+        "workdir": FILE, "output": FILE, "data": FILE, "batch-size": PLAIN, "max-items": PLAIN,
+        "csv-escape": ("true", "false"),
+    },
     ("force", "quiet"),
     fields="",
-)
+)  # fmt: skip
 _RECIPE, _WRITTEN = "recipe.json", "written"
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -56,11 +62,12 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        return explain(USAGE)
+        return explain(USAGE.replace("{escape}", ESCAPE))
     workdir = trained_workdir(flags)
     if "output" not in flags.bare:
         return refuse("name a file for the sequences: --output=FILE.parquet, .csv or .tsv")
     output, force = Path(flags.bare["output"]), "force" in flags.switches
+    escape = on(flags, "csv-escape")
     if output.suffix.lower() not in (".parquet", *_SEPARATORS):
         return refuse(f"--output={output} must end in .parquet, .csv or .tsv")
     parts = output.with_name(output.name + ".parts")
@@ -101,7 +108,7 @@ def run(argv: list[str]) -> int:
                     np.savez(file, items=items)
                 report(first + len(items))
         seconds = time.monotonic() - started
-        count, owners = _write(output, parts, trained.dataset)
+        count, owners = _write(output, parts, trained.dataset, escape)
         _clear(parts)
     print(
         f"{count:,} generated items ahead of the sequences of {owners:,} of {total:,} users in "
@@ -172,14 +179,14 @@ def _clear(parts: Path) -> None:
         parts.rmdir()
 
 
-def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
+def _write(output: Path, parts: Path, dataset: Any, escape: bool) -> tuple[int, int]:
     """Streams the parts and the sequences into one file; returns how many items are generated, and
     for how many users."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from pyarrow import csv
 
+    from jaxrec_diff.data.formats import cells
     from jaxrec_diff.ops import ragged
 
     user_items = dataset.user_items
@@ -188,7 +195,7 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
     stops[by_place] = np.append(user_items.start[by_place][1:], len(user_items.items))
     total, owners = 0, 0
     with files.replacing(output) as partial, ExitStack() as opened:
-        file: Any = None
+        append: Any = None
         for path in sorted(parts.glob("[0-9]*.npz")):
             first, items = int(path.stem), _items(path)
             users = np.arange(first, first + len(items))
@@ -208,16 +215,14 @@ def _write(output: Path, parts: Path, dataset: Any) -> tuple[int, int]:
                     "generated": made.astype(np.int8),
                 }
             )
-            if file is None and output.suffix.lower() == ".parquet":
-                file = opened.enter_context(pq.ParquetWriter(partial, table.schema))
-            elif file is None:
+            if append is None and output.suffix.lower() == ".parquet":
+                append = opened.enter_context(pq.ParquetWriter(partial, table.schema)).write_table
+            elif append is None:
                 separator = _SEPARATORS[output.suffix.lower()]
-                style = "needed" if separator == "," else "none"  # a tab file knows no quotes
-                options = csv.WriteOptions(delimiter=separator, quoting_style=style)
-                file = opened.enter_context(
-                    csv.CSVWriter(partial, table.schema, write_options=options)
+                append = opened.enter_context(
+                    cells.writer(partial, separator=separator, escape=escape)
                 )
-            file.write_table(table)
+            append(table)
             total += int(made.sum())
             owners += int((given > 0).sum())
         opened.close()

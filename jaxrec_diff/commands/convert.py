@@ -3,13 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
-from jaxrec_diff.commands.terminal import FILE, PLAIN, Accepts, explain, refuse, split_flags
+from jaxrec_diff.commands.terminal import (
+    ESCAPE,
+    FILE,
+    PLAIN,
+    Accepts,
+    explain,
+    on,
+    refuse,
+    split_flags,
+)
 from jaxrec_diff.ops import files
 from jaxrec_diff.reporting.text import counted, wrapped
 
 USAGE = """\
 usage: bin/convert --data=SOURCE --output=TARGET [--version=1.0.0]
-                   [--data.user=COLUMN ...]
+                   [--csv-escape=true] [--data.user=COLUMN ...]
 
   bin/convert --data=clicks.csv --output=tfds:datasets/clicks
   bin/convert --data=tfds:datasets/clicks/1.0.0 --output=clicks.parquet
@@ -24,19 +33,24 @@ tensorflow-datasets, without TensorFlow. A table (.parquet or .csv) has the
 columns user_id, item_id, and rating and timestamp where there are some. A
 folder of train, valid and test becomes a folder of parquet tables:
 --output=FOLDER. Ids keep their spelling.
+
+{escape}
 """
 
-ACCEPTS = Accepts({"data": FILE, "output": FILE, "version": PLAIN}, fields="data.")
+ACCEPTS = Accepts(
+    {"data": FILE, "output": FILE, "version": PLAIN, "csv-escape": ("true", "false")},
+    fields="data.",
+)
 
 
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        return explain(USAGE)
+        return explain(USAGE.replace("{escape}", ESCAPE))
     for needed in ("data", "output"):
         if needed not in flags.bare:
             return refuse(f"--{needed} is missing; see bin/convert --help")
-    source, output = flags.bare["data"], flags.bare["output"]
+    source, output, escape = flags.bare["data"], flags.bare["output"], on(flags, "csv-escape")
     from jaxrec_diff import config
     from jaxrec_diff.data import sources, tfds
     from jaxrec_diff.data.card import left_out
@@ -64,7 +78,7 @@ def run(argv: list[str]) -> int:
     path = Path(output)
     if path.suffix not in (".parquet", ".csv"):
         return refuse(f"--output={output} must be tfds:FOLDER/NAME, or end in .parquet or .csv")
-    _write_table(columns, path)
+    _write_table(columns, path, escape)
     print(f"{counted(len(columns.users), 'interaction')} in {path}")
     return 0
 
@@ -98,7 +112,7 @@ def _write_folder(read, source: str, output: str) -> int:
     return 0
 
 
-def _write_table(columns, path: Path) -> None:
+def _write_table(columns, path: Path, escape: bool = True) -> None:
     import pyarrow as pa
 
     from jaxrec_diff.data import ids
@@ -110,19 +124,22 @@ def _write_table(columns, path: Path) -> None:
         "timestamp": _numbers(columns.times),
         "generated": None if columns.generated is None else pa.array(columns.generated),
     }
-    _write(pa.table({name: values for name, values in named.items() if values is not None}), path)
+    table = pa.table({name: values for name, values in named.items() if values is not None})
+    _write(table, path, escape)
 
 
-def _write(table, path: Path) -> None:
+def _write(table, path: Path, escape: bool = True) -> None:
     import pyarrow.parquet as pq
-    from pyarrow import csv
+
+    from jaxrec_diff.data.formats import cells
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as partial:
         if path.suffix == ".parquet":
             pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         else:
-            csv.write_csv(table, partial)
+            with cells.writer(partial, escape=escape) as append:
+                append(table)
 
 
 def _numbers(values):

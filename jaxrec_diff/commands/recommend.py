@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec_diff.commands.terminal import (
+    ESCAPE,
     FILE,
     PLAIN,
     Accepts,
     Flags,
     counter,
     explain,
+    on,
     quiet_start,
     refuse,
     split_flags,
@@ -29,6 +31,7 @@ usage: bin/recommend --workdir=DIR
                      [--users=FILE | --histories=FILE | --history="ID,ID,..."]
                      [--output=FILE] [--k=20] [--seeds=S] [--sampler=KIND]
                      [--sampler-steps=N] [--include-seen] [--titles]
+                     [--csv-escape=true]
                      [--section.field=VALUE ...]
 
   bin/recommend --workdir=runs/dimerec-clicks --history="shoe-12,hat-3"
@@ -54,6 +57,7 @@ usage: bin/recommend --workdir=DIR
              the list of --history always shows them
 --quiet      no progress
 --json       the summary as one json object, with the list of --history in it
+{escape}
 
 Items of a history are no candidates unless --include-seen. Unknown ids are
 skipped and counted; where a history has no other, the most popular items stand
@@ -73,6 +77,7 @@ ACCEPTS = Accepts(
         "sampler-steps": PLAIN,
         "batch-size": PLAIN,
         "data": FILE,
+        "csv-escape": ("true", "false"),
     },
     ("include-seen", "titles", "quiet", "json"),
     fields="",
@@ -82,7 +87,7 @@ ACCEPTS = Accepts(
 def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
-        return explain(USAGE)
+        return explain(USAGE.replace("{escape}", ESCAPE))
     bare = flags.bare
     workdir = trained_workdir(flags)
     asked = [name for name in ("users", "histories", "history") if name in bare]
@@ -91,6 +96,7 @@ def run(argv: list[str]) -> int:
     if "output" not in bare and asked != ["history"]:
         return refuse("name a file for the lists: --output=FILE.parquet, .csv or .jsonl")
     output = Path(bare["output"]) if "output" in bare else None
+    escape = on(flags, "csv-escape")
     quiet_start()
     from jaxrec_diff import layout
     from jaxrec_diff.inference import files, types
@@ -129,7 +135,9 @@ def run(argv: list[str]) -> int:
         ids = recommender.vocabulary.ids
         with (
             counter("users", question.total, quiet=quiet) as report,
-            files.writer(output, ids, titles) if layout.first() else nullcontext(print) as write,
+            files.writer(output, ids, titles, csv_escape=escape)
+            if layout.first()
+            else nullcontext(print) as write,
         ):
             for lists in stream:
                 if layout.first():

@@ -16,6 +16,11 @@ from jaxrec_diff.reporting.text import wrapped
 # What the value of a flag is, for the shell's completion; a dotted name is a field's words.
 FILE, MODEL, PLAIN = "file", "model", ""
 
+ESCAPE = """\
+--csv-escape a text of a csv that begins as a formula (= + - @ tab) gets a '
+             ahead, and the file a column jaxrec_escape, by which --data and
+             --histories take it off again; false writes texts as they are"""
+
 
 class Accepts(NamedTuple):
     """The words of a command: for its parser, and for the shell's completion."""
@@ -93,6 +98,18 @@ def whole(flags: Flags, name: str, default: int, low: int = 1) -> int:
     if not re.fullmatch(r"-?\d{1,30}", text) or int(text) < low:
         raise ValueError(f"--{name} must be a whole number of at least {low}, got {text!r}")
     return int(text)
+
+
+def on(flags: Flags, name: str) -> bool:
+    """A bare flag that is true unless --name=false.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    text = flags.bare.get(name, "true")
+    if text not in ("true", "false"):
+        raise ValueError(f"--{name} is true or false, got {text!r}")
+    return text == "true"
 
 
 def trained_workdir(flags: Flags) -> Path:

@@ -12,6 +12,7 @@ row an interaction), which is read whole because its rows have to be put in orde
 as .parquet and .jsonl, a row a user, or .csv, a row an item.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ import numpy as np
 from jaxrec_diff.data import columns as data_columns
 from jaxrec_diff.data import decode, given, ids, sources, tables
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.data.formats import arrow, delimited, json_objects, layout
+from jaxrec_diff.data.formats import arrow, cells, delimited, json_objects, layout
 from jaxrec_diff.data.missing import lacks
 from jaxrec_diff.ops import files
 
@@ -111,13 +112,16 @@ def count_rows(path: Path) -> int | None:
 
 
 @contextmanager
-def writer(path: Path, item_ids: Any, titles: Any = None) -> Iterator[Callable[[Any], None]]:
+def writer(
+    path: Path, item_ids: Any, titles: Any = None, *, csv_escape: bool = True
+) -> Iterator[Callable[[Any], None]]:
     """Gives a function that appends `Lists` to a file, which gets its name when it is whole.
 
     Args:
       path: .parquet, .csv or .jsonl.
       item_ids: arrow array, raw id of item j + 1.
       titles: arrow array of text likewise, if it shall stand beside them.
+      csv_escape: no text of a csv is a spreadsheet's formula (`cells`).
 
     Raises:
       ValueError: on another ending.
@@ -126,8 +130,12 @@ def writer(path: Path, item_ids: Any, titles: Any = None) -> Iterator[Callable[[
     if suffix not in OUTPUTS:
         raise ValueError(f"{path} ends in {suffix!r}; --output can be {', '.join(OUTPUTS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    opened = {".parquet": _parquet_writer, ".csv": _csv_writer, ".jsonl": _json_writer}[suffix]
-    with files.replacing(path) as partial, opened(partial, item_ids, titles) as write:
+    ways: dict[str, Callable[..., Any]] = {
+        ".parquet": _parquet_writer,
+        ".csv": functools.partial(_csv_writer, escape=csv_escape),
+        ".jsonl": _json_writer,
+    }
+    with files.replacing(path) as partial, ways[suffix](partial, item_ids, titles) as write:
         yield write
 
 
@@ -169,15 +177,12 @@ def _parquet_writer(path: Path, item_ids: Any, titles: Any):
 
 
 @contextmanager
-def _csv_writer(path: Path, item_ids: Any, titles: Any):
+def _csv_writer(path: Path, item_ids: Any, titles: Any, escape: bool):
     import pyarrow as pa
-    from pyarrow import csv
 
-    with path.open("wb") as file:
-        header = True
+    with cells.writer(path, escape=escape) as append:
 
         def write(lists: Any) -> None:
-            nonlocal header
             row, place = np.nonzero(lists.items > 0)
             columns = {
                 "user": lists.names.take(pa.array(row)),
@@ -190,9 +195,7 @@ def _csv_writer(path: Path, item_ids: Any, titles: Any):
                 columns["spread"] = pa.array(lists.spread[row])
             if titles is not None:
                 columns["title"] = titles.take(pa.array(lists.items[row, place] - 1))
-            options = csv.WriteOptions(include_header=header, quoting_style="needed")
-            csv.write_csv(pa.table(columns), file, options)
-            header = False
+            append(pa.table(columns))
 
         yield write
 

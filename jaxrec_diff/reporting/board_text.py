@@ -1,7 +1,11 @@
 """A leaderboard as markdown, plain text, csv and html."""
 
+import csv as csv_module
+import io
+
 import numpy as np
 
+from jaxrec_diff.data.formats import cells
 from jaxrec_diff.reporting.leaderboard import Board
 
 
@@ -28,20 +32,21 @@ def plain(board: Board) -> str:
 
 
 def csv(board: Board) -> str:
-    """A row an entry, all figures in full."""
+    """A row an entry, all figures in full; no name is a spreadsheet's formula."""
     head = ["name", "seeds"]
     for name in board.metrics:
         head += [name, f"{name}_std", f"{name}_low", f"{name}_high"]
     head += ["difference", "difference_low", "difference_high", "p", "p_holm"]
-    lines = [",".join(head)]
+    file = io.StringIO()
+    out = csv_module.writer(file, lineterminator="\n")
+    out.writerow(head)
     for entry, apart in zip(board.entries, board.differences, strict=True):
-        cells = [entry.name, str(entry.seeds)]
+        row = [cells.inert(entry.name), str(entry.seeds)]
         for name in board.metrics:
             figures = (entry.means[name], entry.deviations[name], *entry.intervals[name])
-            cells += ["" if np.isnan(figure) else f"{figure:.6g}" for figure in figures]
-        cells += [f"{figure:.6g}" for figure in apart] if apart else [""] * 5
-        lines.append(",".join(f'"{cell}"' if "," in cell else cell for cell in cells))
-    return "\n".join(lines) + "\n"
+            row += ["" if np.isnan(figure) else f"{figure:.6g}" for figure in figures]
+        out.writerow(row + ([f"{figure:.6g}" for figure in apart] if apart else [""] * 5))
+    return file.getvalue()
 
 
 def html(board: Board) -> str:
@@ -61,19 +66,19 @@ def _rows(board: Board, left: str, between: str, right: str) -> list[str]:
     head = ["entry", "seeds", *board.metrics, f"{board.metric} vs first", "p (Holm)"]
     lines = [left + between.join(head) + right]
     for entry, apart in zip(board.entries, board.differences, strict=True):
-        cells = [entry.name, str(entry.seeds) if entry.seeds else "control"]
+        row = [entry.name, str(entry.seeds) if entry.seeds else "control"]
         for name in board.metrics:
             best = max(other.means[name] for other in board.entries)
             text = f"{entry.means[name]:.4f}"
             if np.isfinite(entry.deviations[name]):
                 text += f" ± {entry.deviations[name]:.4f}"
-            cells.append(f"**{text}**" if entry.means[name] == best else text)
+            row.append(f"**{text}**" if entry.means[name] == best else text)
         if apart:
-            cells.append(f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]")
-            cells.append(p(apart.p_holm))
+            row.append(f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]")
+            row.append(p(apart.p_holm))
         else:
-            cells += ["", ""]
-        lines.append(left + between.join(cells) + right)
+            row += ["", ""]
+        lines.append(left + between.join(row) + right)
     return lines
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrec_diff.data.formats import cells
 from jaxrec_diff.reporting import board_text, page
 from jaxrec_diff.reporting.leaderboard import Board, Run
 
@@ -92,7 +93,7 @@ def markdown(board: Board, rows: Sequence[Row]) -> str:
 
 
 def csv(board: Board, rows: Sequence[Row]) -> str:
-    """All figures in full, a line an entry."""
+    """All figures in full, a line an entry; no text is a spreadsheet's formula."""
     file = io.StringIO()
     out = csv_module.writer(file, lineterminator="\n")
     names = [name for metric in board.metrics for name in (metric, f"{metric}_std")]
@@ -105,8 +106,9 @@ def csv(board: Board, rows: Sequence[Row]) -> str:
             for value in (row.means.get(metric), row.deviations.get(metric))
         ]
         rest = [getattr(row, name) for name in plain]
-        cells = [row.name, row.kind, row.seeds, *figures, *rest]
-        out.writerow(["" if cell is None else cell for cell in cells])
+        whole = [row.name, row.kind, row.seeds, *figures, *rest]
+        inert = [cells.inert(cell) if isinstance(cell, str) else cell for cell in whole]
+        out.writerow(["" if cell is None else cell for cell in inert])
     return file.getvalue()
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxrec_diff.data import decode
 from jaxrec_diff.data.columns import Want
 from jaxrec_diff.data.config import DataConfig
-from jaxrec_diff.data.formats import lines
+from jaxrec_diff.data.formats import cells, lines
 from jaxrec_diff.data.formats.layout import Layout, layout, quotes
 from jaxrec_diff.data.formats.table import Table, of_parts
 
@@ -47,6 +47,8 @@ def batches(opened: Opened, wanted: list[str]) -> Iterator[dict[str, Any]]:
     """
     rows = _by_hand if opened.quotes == "odd" else _by_arrow
     for batch in rows(opened, [opened.layout.names.index(name) for name in wanted]):
+        if opened.layout.escaped:
+            batch = [cells.plain(column) for column in batch]
         yield dict(zip(wanted, batch, strict=True))
 
 

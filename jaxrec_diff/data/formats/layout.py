@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jaxrec_diff.data import columns, decode
 from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.formats import cells
 
 SEPARATORS = ("\t", ",", ";", "|", "::")
 QUOTING = (",", ";")  # elsewhere a quote is a letter like any other
@@ -32,6 +33,7 @@ class Layout(NamedTuple):
     spaced: bool  # a separator is followed by a space that is no part of the value
     sequences: bool  # a line is a user and its items, or items alone
     notes: tuple[str, ...]
+    escaped: bool = False  # texts that begin like formulas have a ' ahead (`cells`)
 
 
 def layout(path: Path, config: DataConfig) -> Layout:
@@ -76,7 +78,8 @@ def layout(path: Path, config: DataConfig) -> Layout:
         names = tuple(columns.by_place(names, str(path), config))
     elif not header:
         notes.append(f"columns by place: {', '.join(names)}")
-    return Layout(found, separator, names, numbers[0] if header else 0, spaced, False, tuple(notes))
+    skip, escaped = (numbers[0], cells.MARK in map(_unquoted, rows[0])) if header else (0, False)
+    return Layout(found, separator, names, skip, spaced, False, tuple(notes), escaped)
 
 
 def first_row(path: Path) -> list[str]:
