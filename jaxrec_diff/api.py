@@ -138,10 +138,13 @@ def train(
     """
     folder = Path(workdir)
     chosen, experiment = _chosen(model, interactions, folder, preset, backbone, settings)
-    run = runs.prepare(chosen.name, experiment, chosen.source)
+    typed = chosen.typed(settings or {})
+    run = runs.prepare(chosen.name, experiment, chosen.source, typed=typed)
     if progress is None:
         progress = sys.stdout.isatty() or "ipykernel" in sys.modules
     log = log or (print if progress else _nothing)
+    for note in run.notes:
+        log(note)
     if on_progress is None and progress:
         with shown(experiment) as tell:
             return Fitted(pipeline.train(run, folder, log=log, on_progress=tell), folder)

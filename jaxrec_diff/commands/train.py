@@ -122,10 +122,14 @@ def _train_in(workdir: Path, chosen: Any, dotted: list[str], command: str) -> in
     from jaxrec_diff.experiments import pipeline, runs, signals, workdirs
     from jaxrec_diff.training.progress import NonFiniteLoss
 
-    run = runs.prepare(chosen.name, experiment, chosen.source)._replace(command=command)
+    typed = chosen.typed(config.given(dotted))
+    run = runs.prepare(chosen.name, experiment, chosen.source, typed=typed)
+    run = run._replace(command=command)
     layout.by_first(lambda: workdirs.check(run, workdir))
     print(f"{chosen.name} on {run.dataset.name}: {chosen.settings.origin}")
     print(_card(run))
+    for note in run.notes:
+        print(wrapped(note))
     print(_devices(run), flush=True)
     try:
         with progress(experiment) as on_progress:

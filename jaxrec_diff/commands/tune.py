@@ -15,6 +15,7 @@ from jaxrec_diff.commands.terminal import (
     split_flags,
     whole,
 )
+from jaxrec_diff.reporting.text import wrapped
 
 USAGE = """\
 usage: bin/tune --model=NAME [--trials=30] [--data=SOURCE] [--workdir=DIR]
@@ -65,14 +66,17 @@ def run(argv: list[str]) -> int:
 
     default = f"runs/tune-{chosen.name}-{dataset_name(chosen.source)}"
     workdir = Path(flags.bare.get("workdir", default))
+    given = config.given(flags.dotted)
     planned = tuning.plan(
-        chosen.name, experiment, chosen.source, workdir, fixed=config.given(flags.dotted)
+        chosen.name, experiment, chosen.source, workdir, fixed=given, typed=chosen.typed(given)
     )
     command = " ".join([spelled("bin/tune"), *argv])
     planned = planned._replace(run=planned.run._replace(command=command))
     with muted(flags.switches):
         print(f"{chosen.name} on {planned.run.dataset.name}: {chosen.settings.origin}, and")
         print(describe(planned.space), flush=True)
+        for note in planned.run.notes:
+            print(wrapped(note), flush=True)
         try:
             study = tuning.tune(planned, trials, log=lambda text: print(text, flush=True))
         except signals.Interrupted as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,15 @@ class Chosen(NamedTuple):
     name: str  # of the preset
     source: str  # of the data
     settings: Settings
+    by_file: bool = False  # settings of a json file are a user's own, whatever is in it
+
+    def typed(self, names: Collection[str]) -> tuple[str, ...] | None:
+        """The fields that a user set, `train.batch-size`; None is all.
+
+        Args:
+          names: those of flags or of settings of Python.
+        """
+        return None if self.by_file else tuple(name.replace("_", "-") for name in names)
 
 
 def preset(name: str, dataset: str) -> Settings:
@@ -51,7 +61,8 @@ def choose(bare: dict[str, str]) -> Chosen:
         names = ", ".join(presets.preset_names())
         raise ValueError(f"name a model: --model=NAME, one of {names}")
     name, settings_of = bare["model"], bare.get("preset", "")
-    if settings_of.endswith(".json"):
+    by_file = settings_of.endswith(".json")
+    if by_file:
         kept = read(Path(settings_of))
         if kept.name != name:
             raise ValueError(f"{settings_of} holds settings of {kept.name}, not of {name}")
@@ -65,7 +76,7 @@ def choose(bare: dict[str, str]) -> Chosen:
         of = settings_of or dataset_name(source)
         changed = with_backbone(settings.experiment, bare["backbone"], of)
         settings = settings._replace(experiment=changed)
-    return Chosen(name, source, settings)
+    return Chosen(name, source, settings, by_file)
 
 
 def _check_published(name: str, dataset: str) -> None:
@@ -111,7 +122,7 @@ def read(path: Path) -> Chosen:
         raise ValueError(f"{path} holds no settings that can be used: {error!r}") from None
     except ValueError as error:
         raise ValueError(f"{path} holds no settings that can be used: {error}") from None
-    return Chosen(name, source, Settings(experiment, f"settings of {path}"))
+    return Chosen(name, source, Settings(experiment, f"settings of {path}"), by_file=True)
 
 
 def phase(name: str, dataset: str) -> Phase:

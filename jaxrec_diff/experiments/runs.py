@@ -1,5 +1,6 @@
 """What a user asked for, once it was found to fit the data and the devices."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from jaxrec_diff.evaluation import config, sampled
 from jaxrec_diff.experiments import exports, phases, processes
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.models import registry
+from jaxrec_diff.ops import meshes
 from jaxrec_diff.training import loop
 from jaxrec_diff.training.config import BY_ROW
 
@@ -34,9 +36,17 @@ class Run(NamedTuple):
     phases: tuple[PhaseRun, ...]
     """All but the first wait for what the one before exports (`phases.bind`)."""
     command: str = ""  # what a user typed, for the record
+    notes: tuple[str, ...] = ()  # what was changed to fit the data, a line each
 
 
-def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | None = None) -> Run:
+def prepare(
+    name: str,
+    experiment: Experiment,
+    source: str,
+    dataset: Dataset | None = None,
+    *,
+    typed: Collection[str] | None = None,
+) -> Run:
     """Reads the data and checks everything that can be checked before training.
 
     Args:
@@ -44,6 +54,8 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
       experiment: settings.
       source: of the data.
       dataset: the data, if it was read already.
+      typed: fields that a user set, as in `train.batch-size`; None is all. A batch that nobody set
+        and that is larger than the data is made smaller, and the run's settings and notes say so.
 
     Raises:
       ValueError: in one sentence, on data or settings that cannot be used.
@@ -59,18 +71,26 @@ def prepare(name: str, experiment: Experiment, source: str, dataset: Dataset | N
     _check_candidates(experiment.eval.candidates, dataset)
     _check_shuffles(name, experiment)
     _check_metrics(name, experiment)
-    return Run(name, source, experiment, dataset, mesh, _phases(name, experiment, dataset, mesh))
+    made = _phases(name, experiment, dataset, mesh, typed)
+    settings = made[0 if experiment.backbone is None else 1].settings
+    return Run(name, source, settings, dataset, mesh, made, notes=_notes(experiment, settings))
 
 
 def _phases(
-    name: str, experiment: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh
+    name: str,
+    experiment: Experiment,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+    typed: Collection[str] | None,
 ) -> tuple[PhaseRun, ...]:
     makes_items = phases.generates(experiment)
     own = phases.make(
         GENERATOR if makes_items else "", name, experiment, phases.view(experiment, dataset), mesh
     )
+    if typed is not None and "train.batch-size" not in typed:
+        own = _fitting(own)
     _check_optimizer(name, experiment)
-    loop.check(experiment.train, own.batcher.num_examples, mesh)
+    loop.check(own.settings.train, own.batcher.num_examples, mesh)
     if experiment.backbone is None:
         if makes_items:
             raise ValueError(
@@ -83,6 +103,10 @@ def _phases(
         phases.model_of(own)  # a model refuses settings when it is built
         return (own,)
     first = _backbone(experiment, dataset, mesh)
+    if typed is not None and "backbone.train.batch-size" not in typed:
+        first = _fitting(first)
+        backbone_of = replace(experiment.backbone, train=first.settings.train)
+        own = own._replace(settings=replace(own.settings, backbone=backbone_of))
     _check_optimizer(first.title, first.settings)
     loop.check(first.settings.train, first.batcher.num_examples, mesh)
     phases.model_of(first)
@@ -94,6 +118,37 @@ def _phases(
     if makes_items:
         return first, own, first._replace(name="", title=f"{first.title}+{name}")
     return first, own
+
+
+def _fitting(phase: PhaseRun) -> PhaseRun:
+    """The phase with batches that its data fills.
+
+    A power of two, so that a run goes on with the same settings on another number of devices; else
+    what divides over the devices there are.
+    """
+    examples, train = phase.batcher.num_examples, phase.settings.train
+    if train.batch_size <= examples or not examples:
+        return phase
+    parts = phase.mesh.shape[meshes.DATA]
+    size = 1 << (examples.bit_length() - 1)
+    size -= size % parts
+    if not size:  # refused with the others that do not fit
+        return phase
+    smaller = replace(phase.settings, train=replace(train, batch_size=size))
+    return phases.changed(phase, settings=smaller)
+
+
+def _notes(asked: Experiment, taken: Experiment) -> tuple[str, ...]:
+    """What `_fitting` changed."""
+    pairs = [("", asked.train, taken.train)]
+    if asked.backbone is not None:
+        pairs.append(("backbone.", asked.backbone.train, taken.backbone.train))
+    return tuple(
+        f"{of}train.batch-size is {now.batch_size}, not {before.batch_size}: there are fewer "
+        "training examples than that"
+        for of, before, now in pairs
+        if now != before
+    )
 
 
 def _backbone(experiment: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh) -> PhaseRun:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +62,7 @@ def plan(
     workdir: Path,
     *,
     fixed: tuple[str, ...] = (),
+    typed: Collection[str] | None = None,
 ) -> Plan:
     """Checks a search before it starts.
 
@@ -71,6 +72,7 @@ def plan(
       source: of the data.
       workdir: of the search.
       fixed: fields of the preset's space that keep their value in `experiment`.
+      typed: fields that a user set, as `runs.prepare` takes them.
 
     Raises:
       ValueError: in one sentence, on settings or data that cannot be used, or a workdir of another
@@ -82,7 +84,7 @@ def plan(
     # no trial may see the test split
     experiment = replace(experiment, eval=replace(experiment.eval, track_test=False))
     tracking.check(experiment.log)
-    chosen = Plan(runs.prepare(name, experiment, source), space, workdir)
+    chosen = Plan(runs.prepare(name, experiment, source, typed=typed), space, workdir)
     path = workdir / "search.json"
     if not path.exists():
         if workdir.is_file() or (workdir.is_dir() and any(workdir.iterdir())):

@@ -165,8 +165,8 @@ def read_config(workdir: Path) -> tuple[str, str, Experiment]:
     Raises:
       ValueError: if `config.json` was damaged or written by another version.
     """
-    name, source, settings = choice.read(workdir / "config.json")
-    return name, source, settings.experiment
+    kept = choice.read(workdir / "config.json")
+    return kept.name, kept.source, kept.settings.experiment
 
 
 def results_path(workdir: Path) -> Path:

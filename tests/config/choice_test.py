@@ -50,7 +50,10 @@ def test_a_file_of_settings_names_its_data(tmp_path):
     path.write_text(json.dumps(kept | config.to_json(made)))
     asked = {"model": "mf", "preset": str(path)}
     chosen = config.choose(asked)
-    assert chosen == ("mf", "a/clicks.csv", (made, f"settings of {path}"))
+    assert chosen == ("mf", "a/clicks.csv", (made, f"settings of {path}"), True)
+    assert chosen.typed(()) is None and config.choose({"model": "mf"}).typed(["a_b.c"]) == (
+        "a-b.c",
+    )
     assert config.choose(asked | {"data": "b/clicks.csv"}).source == "b/clicks.csv"
     with pytest.raises(ValueError, match="holds settings of mf, not of sasrec"):
         config.choose(asked | {"model": "sasrec"})

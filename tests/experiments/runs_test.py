@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxrec_diff import cli, config
+from jaxrec_diff import api, cli, config
 from jaxrec_diff.experiments import phases, runs
 
 DATA = [
@@ -120,3 +120,71 @@ def test_data_that_leaves_nothing_to_rank_is_refused(tmp_path, capsys, items, us
     assert cli.main(command) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def prepared(name: str, flags: list[str], typed=()):
+    """A run on a few rows, the fields of `flags` and those of `typed` set by a user."""
+    given = (*config.given(flags), *typed)
+    chosen = config.parse(config.preset(name, "synthetic").experiment, [*DATA[1:6], *flags])
+    return runs.prepare(name, chosen, "synthetic", typed=given)
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_a_batch_that_nobody_typed_fits_the_data(devices):
+    run = prepared("mf", [f"--devices={devices}"])
+    examples = run.phases[0].batcher.num_examples
+    size = run.experiment.train.batch_size
+    whole = 2 ** int(np.log2(examples))  # on any number of devices that divides it
+    assert size == whole // devices * devices and size <= examples < 2048
+    assert run.phases[0].settings.train.batch_size == size
+    (note,) = run.notes
+    assert note.startswith(f"train.batch-size is {size}, not 2048: ")
+
+
+def test_a_batch_that_somebody_typed_is_refused_where_it_is_too_large():
+    with pytest.raises(ValueError, match=r"train.batch_size=2048 is larger than the \d+ training"):
+        prepared("mf", ["--devices=1", "--train.batch-size=2048"])
+    with pytest.raises(ValueError, match=r"train.batch_size=2048 is larger than the \d+ training"):
+        prepared("mf", ["--devices=1"], typed=["train.batch-size"])
+    small = prepared("mf", ["--devices=1", "--train.batch-size=50"])  # one that fits stays
+    assert small.experiment.train.batch_size == 50 and small.notes == ()
+
+
+def test_the_batch_of_a_backbone_fits_too():
+    flags = ["--devices=1", "--model.dims=6", "--model.num-steps=4", "--train.batch-size=32"]
+    run = prepared("ddrm", flags)
+    first, own = run.phases
+    size = first.settings.train.batch_size
+    assert size < 2048 and own.settings.train.batch_size == 32
+    assert (
+        run.experiment.backbone.train.batch_size == size == own.settings.backbone.train.batch_size
+    )
+    assert run.notes[0].startswith(f"backbone.train.batch-size is {size}, not 2048")
+    with pytest.raises(ValueError, match="train.batch_size=2048 is larger"):
+        prepared("ddrm", flags, typed=["backbone.train.batch-size"])
+
+
+def test_a_run_of_few_rows_is_the_same_when_it_is_asked_for_again(tmp_path, capsys):
+    rows = [f"{user},{(user * 7 + at) % 11},{at}" for user in range(40) for at in range(5)]
+    source, workdir = tmp_path / "clicks.csv", tmp_path / "run"
+    source.write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    command = ["train", "--model=mf", f"--data={source}", f"--workdir={workdir}", "--devices=1",
+               "--model.width=4", "--train.num-epochs=1"]  # fmt: skip
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "train.batch-size is 64, not 2048: there are fewer training examples" in said
+    assert '"batch_size": 64' in (workdir / "config.json").read_text()
+    assert cli.main(command) == 0
+    assert "is finished" in capsys.readouterr().out
+    lines = []
+    again = api.train("mf", source, workdir, log=lines.append,
+                      settings={"devices": 1, "model.width": 4, "train.num_epochs": 1})  # fmt: skip
+    assert again["steps"] == 1 and lines[0].startswith("train.batch-size is 64, not 2048")
+    with pytest.raises(ValueError, match="batch_size=128 is larger than the 120"):
+        api.train("mf", source, workdir, settings={"train.batch_size": 128, "devices": 1})
+    # what a run has kept is typed: on still fewer rows it is refused
+    other = tmp_path / "fewer.csv"
+    other.write_text("\n".join(["user_id,item_id,timestamp", *rows[:60]]) + "\n")
+    flags = [f"--preset={workdir / 'config.json'}", f"--data={other}"]
+    assert cli.main(["train", "--model=mf", f"--workdir={tmp_path / 'other'}", *flags]) == 2
+    assert "batch_size=64 is larger than" in capsys.readouterr().err
