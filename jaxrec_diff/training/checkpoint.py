@@ -227,11 +227,13 @@ def _first(folder: Path, steps: Sequence[int], like: TrainState) -> Restored | N
 
 
 def _hush_late_threads() -> None:
-    """Keeps back what threads complain of that end after one that failed: that their loop is gone.
+    """Keeps back what threads complain of that end after one that failed: that their loop is gone,
+    and that nobody asked how they ended.
 
     Orbax closes an event loop at the first error of a read or of a write, and tensorstore prints a
     traceback for every array that is done later.
     """
+    logging.getLogger("asyncio").addFilter(_somebody_asked)
     told = sys.unraisablehook
     if getattr(told, "hushes", False):
         return
@@ -242,6 +244,10 @@ def _hush_late_threads() -> None:
 
     hook.hushes = True  # type: ignore[attr-defined]
     sys.unraisablehook = hook
+
+
+def _somebody_asked(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _unless_damaged(path: Path, ask: Callable[[], Any]) -> Any:

@@ -1,6 +1,7 @@
 """Checkpoints are what was written: digests, ties, and which state is taken when one is damaged."""
 
 import json
+import logging
 import shutil
 import sys
 from types import SimpleNamespace
@@ -202,3 +203,11 @@ def test_threads_that_end_after_one_that_failed_print_nothing(tmp_path, monkeypa
     for error in (RuntimeError("Event loop is closed"), RuntimeError("x"), ValueError("x")):
         hook(SimpleNamespace(exc_value=error))
     assert [repr(late.exc_value) for late in told] == ["RuntimeError('x')", "ValueError('x')"]
+
+
+def test_arrays_that_fail_after_the_first_say_nothing(caplog):
+    checkpoint._hush_late_threads()
+    told = logging.getLogger("asyncio")
+    told.error("Task exception was never retrieved\nfuture: <Task ...>")
+    told.error("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
