@@ -1,6 +1,7 @@
 """Questions answered: a line of figures for every point."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -53,6 +54,7 @@ def _of_case(ask: Ask, case: Case, command: str, say: Callable[[str], None]) -> 
     found = provenance.provenance(command, case.experiment.seed, subject.phase.mesh)
     about = {k: v for k, v in found.items() if k not in ("devices", "platform")}
     about |= {"machine": found["platform"], "clock": "processor" if one_core else "wall"}
+    about["load"] = os.getloadavg()[0]  # what else the machine did costs processor time too
     answer = {
         "train": _train, "evaluate": _evaluation, "compile": _programs, "memory": _programs,
         "start": _start,

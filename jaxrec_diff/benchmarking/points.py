@@ -45,8 +45,8 @@ def line(point: Point, about: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       point: what was measured.
-      about: device, versions, commit and command (`experiments.provenance`), and `clock`,
-        "processor" or "wall", which rates are taken by.
+      about: device, versions, commit and command (`experiments.provenance`), the machine's load,
+        and `clock`, "processor" or "wall", which rates are taken by.
     """
     nested = ("timing", "program", "peak")
     out = {k: v for k, v in point._asdict().items() if k not in nested}
