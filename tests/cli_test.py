@@ -1,5 +1,6 @@
 """Commands by name, and what cannot be run."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,34 @@ def test_a_command_that_failed_does_not_wait_for_its_threads():
     failed = run(4, 100)
     assert (failed.returncode, failed.stdout, failed.stderr) == (4, "said", "")
     assert run(0, 0.5).returncode == 0  # one that did not waits
+
+
+@pytest.mark.parametrize("moment", ["jax", "jaxrec_diff.experiments.pipeline"])
+def test_ctrl_c_before_training_ends_a_command_in_a_line(moment, tmp_path):
+    """It comes inside a callback of the garbage collector, as JAX has one, where an exception is
+    lost: while JAX is imported, or when the settings are known and training is not yet begun."""
+    program = (
+        "import gc, os, signal, sys\n"
+        "from jaxrec_diff import cli\n"
+        "class Moment:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {moment!r}:\n"
+        "            sys.meta_path.remove(self)\n"
+        "            gc.callbacks.append(self.collected)\n"
+        "            gc.collect()\n"
+        "            sys.stdout.write('it went on')\n"
+        "            raise SystemExit(5)\n"
+        "    def collected(self, *rest):\n"
+        "        gc.callbacks.remove(self.collected)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Moment())\n"
+        "sys.argv = ['jaxrec-diff', 'train', '--model=mf', '--workdir=run']\n"
+        "cli.script()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "stopped by SIGINT\n")
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -361,3 +362,29 @@ def test_trials_are_judged_by_what_is_trained_last(name, own, metric, tmp_path):
     chosen = tuning.plan(name, experiment, "synthetic", tmp_path)
     assert experiment.eval.metric == own
     assert tuning.summary(optuna.create_study(), chosen)["metric"] == f"valid/{metric}"
+
+
+def test_a_damaged_journal_is_one_sentence(tmp_path, capsys):
+    workdir = tmp_path / "search"
+    chosen = config.parse(config.preset("mf", "synthetic").experiment, SMALL)
+    planned = tuning.plan("mf", chosen, "synthetic", workdir, fixed=config.given(SMALL))
+    study = tuning._open(planned)
+    for _ in range(3):
+        study.tell(study.ask(), 0.5)
+    journal = workdir / "journal.log"
+    lines = journal.read_text().splitlines()
+    assert len(lines) > 4
+    said = f"{journal} is damaged and its trials are lost; take another workdir"
+    for damaged in (
+        ["\0\1junk", *lines[1:]],
+        ["[1]", *lines],
+        ['{"op_code": 1}', *lines],
+        [line.replace('"study_name"', '"study_mane"') for line in lines],
+    ):
+        journal.write_text("\n".join(damaged) + "\n")
+        before = journal.read_bytes()
+        with pytest.raises(ValueError, match=re.escape(said)):
+            tuning.tune(planned, 1)
+        assert journal.read_bytes() == before
+    assert cli.main(["tune", "--model=mf", f"--workdir={workdir}", "--trials=1", *SMALL]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"

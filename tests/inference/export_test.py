@@ -1,5 +1,6 @@
 """The exported program gives the lists of `recommend` where this package does not exist."""
 
+import datetime
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from jaxrec_diff import cli, config
+from jaxrec_diff.commands import export as command_export
+from jaxrec_diff.commands import terminal
 from jaxrec_diff.data import ids
 from jaxrec_diff.inference import export, recommend, recommender
 from jaxrec_diff.inference import histories as inference_histories
@@ -135,3 +138,25 @@ def test_every_model_can_be_exported(name, untrained, tmp_path):
     np.testing.assert_allclose(scores, lists.scores, rtol=1e-4, atol=1e-5)
     close = np.abs(np.diff(lists.scores, axis=1)).min(axis=1) < 1e-4
     np.testing.assert_array_equal(np.asarray(items)[~close], lists.items[~close])
+
+
+def test_the_readme_says_until_when_a_program_is_read(untrained, monkeypatch):
+    """JAX promises six months after the exporting version came out; the day of export is later."""
+
+    class Day(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2026, 8, 31)
+
+    monkeypatch.setattr(datetime, "date", Day)
+    phase = untrained("dimerec").phase
+    for seen, more in (False, ""), (True, " --include-seen"):
+        said = " ".join(export._readme(phase, 7, seen, False).split())
+        assert "promises to read a program for six months" in said
+        assert f"until 2027-02-28 at the latest reads this one, which JAX {jax.__version__}" in said
+        assert f"{jax.__version__} exported on 2026-08-31." in said
+        command = f"bin/export --workdir=RUN --output=FOLDER --k=7{more}"
+        assert said.endswith(f"export the run again with a newer one: {command}")
+        words = terminal.split_flags(command.split()[1:], command_export.ACCEPTS)
+        assert words.dotted == [] and words.bare["k"] == "7"  # it takes them all
+        assert words.switches == ({"include-seen"} if seen else set())
