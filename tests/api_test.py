@@ -128,7 +128,9 @@ def test_calls_and_commands_make_the_same_run(clicks, tmp_path, capsys):
         api.train("mf", {**table, "product": table["product"][::-1]}, tmp_path / "called")
     with pytest.raises(ValueError, match="split must be valid or test, got 'tset'"):
         api.evaluate(tmp_path / "called", split="tset")
-    with pytest.raises(ValueError, match="nowhere does not exist; did you mean"):
+    with pytest.raises(
+        ValueError, match="nowhere does not exist; name a workdir that bin/train made"
+    ):
         api.evaluate(tmp_path / "nowhere")
     capsys.readouterr()
 

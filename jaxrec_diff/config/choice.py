@@ -105,8 +105,13 @@ def read(path: Path) -> Chosen:
     Raises:
       ValueError: if the file is damaged or cannot be read as it was meant.
     """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; name a json file of settings")
     kept = stored.read_json(path)
     stored.check_schema(kept, path)
+    for name in ("preset", "source", "model"):
+        if name not in kept:
+            raise ValueError(f"{path} holds no settings that can be used: it has no {name!r}")
     kept.pop("schema", None)
     try:
         name, source = kept.pop("preset"), kept.pop("source")
@@ -118,8 +123,10 @@ def read(path: Path) -> Chosen:
         experiment = stored.from_json(like, kept)
     except stored.UnknownField as error:
         raise ValueError(f"{path} {error}") from None
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no settings that can be used: {error!r}") from None
+    except (AttributeError, IndexError, KeyError, TypeError):
+        raise ValueError(
+            f"{path} holds no settings that can be used: they are not laid out as those of a run"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path} holds no settings that can be used: {error}") from None
     return Chosen(name, source, Settings(experiment, f"settings of {path}"), by_file=True)

@@ -113,8 +113,8 @@ def _rebuild(like: Any, kept: Any, kind: Any = None) -> Any:
         unknown = [name for name in kept if name not in known]
         if unknown:
             raise UnknownField(
-                f"holds {unknown[0]!r}, which {type(like).__name__} does not know: it was written "
-                "by another version, which alone can read it"
+                f"holds {unknown[0]!r}, which no setting is called: it was written by another "
+                "version, which alone can read it"
             )
         hints = typing.get_type_hints(type(like))
         fields = {k: _rebuild(getattr(like, k), v, hints[k]) for k, v in kept.items()}
@@ -127,4 +127,4 @@ def _rebuild(like: Any, kept: Any, kind: Any = None) -> Any:
     try:
         return values.checked(kept, kind)
     except ValueError:
-        raise TypeError(f"{kept!r} should be {values.described(kind)}") from None
+        raise ValueError(f"{kept!r} should be {values.described(kind)}") from None

@@ -15,12 +15,14 @@ def check(folder: Path) -> None:
     if (folder / CONFIG).exists():
         return
     lacks = "holds no run" if folder.is_dir() else "is no folder" if folder.exists() else ""
-    beside = {
-        each.parent.name: each.parent
-        for parent in (folder.parent, folder, Path("runs"))
-        if parent.is_dir()
-        for each in sorted(parent.glob(f"*/{CONFIG}"))
-    }
-    near = difflib.get_close_matches(folder.name, list(beside), 1, 0.5) or list(beside)[:1]
-    hint = f"did you mean {beside[near[0]]}?" if near else "name a workdir that bin/train made"
+    inside, beside, usual = (_runs(each) for each in (folder, folder.parent, Path("runs")))
+    named = {each.name: each for each in (*usual, *beside)}
+    near = [named[name] for name in difflib.get_close_matches(folder.name, named, 1, 0.5)]
+    found = [*inside, *near]
+    hint = f"did you mean {found[0]}?" if found else "name a workdir that bin/train made"
     raise ValueError(f"{folder} {lacks or 'does not exist'}; {hint}")
+
+
+def _runs(parent: Path) -> list[Path]:
+    """The folders in one that hold a run."""
+    return sorted(each.parent for each in parent.glob(f"*/{CONFIG}"))

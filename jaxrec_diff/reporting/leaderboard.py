@@ -74,11 +74,11 @@ def read(folder: Path) -> Run:
     from jaxrec_diff.config import NO_FIGURE
     from jaxrec_diff.config.stored import check_schema, read_json
     from jaxrec_diff.experiments import results as stored_results
-    from jaxrec_diff.experiments import workdirs
+    from jaxrec_diff.experiments import run_folders, workdirs
 
-    for name in ("results.json", "config.json"):
-        if not (folder / name).exists():
-            raise ValueError(f"{folder} holds no {name}; name finished workdirs of bin/train")
+    run_folders.check(folder)
+    if not workdirs.results_path(folder).exists():
+        raise ValueError(f"{folder} holds no results.json; its run is not finished")
     path = workdirs.per_user_path(folder)
     if not path.exists():
         raise ValueError(

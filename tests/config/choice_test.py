@@ -55,6 +55,8 @@ def test_a_file_of_settings_names_its_data(tmp_path):
         "a-b.c",
     )
     assert config.choose(asked | {"data": "b/clicks.csv"}).source == "b/clicks.csv"
+    with pytest.raises(ValueError, match="nosuch.json does not exist; name a json file"):
+        config.choose({"model": "mf", "preset": str(tmp_path / "nosuch.json")})
     with pytest.raises(ValueError, match="holds settings of mf, not of sasrec"):
         config.choose(asked | {"model": "sasrec"})
 
@@ -77,10 +79,12 @@ def test_a_data_set_without_settings_is_refused(model, dataset, said):
     [
         ("{", "cannot be read as json"),
         ("[]", "holds no settings or results by name"),
-        ('{"preset": "mf"}', r"holds no settings that can be used: KeyError\('source'\)"),
-        ('{"preset": "mf", "source": "x", "model": 3}', "holds no settings that can be used"),
+        ('{"preset": "mf"}', "holds no settings that can be used: it has no 'source'"),
+        ('{"preset": "mf", "source": "x", "model": 3}', "are not laid out as those of a run"),
+        ('{"preset": "mf", "source": "x", "model": {"width": "a"}}',
+         "holds no settings that can be used: 'a' should be a whole number"),
         ('{"preset": "mf", "source": "x", "model": {"wdth": 3}}',
-         "holds 'wdth', which MFConfig does not know: it was written by another version"),
+         "holds 'wdth', which no setting is called: it was written by another version"),
         ('{"schema": 99, "preset": "mf"}', "has schema 99, and this version reads up to 1"),
     ],
 )  # fmt: skip

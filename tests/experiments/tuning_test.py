@@ -290,7 +290,7 @@ t.tuning.tune(t.planned(t.Path({str(tmp_path)!r})), 8, log=print)
         (["--model=nf"], "unknown model"),
         (["--model=mf", "--trials=0"], "at least 1"),
         (["--model=mf", "--model.l3=1"], "unknown flag"),
-        (["--model=mf", "--preset=no.json"], "cannot be read"),
+        (["--model=mf", "--preset=no.json"], "no.json does not exist"),
         (["--model=mf", "--data=no.csv"], "does not exist"),
     ],
 )
