@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrec_diff.data.card import render
 from jaxrec_diff.diffusion import process
+from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import json_files, judging, phases, restore, workdirs
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.inference import histories
@@ -256,7 +257,8 @@ def _walks(restored: restore.Restored) -> str:
 
     points, head = jax.device_get(walk(params, state, phase.batcher.splits["test"]))
     points = points.reshape(len(points), size, -1, points.shape[-1])[:, :, 0]
-    table = head.table
+    table = rank.item_rows(head)
+    bias = None if head.bias is None else head.bias[head.first :][: len(table)]
     same = table.shape[1] == points.shape[-1] and table.shape[0] != table.shape[1]
     cloud = table if same else points[-1]
     if same:  # a walk and the items are compared by direction where their lengths differ
@@ -279,7 +281,7 @@ def _walks(restored: restore.Restored) -> str:
     )
     if same:
         answers = test.items[test.end[:size]]
-        ranks = _ranks(points, table, head.bias, answers)
+        ranks = _ranks(points, table, bias, answers)
         walked = np.arange(len(points))
         lines = {
             f"{q:.0%} of users": (walked, np.quantile(ranks, q, axis=1)) for q in (0.25, 0.5, 0.75)
