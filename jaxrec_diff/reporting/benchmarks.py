@@ -31,8 +31,7 @@ def table(points: Sequence[Point]) -> str:
     """A line a point, figures on the right, and above it what all points have in common."""
     if not points:
         return ""
-    told = {name: {str(point.get(name, "")) for point in points} for name in _SIZES}
-    varied = [name for name in _SIZES if len(told[name]) > 1 or name == "model"]
+    told, varied = _told(points), _varied(points)
     shared = [name for name in _SIZES if name not in varied and told[name] not in ({""}, {"0"})]
     head = [_SIZES[name] for name in varied]
     rows = [[str(point.get(name, "")) for name in varied] for point in points]
@@ -53,6 +52,16 @@ def table(points: Sequence[Point]) -> str:
     facts = [f"{_SIZES[name]} {told[name].copy().pop()}" for name in shared]
     facts += [f"{first['device']}, {first['clock']} clock", f"commit {first['commit']}"]
     return "\n".join([f"{first['question']}: {'; '.join(facts)}", *lines])
+
+
+def _told(points: Sequence[Point]) -> dict[str, set[str]]:
+    """What the points say of each size."""
+    return {name: {str(point.get(name, "")) for point in points} for name in _SIZES}
+
+
+def _varied(points: Sequence[Point]) -> list[str]:
+    """What points differ in, and always the model."""
+    return [name for name, said in _told(points).items() if len(said) > 1 or name == "model"]
 
 
 def _seconds(point: Point) -> str:
@@ -118,8 +127,9 @@ def drawings(points: Sequence[Point]) -> dict[str, Drawing]:
                 out[f"{what}-{name}"] = figures.scaling(unit + figure, lines, across=across)
     placed = [point for point in points if "flops_per_s" in point and point.get("intensity")]
     if placed:
+        varied = _varied(points)
         named = {
-            _name(point, ""): (point["intensity"], point["flops_per_s"] / point["devices"])
+            _name(point, varied): (point["intensity"], point["flops_per_s"] / point["devices"])
             for point in placed
         }
         peaks = placed[0]["peak_flops"], placed[0]["peak_bytes"]
@@ -131,10 +141,11 @@ def _lines(
     points: Sequence[Point], across: str, what: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Points that differ in one size alone, as lines of two points at least."""
+    others = [name for name in _varied(points) if name != across]
     grouped: dict[str, dict[float, float]] = {}
     for point in points:
         if what in point:
-            grouped.setdefault(_name(point, across), {})[point[across]] = point[what]
+            grouped.setdefault(_name(point, others), {})[point[across]] = point[what]
     return {
         name: (np.array(sorted(found)), np.array([found[x] for x in sorted(found)]))
         for name, found in grouped.items()
@@ -142,11 +153,11 @@ def _lines(
     }
 
 
-def _name(point: Point, across: str) -> str:
-    """What a point is of but for one size."""
-    words = [point["model"], point["part"], point["way"], point["sampler"]]
-    sizes = [f"{name} {point[name]}" for name in _ACROSS if name != across and point[name]]
-    return " ".join(word for word in words if word and word != "ours") + f" ({', '.join(sizes)})"
+def _name(point: Point, varied: Sequence[str]) -> str:
+    """A point by what sets it apart from the others, as a legend has room for it."""
+    words = [str(point.get(name) or "") for name in varied if name not in _ACROSS]
+    sizes = [f"{_SIZES[name]} {point[name]:,}" for name in varied if name in _ACROSS]
+    return ", ".join(word for word in (*words, *sizes) if word)
 
 
 def write(points: Sequence[Point], folder: Path) -> list[Path]:

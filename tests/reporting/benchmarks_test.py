@@ -43,10 +43,12 @@ def test_points_that_differ_in_one_size_make_a_line():
                 for size in ("batch", "items")}  # fmt: skip
     assert made.keys() == expected | {"roofline"}
     lines = benchmarks._lines(points, "batch", "rate")
-    ((x, y),) = lines.values()
+    ((name, (x, y)),) = lines.items()
+    assert name == "dreamrec, ours, items 40"  # what they share is not in it
     assert x.tolist() == [100, 1000] and y.tolist() == [1234.5, 9e4]
 
 
+@pytest.mark.filterwarnings("error")  # of a legend that leaves no room
 def test_plots_are_written_twice(tmp_path):
     pytest.importorskip("matplotlib")
     written = benchmarks.write([point(), point(batch=1000)], tmp_path)
