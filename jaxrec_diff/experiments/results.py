@@ -1,5 +1,6 @@
 """What `results.json` and `per_user.parquet` hold: every figure of a report comes from here."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,12 +28,14 @@ from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models.protocols import Protocol
 from jaxrec_diff.ops import files, ragged
-from jaxrec_diff.training import loop
+from jaxrec_diff.training import digests, loop
 from jaxrec_diff.training.state import averaged
 
 UNFINISHED = "controls_left"
 """Names what is still missing from results that were written before the slow baselines."""
 
+SEAL = "seal"
+"""A digest of all the others; files that were made without one are taken as they are."""
 
 _KINDS = {
     "model": str, "dataset": str, "split": str, "protocol": str, "num_users": int, "metrics": dict,
@@ -44,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
     """The results in a file.
 
     Raises:
-      ValueError: if it was damaged, or written by another version.
+      ValueError: if it was damaged or changed, or written by another version.
     """
     again = "remove it, and bin/train makes it again from the checkpoints"
     stored = read_json(path, again)
@@ -52,11 +55,24 @@ def read(path: Path) -> dict[str, Any]:
     for name, kind in _KINDS.items():
         if not isinstance(stored.get(name), kind):
             raise ValueError(f"{path} holds no {name} that can be used; {again}")
-    figures = [stored["metrics"], stored["optimum"], *stored["controls"].values()]
-    for each in figures:
-        if not isinstance(each, dict) or any(type(v) not in (int, float) for v in each.values()):
+    # controls hold what they were tuned to beside their figures
+    for each in (stored["metrics"], stored["optimum"], *stored["controls"].values()):
+        known = each.keys() & stored["metrics"].keys() if isinstance(each, dict) else ()
+        if not known and each != {} or any(type(each[name]) not in (int, float) for name in known):
             raise ValueError(f"{path} holds figures that are no numbers; {again}")
+    if stored.get(SEAL, _seal(stored)) != _seal(stored):
+        raise ValueError(f"{path} does not hold the figures that were written; {again}")
     return stored
+
+
+def sealed(results: dict[str, Any]) -> dict[str, Any]:
+    """Results as json holds them, with a digest by which `read` knows that they are whole."""
+    plain = json.loads(json.dumps(results))
+    return plain | {SEAL: _seal(plain)}
+
+
+def _seal(stored: dict[str, Any]) -> str:
+    return digests.of_json({name: value for name, value in stored.items() if name != SEAL})
 
 
 class Judged(NamedTuple):
@@ -105,8 +121,8 @@ def write(
     def written() -> dict[str, Any]:
         path, slow = workdirs.results_path(workdir), phase.settings.eval.controls
         if slow:
-            json_files.write_json(path, assemble({}) | {UNFINISHED: list(slow)})
-        results = assemble(judging.tuned_baselines(phase)) | generated
+            json_files.write_json(path, sealed(assemble({}) | {UNFINISHED: list(slow)}))
+        results = sealed(assemble(judging.tuned_baselines(phase)) | generated)
         json_files.write_json(path, results)
         return results
 

@@ -52,6 +52,24 @@ def test_results_of_another_shape(copy, capsys, small, changes):
     one_sentence(capsys, "results.json")
 
 
+def test_a_flipped_figure_is_found(copy, capsys, small):
+    """Json that can be read, of the right types, and not what was written."""
+    path = copy / "results.json"
+    whole = path.read_text()
+    found = json.loads(whole)
+    at = whole.index('"hr@10": 0.') + len('"hr@10": 0.')
+    path.write_text(whole[:at] + chr(ord(whole[at]) ^ 1) + whole[at + 1 :])
+    assert json.loads(path.read_text())["metrics"] != found["metrics"]
+    assert train(copy, small) == 2
+    one_sentence(capsys, "results.json does not hold the figures that were written; remove it")
+    assert cli.main(["compare", str(copy)]) == 2
+    one_sentence(capsys, "results.json")
+    path.write_text(json.dumps({k: v for k, v in found.items() if k != "seal"}))  # of before
+    assert train(copy, small) == 0
+    path.write_text(whole)
+    assert train(copy, small) == 0
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [(("train", "batch_size"), "32"), (("train", "batch_size"), [32]), (("eval", "ks"), 5),

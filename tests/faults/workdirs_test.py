@@ -55,8 +55,9 @@ def hurt(reader: str, base: Path, name: Path, way: str, draw: random.Random) -> 
     ended = harness.run(job.argv(folder), folder)
     left = jobs.results if reader.startswith("train") else job.left
     truth = truth[0] if reader.startswith("train") else truth
-    # a digit that turns into another one within a json text is seen by nobody
-    unseen = way == "flip" and name.suffix == ".json" and name.parent == Path(".")
+    # a digit that turns into another one within a json text is seen by nobody where it has no seal
+    plain = name.suffix == ".json" and name.parent == Path(".") and name.name != "results.json"
+    unseen = way == "flip" and plain
     return judge(left, truth, folder, ended, name, unseen), ended.said
 
 

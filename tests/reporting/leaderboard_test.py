@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxrec_diff import cli
+from jaxrec_diff.experiments import results as stored_results
 from jaxrec_diff.reporting import board_text, leaderboard, statistics
 
 
@@ -114,7 +115,7 @@ def test_the_command_reads_what_training_left(clicks_run, tmp_path, capsys):
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"seed": 1}))
     results = json.loads((other / "results.json").read_text())
-    (other / "results.json").write_text(json.dumps(results | {"seed": 1}))
+    (other / "results.json").write_text(json.dumps(stored_results.sealed(results | {"seed": 1})))
     table = pq.read_table(other / "per_user.parquet")
     stored = {name: np.asarray(table[name]) for name in table.column_names}
     for metric, value in results["metrics"].items():
