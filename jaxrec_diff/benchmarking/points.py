@@ -1,4 +1,8 @@
-"""A measured point, and the json line that it becomes."""
+"""A measured point, and the json line that it becomes.
+
+Bytes are those that a program's operations read and write. Where caches hold them, a point lies
+above what the copy of a large array allows: its `share_of_roof` is more than 1.
+"""
 
 import os
 import time
