@@ -44,6 +44,8 @@ Log = Callable[[str], None]
 
 # What may differ between two calls that work on one search.
 _FREE = tuple(set(config.RUN_CONTROL) - {"train.num_epochs", "train.patience"})
+# What a set-up leaves that was cut short, or that another process has just begun.
+_SET_UP = {"lock", "search.json.partial"}
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -86,13 +88,14 @@ def plan(
     tracking.check(experiment.log)
     chosen = Plan(runs.prepare(name, experiment, source, typed=typed), space, workdir)
     path = workdir / "search.json"
-    if not path.exists():
-        if workdir.is_file() or (workdir.is_dir() and any(workdir.iterdir())):
-            raise ValueError(f"{workdir} is not empty and holds no search; name a new folder")
+    there = {each.name for each in workdir.iterdir()} if workdir.is_dir() else set()
+    if workdir.is_file() or (there - _SET_UP and path.name not in there):
+        raise ValueError(f"{workdir} is not empty and holds no search; name a new folder")
+    if path.name not in there:
         return chosen
-    there = read_json(path)
-    check_schema(there, path)
-    differs = config.difference(there, _stored(chosen), _FREE)
+    kept = read_json(path)
+    check_schema(kept, path)
+    differs = config.difference(kept, _stored(chosen), _FREE)
     if differs:
         raise ValueError(f"{workdir} holds a search with {differs}; take another workdir")
     return chosen

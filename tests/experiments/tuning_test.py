@@ -364,6 +364,22 @@ def test_trials_are_judged_by_what_is_trained_last(name, own, metric, tmp_path):
     assert tuning.summary(optuna.create_study(), chosen)["metric"] == f"valid/{metric}"
 
 
+def test_a_search_that_was_hardly_begun_is_begun_again(tmp_path):
+    """By a process that was killed, or by one that is about to write what is searched."""
+    workdir = tmp_path / "search"
+    workdir.mkdir()
+    for name in ("lock", "search.json.partial"):
+        (workdir / name).touch()
+        tuning._open(planned(workdir))
+        (workdir / "search.json").unlink()
+        for other in ("journal.log", "trials"):
+            with pytest.raises(ValueError, match="is not empty and holds no search"):
+                planned(workdir)
+            path = workdir / other
+            path.rmdir() if path.is_dir() else path.unlink()
+        planned(workdir)
+
+
 def test_a_damaged_journal_is_one_sentence(tmp_path, capsys):
     workdir = tmp_path / "search"
     chosen = config.parse(config.preset("mf", "synthetic").experiment, SMALL)
