@@ -78,5 +78,7 @@ def test_branches_on_the_backend_are_left_to_the_compiler():
 
     import jaxrec_diff
 
-    for path in Path(jaxrec_diff.__file__).parent.rglob("*.py"):
-        assert "default_backend" not in path.read_text(), path
+    package = Path(jaxrec_diff.__file__).parent
+    for path in package.rglob("*.py"):
+        if package / "benchmarking" not in path.parents:  # it measures the machine that it runs on
+            assert "default_backend" not in path.read_text(), path
