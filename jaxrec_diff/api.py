@@ -188,7 +188,7 @@ def list_models() -> dict[str, str]:
 def settings(model: str, dataset: str = "") -> dict[str, Any]:
     """The settings that a model has for a data set's name, by dotted field.
 
-    >>> settings("dreamrec", "zhihu")["model.guidance_weight"], settings("mf")["eval.ks"]
+    >>> settings("dreamrec", "zhihu")["model.guidance_weight"], settings("sasrec")["eval.ks"]
     (4.0, (5, 10, 20, 50))
 
     Raises:
