@@ -77,11 +77,11 @@ def open_folder(contest: Contest) -> None:
                     f"{_said(ours[name])}; take another folder"
                 )
         return
-    if contest.folder.is_file() or (contest.folder.is_dir() and any(contest.folder.iterdir())):
+    left = {each.name for each in contest.folder.iterdir()} if contest.folder.is_dir() else set()
+    if contest.folder.is_file() or left - {f"{_FILE}.partial"}:  # a kill leaves that
         raise ValueError(f"{contest.folder} is not empty and holds no contest; name a new folder")
-    for part in ("jobs", "runs", "tune"):
-        (contest.folder / part).mkdir(parents=True, exist_ok=True)
-    json_files.write_json(path, ours)
+    contest.folder.mkdir(parents=True, exist_ok=True)
+    json_files.write_json(path, ours)  # first: it marks the folder as a contest's
 
 
 def jobs(contest: Contest) -> Iterator[Job]:

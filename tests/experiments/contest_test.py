@@ -82,6 +82,9 @@ def test_seeds_and_models_may_be_added_but_a_contest_stays_the_same(tmp_path, fa
     assert len(more.done) == 4
     with pytest.raises(ValueError, match="with trials 0, not 5; take another folder"):
         contest.run(made(tmp_path, "mf", trials=5))
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "contest.json.partial").touch()  # as a kill leaves it
+    assert contest.run(made(tmp_path / "begun", "mf", seeds=1), log=lambda text: None).done
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="not empty and holds no contest"):
