@@ -87,12 +87,14 @@ def as_lists(column: Any) -> Any:
 
 
 _BRACKETED = r"^(\[[^\[\]]*\]|\([^()]*\))$"
+_LISTED = r"^\[[^\[\],]*,[^\[\]]*\]$"
 
 
 def of_text(text: Any, where: str) -> Any:
     """Lists written as text: ids between blanks, commas or |, all in brackets or none.
 
-    Where a row has none, `(` is a letter like any other: `(a b` holds the ids `(a` and `b`.
+    Where a row has none, `(` is a letter like any other: `(a b` holds the ids `(a` and `b`. Of
+    such a column a row like `[4, 5]`, with a comma, is a list all the same.
 
     Raises:
       ValueError: on brackets that hold no list.
@@ -107,9 +109,9 @@ def of_text(text: Any, where: str) -> Any:
         rows = [_words(one, where) for one in text.to_pylist()]
         return pa.array(rows, pa.large_list(pa.large_string()))
     inside = pc.match_substring_regex(text, _BRACKETED)
-    bare = text
-    if pc.all(pc.or_(inside, pc.equal(text, ""))).as_py():
-        bare = pc.utf8_slice_codeunits(text, 1, -1)
+    if not pc.all(pc.or_(inside, pc.equal(text, ""))).as_py():
+        inside = pc.match_substring_regex(text, _LISTED)
+    bare = pc.if_else(inside, pc.utf8_slice_codeunits(text, 1, -1), text)
     bare = pc.replace_substring_regex(bare, r"^[\s,|]+|[\s,|]+$", "")
     lists = pc.split_pattern_regex(bare, r"[\s,|]+")
     sizes = pc.list_value_length(lists).to_numpy(zero_copy_only=False)

@@ -15,6 +15,10 @@ from jaxrec_diff.data import given
         # a bracket is a letter where it does not hold every row
         (["(a b", "c)", "x (y) z"], [["(a", "b"], ["c)"], ["x", "(y)", "z"]]),
         (["(old) and (new)", "[a]"], [["(old)", "and", "(new)"], ["[a]"]]),
+        (
+            ["1 2", "[4, 5]", "", None, "[6,]", "[7]"],
+            [["1", "2"], ["4", "5"], [], [], ["6"], ["[7]"]],
+        ),
         (['["a, b", "c"]', "[1 2]", "x (y)"], [["a, b", "c"], ["1", "2"], ["x", "(y)"]]),
     ],
 )
