@@ -36,9 +36,9 @@ def test_small_arrays_give_the_same_examples(dataset, settings, kind, by_length,
         order = order.astype(np.int32)
     keys = jax.random.split(jax.random.key(5), STEPS)
     mapped = jax.tree.map(lambda leaf: _on_disk(tmp_path, leaf), fed.train)
-    small = fed.stream.cut(mapped, order, keys)
+    row_id = np.arange(order.shape[1], dtype=np.int32)
+    small = fed.stream.cut(mapped, order, row_id, keys)
     places = np.where(order >= 0, np.arange(order.size).reshape(order.shape), -1)
-    row_id = jnp.arange(order.shape[1], dtype=jnp.int32)
     cut = [jax.jit(example) for example in (fed.example, fed.stream.example)]
     for n in range(STEPS):
         whole = cut[0](fed.train, order[n], row_id, keys[n])
@@ -47,7 +47,7 @@ def test_small_arrays_give_the_same_examples(dataset, settings, kind, by_length,
         assert whole.weight.sum() > 0
 
     # another chunk is no other shape, however long its histories are
-    again = fed.stream.cut(mapped, np.full_like(order, order.max()), keys)
+    again = fed.stream.cut(mapped, np.full_like(order, order.max()), row_id, keys)
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each) for each in (small, again)]
     assert shapes[0] == shapes[1]
 
@@ -56,7 +56,7 @@ def test_small_arrays_give_the_same_examples(dataset, settings, kind, by_length,
 def test_empty_slots_weigh_nothing(dataset, settings, kind):
     fed = kind.batcher(kind.view(dataset, settings), settings)
     keys, index = jax.random.split(jax.random.key(5), 1), np.array([[3, -1, 2]], np.int32)
-    small = fed.stream.cut(fed.train, index, keys)
+    small = fed.stream.cut(fed.train, index, np.arange(3, dtype=np.int32), keys)
     found = fed.stream.example(small, np.array([0, -1, 2]), jnp.arange(3), keys[0])
     assert found.weight.tolist() == [1.0, 0.0, 1.0]
 
