@@ -16,7 +16,7 @@ def test_a_sample_of_faults(base):
             counted.add(outcome, f"{way} of {name}", said)
         disks_test.injected("convert", base, counted, 2)
         changes_test.two_at_once("convert", base, counted, 2)
-        commands_test.damaged_files("convert", base, counted, 4)
+        commands_test.damaged_files("convert", base, counted, 5)
 
 
 def test_a_sample_of_inputs():
