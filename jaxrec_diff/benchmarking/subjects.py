@@ -25,7 +25,7 @@ from jaxrec_diff.experiments.phases import BACKBONE, PhaseRun
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.ops import meshes, streams
-from jaxrec_diff.training import loop, optim, parallel
+from jaxrec_diff.training import optim, parallel, programs
 from jaxrec_diff.training.state import TrainState, averaged
 
 LIST = 20  # items of a list
@@ -126,11 +126,11 @@ def ranked(subject: Subject, batch: int) -> Call:
 def updates(subject: Subject, count: int) -> Call:
     """`count` updates in one dispatch. They take over the state that they are given."""
     phase, config, seed = subject.phase, subject.phase.settings.train, subject.phase.settings.seed
-    made = loop.updates_of(
+    made = programs.updates_of(
         partial(phases.model_of, phase), phase.batcher.example, _optimizer(phase), config,
         phase.mesh, "jit", in_parts=False,
     )  # fmt: skip
-    order_of = phase.batcher.order or loop.shuffle_of(config, phase.batcher.num_examples)
+    order_of = phase.batcher.order or programs.shuffle_of(config, phase.batcher.num_examples)
     order = jax.jit(order_of)(streams.order(seed))
     count = max(1, min(count, len(order), parallel.MOST_UPDATES))
     place = made.place
@@ -170,7 +170,7 @@ def _rows(args: tuple) -> int:
 
 
 def _initial(phase: PhaseRun) -> TrainState:
-    initial = loop.initial_of(
+    initial = programs.initial_of(
         partial(phases.model_of, phase), phase.batcher.example, _optimizer(phase),
         phase.settings.train, streams.init(phase.settings.seed),
     )  # fmt: skip
@@ -179,7 +179,7 @@ def _initial(phase: PhaseRun) -> TrainState:
 
 def _optimizer(phase: PhaseRun) -> Any:
     config = phase.settings.train
-    total = loop.num_updates(config, phase.batcher.num_examples)
+    total = programs.num_updates(config, phase.batcher.num_examples)
     return optim.make(config, total, phases.model_of(phase).compact)
 
 

@@ -22,7 +22,7 @@ from jaxrec_diff.experiments import (
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import registry
-from jaxrec_diff.training import checkpoint, chunks, loop, tracking
+from jaxrec_diff.training import checkpoint, chunks, loop, programs, tracking
 from jaxrec_diff.training.progress import Progress, Stopped
 from jaxrec_diff.training.state import averaged
 
@@ -184,7 +184,7 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
             layout.barrier("stopped")  # whoever ends first would be missed
             raise signals.Interrupted(stopped.reason, folder) from None
     every = settings.train.num_epochs
-    whole = loop.num_updates(settings.train, batcher.num_examples)
+    whole = programs.num_updates(settings.train, batcher.num_examples)
     if fitted.steps < whole and layout.first():
         log(
             f"stopped early, after epoch {fitted.steps * every / whole:g} of {every}: valid "

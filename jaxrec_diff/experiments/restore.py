@@ -19,7 +19,7 @@ from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.training import checkpoint, loop, optim
+from jaxrec_diff.training import checkpoint, loop, optim, programs
 from jaxrec_diff.training.state import TrainState, averaged, create
 
 
@@ -140,7 +140,7 @@ def check_phases(run: Run, workdir: Path) -> None:
         if file.exists():
             continue
         at = checkpoint.newest(file.parent / "checkpoints")
-        total = loop.num_updates(phase.settings.train, phase.batcher.num_examples)
+        total = programs.num_updates(phase.settings.train, phase.batcher.num_examples)
         got = f"stands at update {at:,} of at most {total:,}" if at else "has saved no update yet"
         settings = f"--preset={workdir / 'config.json'}"
         more = shlex.join([f"--model={run.name}", settings, f"--workdir={workdir}"])

@@ -19,7 +19,7 @@ from jaxrec_diff.experiments import exports, phases, processes
 from jaxrec_diff.experiments.phases import BACKBONE, GENERATOR, PhaseRun
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import meshes
-from jaxrec_diff.training import loop
+from jaxrec_diff.training import programs
 from jaxrec_diff.training.config import BY_ROW
 
 _FEW = 1000  # the usual cut-offs are no harm where a catalogue is smaller than they
@@ -90,7 +90,7 @@ def _phases(
     if typed is not None and "train.batch-size" not in typed:
         own = _fitting(own)
     _check_optimizer(name, experiment)
-    loop.check(own.settings.train, own.batcher.num_examples, mesh)
+    programs.check(own.settings.train, own.batcher.num_examples, mesh)
     if experiment.backbone is None:
         if makes_items:
             raise ValueError(
@@ -108,7 +108,7 @@ def _phases(
         backbone_of = replace(experiment.backbone, train=first.settings.train)
         own = own._replace(settings=replace(own.settings, backbone=backbone_of))
     _check_optimizer(first.title, first.settings)
-    loop.check(first.settings.train, first.batcher.num_examples, mesh)
+    programs.check(first.settings.train, first.batcher.num_examples, mesh)
     phases.model_of(first)
     backbone, system = registry.system(first.settings.model), registry.system(experiment.model)
     if system.check is not None:

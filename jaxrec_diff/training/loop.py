@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxrec_diff import layout
-from jaxrec_diff.batches import epochs
 from jaxrec_diff.batches.batcher import Stream
-from jaxrec_diff.ops import meshes, streams
-from jaxrec_diff.training import checkpoint, chunks, optim, parallel, rows, step
-from jaxrec_diff.training.config import BY_ROW, TrainConfig
+from jaxrec_diff.ops import streams
+from jaxrec_diff.training import checkpoint, chunks, parallel, programs
+from jaxrec_diff.training.config import TrainConfig
 from jaxrec_diff.training.progress import NonFiniteLoss, Progress, Stopped
-from jaxrec_diff.training.state import TrainState, averaged, create
+from jaxrec_diff.training.state import TrainState, averaged
 
 # A dispatch aims at this many seconds: long enough to hide its cost, short enough for a progress
 # bar and for a signal to be heard. Its length changes no number.
@@ -98,28 +95,20 @@ def fit(
       NonFiniteLoss: at the first update whose loss is not finite.
       Stopped: after `stop_asked`.
     """
-    check(config, num_examples, mesh)
-    total = num_updates(config, num_examples)
+    programs.check(config, num_examples, mesh)
+    total = programs.num_updates(config, num_examples)
     per_epoch = total // config.num_epochs
-    optimizer = optim.make(config, total, model_of(None).compact)
-    key = streams.training(seed)
-    of_shapes = chunks.first(data, stream, key, config.batch_size)
-    examples = examples if stream is None else stream.example
-    updates = updates_of(model_of, examples, optimizer, config, mesh, mode, stream is not None)
-    order_of = order_of or shuffle_of(config, num_examples)
-    epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
-    initial = initial_of(model_of, examples, optimizer, config, streams.init(seed))
-    shapes = jax.eval_shape(initial, of_shapes)
-    placing = layout.shardings(shapes, mesh)
-    initial, like = jax.jit(initial, out_shardings=placing), checkpoint.abstract(shapes, placing)
-
+    updates, epoch_order, initial, like = programs.make(
+        model_of, data, examples, num_examples, config, seed, mesh, mode, order_of, stream
+    )
     tell = _teller(config, total, on_progress)
     found = _resumed(folder, like, tell)
     # lists and softmaxes ask which mesh is around them; inside `pmap` they must not
     around = jax.set_mesh(mesh) if mode == "jit" else contextlib.nullcontext()
     with around, checkpoint.manager(folder) as checkpoints:
-        train, counters = (initial(of_shapes), _Counters()) if found is None else found
+        train, counters = (initial(), _Counters()) if found is None else found
         at, size, score, run = int(train.step), 1, checkpoint.WORST, None
+        key = streams.training(seed)
         chunks_of = chunks.over(data, stream, key, updates)
         train, key = updates.place(train), updates.place(key)
         while at < total and not _exhausted(config, counters):
@@ -183,80 +172,6 @@ def load(folder: Path, like: TrainState) -> Loaded:
     at = int(best.train.step)
     known = layout.by_first(lambda: checkpoint.newest_meta(folder).get("best_step"))
     return Loaded(best.train, known or at)
-
-
-def check(config: TrainConfig, num_examples: int, mesh: jax.sharding.Mesh) -> None:
-    if config.batch_size > num_examples:
-        raise ValueError(
-            f"train.batch_size={config.batch_size} is larger than the {num_examples} training "
-            f"examples; at most {num_examples} fits"
-        )
-    parts = mesh.shape[meshes.DATA]
-    if config.batch_size % parts:
-        near = max(config.batch_size // parts, 1) * parts
-        what = f"{parts} devices" if parts == mesh.size else f"the {parts} parts of axis data"
-        raise ValueError(
-            f"train.batch_size={config.batch_size} does not divide over {what}; {near} does"
-        )
-
-
-def num_updates(config: TrainConfig, num_examples: int) -> int:
-    """Updates of a training that is not stopped early."""
-    left = config.epoch_sampler == "whole" and num_examples % config.batch_size > 0
-    return (num_examples // config.batch_size + left) * config.num_epochs
-
-
-def updates_of(
-    model_of: Callable[[str | None], Any],
-    examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
-    optimizer: optax.GradientTransformation,
-    config: TrainConfig,
-    mesh: jax.sharding.Mesh,
-    mode: parallel.Parallel,
-    in_parts: bool,
-) -> parallel.Updates:
-    """The updates of a training, as `fit` runs them and with its arguments.
-
-    Args:
-      in_parts: whether `examples` reads batches that were cut on the host.
-    """
-    axis_name = parallel.AXIS if mode == "pmap" else None
-    model = model_of(axis_name)
-
-    def update(train, key, example):
-        if config.optimizer in BY_ROW:
-            return rows.update(model, optimizer, train, key, example, axis_name=axis_name)
-        return step.update(
-            model, optimizer, train, key, example, ema_decay=config.ema_decay, axis_name=axis_name
-        )
-
-    if mode == "pmap":
-        return parallel.pmap_updates(update, examples, mesh)
-    return parallel.jit_updates(update, examples, mesh, in_parts=in_parts)
-
-
-def initial_of(
-    model_of: Callable[[str | None], Any],
-    examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
-    optimizer: optax.GradientTransformation,
-    config: TrainConfig,
-    key: jax.Array,
-) -> Callable[[Any], TrainState]:
-    """Resident arrays -> the state before the first update, by the shapes of a first batch."""
-
-    def initial(data):
-        index = jnp.arange(config.batch_size, dtype=jnp.int32)
-        variables = model_of(None).init(key, examples(data, index, index, key))
-        return create(variables, optimizer, ema_decay=config.ema_decay)
-
-    return initial
-
-
-def shuffle_of(config: TrainConfig, num_examples: int) -> Callable[[jax.Array], jax.Array]:
-    """Key of an epoch -> i32[steps, B], its batches as the settings say."""
-    samplers = {"perm": epochs.permutation, "whole": epochs.whole, "iid": epochs.iid}
-    shuffle = samplers[config.epoch_sampler]
-    return lambda key: shuffle(key, num_examples, config.batch_size)
 
 
 def _teller(

@@ -11,7 +11,7 @@ import pytest
 from jaxrec_diff import layout
 from jaxrec_diff.batches import epochs
 from jaxrec_diff.models.contract import Aux, Head, Model, Variables
-from jaxrec_diff.training import checkpoint, loop, optim, progress, step
+from jaxrec_diff.training import checkpoint, loop, optim, programs, progress, step
 from jaxrec_diff.training import state as training_state
 from jaxrec_diff.training.config import TrainConfig
 
@@ -221,7 +221,7 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path):
         fit(tmp_path, batch_size=65)
     config, mesh = TrainConfig(batch_size=12), layout.make_mesh(jax.devices()[:8])
     with pytest.raises(ValueError, match="8 does"):
-        loop.check(config, 64, mesh)
+        programs.check(config, 64, mesh)
     assert not list(tmp_path.iterdir())
 
 
