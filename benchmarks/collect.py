@@ -36,6 +36,7 @@ def trimmed(value: Any) -> Any:
 def collect(workdir: Path, every: int = 1) -> dict[str, Any]:
     """The figures of a workdir, with every so many epochs of its curve."""
     results = trimmed(json.loads((workdir / "results.json").read_text()))
+    results.pop("seal", None)  # of the file it was in
     protocols = {
         name: {key: part[key] for key in ("num_users", "metrics", "controls", "diagnostics")}
         for name, part in results.pop("protocols", {}).items()
