@@ -110,10 +110,16 @@ def encoding(path: Path) -> Encoding:
                 return Encoding(name, len(mark), f"encoding: {name[:-3].upper()} by its mark")
             return _utf8(path, len(mark))
     zeros = [head[start:4096:2].count(0) for start in (0, 1)]
-    if max(zeros) > 0.3 * min(len(head), 4096) / 2 and min(zeros) * 10 < max(zeros):
+    share = 2 * max(zeros) / max(min(len(head), 4096), 1)
+    most = share > 0.5  # of the letters are Latin; fewer may be ids that end in a zero
+    if (most or (share > 0.3 and len(head) > 64)) and min(zeros) * 10 < max(zeros):
         name = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-        _check(path, name)
-        return Encoding(name, 0, "encoding: UTF-16 by its zeros")
+        try:
+            _check(path, name)
+            return Encoding(name, 0, "encoding: UTF-16 by its zeros")
+        except ValueError:
+            if most:
+                raise
     return _utf8(path, 0)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxrec_diff.data import sources
+from jaxrec_diff.data import decode, sources
 from jaxrec_diff.data.config import DataConfig
 
 HEAD = "user_id,item_id\n"
@@ -547,3 +547,12 @@ def test_every_column_of_a_guess_is_on_the_card(put):
 def test_names_of_sources():
     assert sources.dataset_name("a/val.tar/x.feather") == "x"
     assert sources.dataset_name(str(Path("a") / "beauty")) == "beauty"
+
+
+@pytest.mark.parametrize("text", [b"-0 a\0\n", b"FALSE,-0 a\0\n", b"a\0,-0 a\0\n"])
+def test_ids_that_end_in_a_zero_are_no_utf_16(text, tmp_path):
+    path = tmp_path / "h.txt"
+    path.write_bytes(text)
+    assert decode.encoding(path).name == "utf-8"
+    path.write_bytes("user,item\n1,2\n".encode("utf-16-le"))
+    assert decode.encoding(path).name == "utf-16-le"
