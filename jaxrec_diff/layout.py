@@ -12,7 +12,7 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -178,8 +178,20 @@ def by_first(ask: Callable[[], Any]) -> Any:
             refused = str(error)
     found, refused = agree((found, refused))
     if refused is not None:
-        raise ValueError(refused)
+        refuse(refused)
     return found
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends all processes, which all must call it, by the same sentence.
+
+    The first one holds what they agreed on, and may leave only when everybody has read it.
+
+    Raises:
+      ValueError: always.
+    """
+    barrier("refused")
+    raise ValueError(message)
 
 
 def agree(value: Any, choose: Callable[[list[Any]], Any] = lambda each: each[0]) -> Any:

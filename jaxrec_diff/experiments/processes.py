@@ -27,7 +27,7 @@ def check(name: str, experiment: Experiment, dataset: Dataset) -> None:
     for number, other in enumerate(others, 1):
         found = _difference(first, other)
         if found:
-            raise ValueError(f"process {number} {found}; start all processes alike")
+            layout.refuse(f"process {number} {found}; start all processes alike")
 
 
 def _difference(first: dict[str, Any], other: dict[str, Any]) -> str | None:
