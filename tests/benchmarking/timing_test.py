@@ -1,6 +1,7 @@
 """Medians, quartiles and clocks."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,10 +14,18 @@ def test_a_sleep_takes_wall_time_and_no_processor_time():
     assert found.processor < 0.02 and found.repeats == 3
 
 
-def test_short_runs_are_repeated_within_a_measurement():
-    calls = []
-    found = timing.measured(lambda: calls.append(1), repeats=2)
-    assert len(calls) > 1000 and found.seconds < 1e-4
+def test_short_runs_are_repeated_within_a_measurement(monkeypatch):
+    now = [0.0]
+
+    def run():
+        now[0] += 1e-5
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2)
+    monkeypatch.setattr(timing, "time", clock)
+    found = timing.measured(run, repeats=2)
+    # one to compile, one to guess by, then two measurements of a fiftieth of a second
+    assert round(now[0] / 1e-5) == pytest.approx(2 + 2 * 2000, abs=2)
+    assert found.seconds == pytest.approx(1e-5) and found.processor == pytest.approx(5e-6)
 
 
 def test_the_spread_is_that_of_the_quartiles():
