@@ -16,7 +16,7 @@ from tests.models import contract_test as contract
 PLATFORMS = ("tpu", "cuda")
 # Sharding and the like, which every compiler knows, and JAX's own kernels of each.
 KNOWN = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotate_device_placement"}
-OWN = {"tpu": ("Qr", "TopK", "ProductOfElementaryHouseholderReflectors"),
+OWN = {"tpu": ("Qr", "TopK", "ProductOfElementaryHouseholderReflectors", "Eigh"),
        "cuda": ("cu_", "cusolver_", "hipsolver_")}  # fmt: skip
 # One of a kind of system; every variant of the settings is `slow`.
 QUICK = ("dimerec", "sasrec", "diffrec-noisy", "lightgcn", "diffuasr")
