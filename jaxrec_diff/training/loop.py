@@ -108,9 +108,8 @@ def fit(
     with around, checkpoint.manager(folder) as checkpoints:
         train, counters = (initial(), _Counters()) if found is None else found
         at, size, score, run = int(train.step), 1, checkpoint.WORST, None
-        key = streams.training(seed)
-        chunks_of = chunks.over(data, stream, key, updates)
-        train, key = updates.place(train), updates.place(key)
+        chunks_of = chunks.over(data, stream, streams.training(seed), updates)
+        train, key = updates.place(train), updates.place(streams.training(seed))
         while at < total and not _exhausted(config, counters):
             epoch, first = divmod(at, per_epoch)
             if first == 0:
