@@ -273,8 +273,8 @@ CASES: dict[str, Case] = {
     "ials.score_by": host(lambda: ials.score_by(np.eye(4, 2), 0.1, 0.01)(SETS)),
     "scores.matrix": host(lambda: scores.matrix(SETS, 4).toarray()),
     "scores.of_weights": host(lambda: scores.of_weights(np.eye(4))(SETS)),
-    "scores.lists": host(
-        lambda: scores.lists(
+    "topk.of_scores": host(
+        lambda: topk.of_scores(
             lambda sets: np.full((len(sets.start) - 1, 4), np.float32(0.5)),
             USER_ITEMS,
             USER_ITEMS,

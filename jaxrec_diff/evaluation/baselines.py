@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxrec_diff.classics import grids, scores
-from jaxrec_diff.evaluation import metrics, popularity, types
+from jaxrec_diff.evaluation import metrics, popularity, topk, types
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST
 from jaxrec_diff.models.protocols import Rules
@@ -150,7 +150,7 @@ def means(
 
 
 def _item_lists(score, inputs, queries, train_counts, config: EvalConfig, rules: Rules):
-    return scores.lists(
+    return topk.of_scores(
         score,
         inputs,
         queries,

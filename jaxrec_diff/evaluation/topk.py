@@ -6,19 +6,24 @@
 [[2, 3]]
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from jaxrec_diff.ops import meshes
+from jaxrec_diff.ops import graph, meshes, ragged
+from jaxrec_diff.ops.graph import Rows
+from jaxrec_diff.ops.ragged import Ragged
 
 # Scores of a batch and a chunk stay under this many bytes, and a chunk under this many items: a CPU
 # lists the best of wider rows more slowly.
 _CHUNK_BYTES, _CHUNK_ITEMS = 64 * 2**20, 2**15
+_SCORES = 2**22  # of rows that a function scores, held at once
 
 
 class Top(NamedTuple):
@@ -238,6 +243,50 @@ def nearest(
 
     none = jnp.zeros((size, places), jnp.int32)
     return jax.lax.scan(take, none, jnp.arange(places))[1].T
+
+
+def of_scores(
+    score: Callable[[Rows], Any],
+    inputs: Ragged,
+    queries: Ragged,
+    *,
+    num_items: int,
+    k: int,
+    mask_seen: bool,
+    allowed: np.ndarray | None = None,
+) -> Top:
+    """The best items of rows that a function scores, as numpy; a chunk of rows at a time.
+
+    Args:
+      score: rows of items, ids less one -> f[n, I], see `classics.scores`.
+      inputs: row n scores by its items `items[start:end]`.
+      queries: rows whose histories are no candidates under `mask_seen`.
+      num_items: I.
+      k: length of the lists.
+      mask_seen: items of the history are no candidates.
+      allowed: bool[I] candidates; all by default.
+
+    Raises:
+      ValueError: if `k` is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"lists must have at least 1 item, got k={k}")
+    if allowed is not None:
+        chex.assert_shape(allowed, (num_items,))
+    step, parts = max(_SCORES // num_items, 1), []
+    for first in range(0, len(queries.start), step):
+        rows = slice(first, first + step)
+        scores = np.array(score(graph.item_sets(ragged.pick(inputs, rows), num_items)), np.float32)
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        if mask_seen:
+            seen = graph.item_sets(ragged.pick(queries, rows), num_items)
+            scores[np.repeat(np.arange(len(scores)), np.diff(seen.start)), seen.members] = -np.inf
+        best = jax.lax.top_k(jnp.asarray(scores), min(k, num_items))
+        values, place = (np.pad(part, ((0, 0), (0, max(k - num_items, 0)))) for part in best)
+        values[:, num_items:] = -np.inf
+        parts.append((values, np.where(values > -np.inf, place + 1, 0).astype(np.int32)))
+    return Top(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _check(points: jax.Array, table: jax.Array, seen: jax.Array | None) -> None:

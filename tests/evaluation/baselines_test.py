@@ -10,7 +10,7 @@ import pytest
 from jaxrec_diff.classics import ease, grids, scores
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
-from jaxrec_diff.evaluation import baselines, metrics, rank
+from jaxrec_diff.evaluation import baselines, metrics, rank, topk
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.models.contract import Head
@@ -148,6 +148,7 @@ def real(real_data):
 def test_ease_holds_one_matrix_at_a_time(monkeypatch):
     # Chunks small enough that matrices are what the memory is for.
     monkeypatch.setattr(scores, "CHUNK", 2**16)
+    monkeypatch.setattr(topk, "_SCORES", 2**16)
     items, rng = 1200, np.random.default_rng(0)
     flat = rng.integers(1, items + 1, 8 * 300).astype(np.int32)
     start = 8 * np.arange(300, dtype=np.int32)
@@ -157,7 +158,7 @@ def test_ease_holds_one_matrix_at_a_time(monkeypatch):
     rules = Rules(mask_seen=True, trained_only=True)
     sets = graph.item_sets(rows, items)
     score = next(grids.candidates("ease", sets, items, 24)).fit()  # imports what it needs
-    scores.lists(score, rows, rows, num_items=items, k=5, mask_seen=True)
+    topk.of_scores(score, rows, rows, num_items=items, k=5, mask_seen=True)
     del score
     tracemalloc.start()
     tuned = baselines.tune(rows, rows, rows, counts, config, rules)

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.classics import scores
+from jaxrec_diff.evaluation import topk
 from tests.classics import samples
 
 
 @pytest.mark.parametrize("chunk", [2**22, 40], ids=["whole", "small chunks"])
 @pytest.mark.parametrize("mask_seen", [True, False])
 def test_lists_are_sorted_scores_without_what_may_not_be_shown(mask_seen, chunk, monkeypatch):
-    monkeypatch.setattr(scores, "CHUNK", chunk)
+    monkeypatch.setattr(topk, "_SCORES", chunk)
     rows, _, histories = samples.data()
     weights = np.random.default_rng(1).integers(0, 3, (samples.ITEMS,) * 2).astype(float)  # ties
     allowed = np.arange(samples.ITEMS) != 6
-    top = scores.lists(
+    top = topk.of_scores(
         scores.of_weights(weights),
         histories,
         histories,
