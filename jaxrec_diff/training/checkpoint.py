@@ -13,10 +13,12 @@ Several processes write a step together, each the shards that it has, and take t
 on any number of processes and devices: one that any of them cannot read is damaged for all.
 """
 
+import errno
 import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -41,6 +43,8 @@ WORST = -1e30
 
 _SCORE, _STEP, _DIGESTS, _SEAL = "score", "step", "digests", "seal"
 _OURS = (_SCORE, _DIGESTS, _SEAL)  # in the json of a step, beside what the caller keeps there
+
+_TRIES, _WAIT_SECONDS = 100, 0.02  # for threads that outlive the write that they belong to
 
 # What says that a file could not be read now, not that it holds something else.
 _NOT_DAMAGE = ("PERMISSION_DENIED", "Permission denied", "RESOURCE_EXHAUSTED")
@@ -75,8 +79,28 @@ def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
         cleanup_tmp_directories=True,
     )
     _hush_late_threads()
+    if jax.process_index() == 0:
+        _remove_unfinished(folder)
     with ocp.CheckpointManager(folder.resolve(), options=options) as opened:
         yield opened
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what writes that failed left behind.
+
+    Orbax does so as well, but gives up where a thread of such a write still adds a file meanwhile:
+    tensorstore's go on for a moment after the first error.
+    """
+    for path in folder.glob("*.orbax-checkpoint-tmp*"):
+        for _ in range(_TRIES):
+            try:
+                shutil.rmtree(path)
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            time.sleep(_WAIT_SECONDS)  # a late thread may make it anew
 
 
 def set_aside_unscored(folder: Path) -> tuple[int, ...]:

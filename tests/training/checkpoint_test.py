@@ -1,5 +1,6 @@
 """Checkpoints are what was written: digests, ties, and which state is taken when one is damaged."""
 
+import errno
 import json
 import logging
 import shutil
@@ -203,6 +204,24 @@ def test_threads_that_end_after_one_that_failed_print_nothing(tmp_path, monkeypa
     for error in (RuntimeError("Event loop is closed"), RuntimeError("x"), ValueError("x")):
         hook(SimpleNamespace(exc_value=error))
     assert [repr(late.exc_value) for late in told] == ["RuntimeError('x')", "ValueError('x')"]
+
+
+def test_a_thread_that_still_writes_does_not_stop_the_next_run(tmp_path, monkeypatch):
+    unfinished = tmp_path / "7.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    remove, calls = shutil.rmtree, []
+
+    def while_it_writes(path, *more, **options):
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+        remove(path, *more, **options)
+        if len(calls) == 2:
+            (unfinished / "late").mkdir(parents=True)  # made anew
+
+    monkeypatch.setattr(shutil, "rmtree", while_it_writes)
+    with checkpoint.manager(tmp_path):
+        assert calls == [unfinished] * 4 and not unfinished.exists()
 
 
 def test_arrays_that_fail_after_the_first_say_nothing(caplog):
