@@ -18,6 +18,7 @@ of the released LightGCN settings are worth knowing: they take the tables two st
 from dataclasses import replace
 
 from jaxrec_diff.config import Experiment, Phase, Preset, phase
+from jaxrec_diff.config.facts import Facts
 from jaxrec_diff.config.space import Range
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.ddrm import DDRMConfig
@@ -98,4 +99,15 @@ PRESET = Preset(
         "model.reconstruction": Range(0.05, 0.7),
         "model.gamma": Range(0.0, 1.0),
     },
+    facts=Facts(
+        differs=(
+            "There are T reverse steps; the released settings walk 1.25 T (`--model.extra-steps`).",
+            "Checkpoints are picked on Recall@20, not @10.",
+        ),
+        limits=(
+            "On noisy MovieLens its lists are those of the mean of a user's items, below its own "
+            "backbone.",
+        ),
+        choose="To see what denoising finished embeddings is worth; its two controls come with it.",
+    ),
 )

@@ -1,16 +1,13 @@
 """LightGCN (arXiv:2002.02126), and what L-DiffRec, LT-DiffRec and DDRM start from.
 
-    bin/train --model=lightgcn --data=PATH/ml-1m-noisy
-    bin/train --model=lightgcn --model.contrast-weight=0.1      with SGL's term (arXiv:2010.10783)
-
-Published Recall@20 / NDCG@20: Gowalla .1830 / .1554, Yelp2018 .0649 / .0530, Amazon-Book
-.0411 / .0315. Of the released embeddings behind DDRM's noisy MovieLens-1M, at their best depth:
-.1267 / .0707.
+bin/train --model=lightgcn --data=PATH/ml-1m-noisy
+bin/train --model=lightgcn --model.contrast-weight=0.1      with SGL's term (arXiv:2010.10783)
 """
 
 from dataclasses import replace
 
 from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Range
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
@@ -51,4 +48,22 @@ PRESET = Preset(
         "model.layers": Range(1, 4),
         "model.l2": Range(1e-6, 1e-2, log=True),
     },
+    facts=Facts(
+        (
+            *figures(
+                ("recall@20", "ndcg@20"),
+                {
+                    "gowalla": (0.1830, 0.1554),
+                    "yelp2018": (0.0649, 0.0530),
+                    "amazon-book": (0.0411, 0.0315),
+                },
+            ),
+            *figures(
+                ("recall@20", "ndcg@20"),
+                {"ml-1m-noisy": (0.1267, 0.0707)},
+                by="the released embeddings behind DDRM, at their best depth",
+            ),
+        ),
+        choose="As a backbone, and as the graph model beside DiffRec and DDRM.",
+    ),
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxrec_diff.config.facts import Facts
 from jaxrec_diff.config.space import Space
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Preset:
     backbone: str = ""
     """The preset whose settings for the same data set are those of the earlier phase, where an
     experiment names none itself."""
+    facts: Facts = Facts()
+    """Published figures, and what to expect of the system."""
 
     def __post_init__(self) -> None:
         both = sorted(self.published.keys() & self.ours.keys())
@@ -62,10 +65,14 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.py"))
 
 
+def docstring(name: str) -> str:
+    """What a preset says of itself, without importing it."""
+    return ast.get_docstring(ast.parse((preset_folder() / f"{name}.py").read_text())) or ""
+
+
 def about(name: str) -> str:
-    """What a preset says of itself in its first sentence, without importing it."""
-    text = ast.get_docstring(ast.parse((preset_folder() / f"{name}.py").read_text())) or ""
-    return " ".join(text.split("\n\n")[0].split()).rstrip(".")
+    """Its first sentence."""
+    return " ".join(docstring(name).split("\n\n")[0].split()).rstrip(".")
 
 
 def load(name: str) -> Preset:

@@ -1,0 +1,207 @@
+"""What was published of a system beside what was measured here, and whether they may be compared.
+
+Published figures are those of a preset's `facts`. What was measured here stands in
+`benchmarks/results/`, a file a run, where there is a checkout.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrec_diff import config
+from jaxrec_diff.config import presets
+from jaxrec_diff.config.facts import PAPER, Figure
+from jaxrec_diff.models import registry
+from jaxrec_diff.models.protocols import Rules
+
+REPRODUCED = 0.95
+"""Share of a published figure from which on it is called reproduced."""
+
+_READ = ("model", "data")  # settings that make another model or other data where they differ
+_TRAINED = ("batch_size", "learning_rate", "optimizer")
+
+
+class Measured(NamedTuple):
+    """A system as it was run here, over its seeds."""
+
+    model: str
+    data: str
+    command: str  # without its seed
+    seeds: int
+    metrics: Mapping[str, Mapping[str, float]]  # test figures by protocol, means over seeds
+    files: tuple[str, ...]  # of the results, by name
+
+
+class Parity(NamedTuple):
+    """A published figure, ours, and what may be said of them."""
+
+    figure: Figure
+    ours: float | None  # under the official protocol
+    seeds: int
+    verdict: str  # "reproduced", "lower", "not comparable" or "not run"
+    why: str = ""
+
+
+def results_folder() -> Path | None:
+    """`benchmarks/results` of a checkout; None where the package is installed without one."""
+    folder = Path(__file__).parents[2] / "benchmarks" / "results"
+    return folder if folder.is_dir() else None
+
+
+def measured(folder: Path | None) -> tuple[Measured, ...]:
+    """The runs whose results stand in a folder, those that differ in their seed alone as one."""
+    groups: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for path in sorted(folder.glob("*.json")) if folder else ():
+        kept = json.loads(path.read_text())
+        if isinstance(kept, dict) and {"model", "dataset", "command", "metrics"} <= kept.keys():
+            command = re.sub(r" --(seed|workdir|backbone)[= ]\S+", "", kept["command"])
+            key = kept["model"], kept["dataset"], command
+            groups.setdefault(key, []).append((path.name, kept))
+    return tuple(
+        Measured(*key, len(runs), _means([kept for _, kept in runs]), tuple(n for n, _ in runs))
+        for key, runs in groups.items()
+    )
+
+
+def parity(
+    name: str, found: Sequence[Measured] = (), own: Mapping[str, Mapping[str, float]] | None = None
+) -> tuple[Parity, ...]:
+    """Every published figure of a preset beside ours.
+
+    Args:
+      name: of the preset.
+      found: from `measured`; of several runs on a data set the first that may be compared counts.
+      own: figures that stand in for all of `found`: by data set, metrics under the official
+        protocol, of runs with the preset's settings or of tuned ones.
+    """
+    out = []
+    for figure in presets.load(name).facts.published:
+        if own is not None and figure.data in own:
+            out.append(_judged(figure, own[figure.data].get(figure.metric), 1, ""))
+            continue
+        runs = [run for run in found if run.model == name and run.data == figure.data]
+        judged = [
+            _judged(
+                figure,
+                run.metrics.get("official", {}).get(figure.metric),
+                run.seeds,
+                other_settings(name, run),
+            )
+            for run in runs
+        ]
+        fits = [each for each in judged if each.verdict != "not comparable"]
+        nothing = Parity(figure, None, 0, "not run", "no results of it here")
+        out.append((*fits, *judged, nothing)[0])
+    return tuple(out)
+
+
+def _judged(figure: Figure, ours: float | None, seeds: int, other: str) -> Parity:
+    if figure.otherwise:
+        return Parity(figure, ours, seeds, "not comparable", figure.otherwise)
+    if ours is None:
+        why = f"{figure.metric} was not measured under the official protocol"
+        return Parity(figure, ours, seeds, "not comparable", why)
+    if other:
+        return Parity(figure, ours, seeds, "not comparable", f"other settings: {other}")
+    reached = ours >= REPRODUCED * figure.value
+    return Parity(figure, ours, seeds, "reproduced" if reached else "lower")
+
+
+def other_settings(name: str, run: Measured) -> str:
+    """Where the settings of a run's command leave those of its preset for that data set; "" where
+    the two train the same model on the same data."""
+    words = shlex.split(run.command)[1:]
+    dotted = [word for word in words if word.startswith("--") and "." in word.split("=")[0]]
+    preset = config.preset(name, run.data).experiment
+    try:
+        chosen = config.parse(preset, dotted)
+    except ValueError:
+        return "flags of an older version"
+    there, here = (dict(config.flattened(config.to_json(e))) for e in (preset, chosen))
+    apart = [field for field, value in here.items() if _matters(field, value, there.get(field))]
+    return ", ".join(f"{field}={_said(here[field])}" for field in apart)
+
+
+def _matters(field: str, value: Any, before: Any) -> bool:
+    if value == before:
+        return False
+    section, _, rest = field.partition(".")
+    if field == "train.num_epochs":
+        return value < before
+    return section in _READ or (section == "train" and rest in _TRAINED)
+
+
+def line(each: Parity) -> str:
+    """A parity in words.
+
+    >>> figure = Figure("zhihu", "hr@20", 0.0226)
+    >>> line(Parity(figure, 0.0221, 3, "reproduced"))
+    'zhihu hr@20: .0226 in the paper, .0221 here (3 seeds): reproduced'
+    """
+    figure, ours = each.figure, each.ours
+    by = "in the paper" if figure.by == PAPER else f"({figure.by})"
+    said = f"{figure.data} {figure.metric}: {_share(figure.value)} {by}, "
+    if ours is not None:
+        seeds = f" ({each.seeds} seeds)" if each.seeds > 1 else ""
+        said += f"{_share(ours)} here{seeds}: "
+    return said + each.verdict + (f" ({each.why})" if each.why else "")
+
+
+def cell(name: str, figures: Iterable[Parity], data: str) -> str:
+    """The parity of a system in a table on one data set: its figures there, or else those of the
+    data set on which it came nearest to being compared."""
+    known = list(figures)
+    if not known:
+        return "not run (nothing published that could be checked)"
+    there = [each for each in known if each.figure.data == data]
+    order = ("reproduced", "lower", "not comparable", "not run")
+    best = min(there or known, key=lambda each: order.index(each.verdict))
+    # the last metric of a table of figures is the strictest
+    same = [e for e in known if e.figure.data == best.figure.data and e.verdict == best.verdict]
+    return line(same[-1])
+
+
+def official(name: str) -> str:
+    """How the authors of a system rank, in words."""
+    rules: Rules = registry.system(presets.load(name).default.model).official
+    said = [
+        "items of the history are no candidates"
+        if rules.mask_seen
+        else "items of the history compete",
+        "nor are items that never occur in training"
+        if rules.trained_only
+        else "items that never occur in training compete",
+    ]
+    if rules.multiple_of > 1:
+        said.append(f"rows beyond the last full batch of {rules.multiple_of} are dropped")
+    if rules.all_users:
+        said.append("users without an answer count with zeros")
+    return "; ".join(said)
+
+
+def _means(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    by_protocol = [
+        {run["protocol"]: run["metrics"]}
+        | {name: part["metrics"] for name, part in run.get("other_protocols", {}).items()}
+        for run in runs
+    ]
+    return {
+        protocol: {
+            metric: float(np.mean([each[protocol][metric] for each in by_protocol]))
+            for metric in metrics
+        }
+        for protocol, metrics in by_protocol[0].items()
+    }
+
+
+def _said(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0")

@@ -1,0 +1,87 @@
+"""Published figures beside ours: what may be compared, and what is said where it may not."""
+
+import json
+
+import pytest
+
+from jaxrec_diff.config import presets
+from jaxrec_diff.config.facts import Figure
+from jaxrec_diff.evaluation import metrics
+from jaxrec_diff.reporting import parity
+
+COMMAND = "bin/train --model=diffrec --data=$JAXREC_DATA/ml-1m-clean"
+
+
+def result(folder, name, seed, flags="", **official):
+    kept = {
+        "model": "diffrec",
+        "dataset": "ml-1m-clean",
+        "command": f"{COMMAND} --seed={seed}{flags}",
+        "protocol": "honest",
+        "metrics": dict.fromkeys(official, 0.9),
+        "other_protocols": {"official": {"metrics": official}},
+    }
+    (folder / f"{name}.json").write_text(json.dumps(kept))
+
+
+def about(figures, metric):
+    (one,) = [
+        each
+        for each in figures
+        if (each.figure.data, each.figure.metric) == ("ml-1m-clean", metric)
+    ]
+    return one
+
+
+def test_seeds_of_one_command_are_one_run_and_official_figures_count(tmp_path):
+    result(tmp_path, "a", 1, **{"recall@20": 0.17, "recall@10": 0.05})
+    result(tmp_path, "b", 2, **{"recall@20": 0.18, "recall@10": 0.06})
+    (tmp_path / "speed.json").write_text("[1, 2]")  # no run
+    (run,) = parity.measured(tmp_path)
+    assert run.seeds == 2 and run.files == ("a.json", "b.json") and run.command == COMMAND
+    found = parity.parity("diffrec", [run])
+    near, far = about(found, "recall@20"), about(found, "recall@10")
+    assert near.ours == pytest.approx(0.175) and near.verdict == "reproduced"  # of .1787
+    assert far.ours == pytest.approx(0.055) and far.verdict == "lower"  # of .1058
+    assert about(found, "ndcg@10").verdict == "not comparable"  # nobody measured it
+    others = [each for each in found if each.figure.data != "ml-1m-clean"]
+    assert others and {each.verdict for each in others} == {"not run"}
+
+
+def test_other_settings_are_not_compared_and_the_run_that_may_be_is_preferred(tmp_path):
+    result(tmp_path, "a", 1, " --model.dims=8 --train.num-epochs=2", **{"recall@20": 0.2})
+    one = about(parity.parity("diffrec", parity.measured(tmp_path)), "recall@20")
+    assert one.verdict == "not comparable" and one.ours == pytest.approx(0.2)
+    assert one.why == "other settings: model.dims=8, train.num_epochs=2"
+    # what only lengthens training, or is judged otherwise, is no other setting
+    result(tmp_path, "b", 1, " --train.num-epochs=9999 --eval.ks=20", **{"recall@20": 0.1})
+    one = about(parity.parity("diffrec", parity.measured(tmp_path)), "recall@20")
+    assert one.verdict == "lower" and one.ours == pytest.approx(0.1)
+
+
+def test_own_figures_stand_in_for_files(tmp_path):
+    result(tmp_path, "a", 1, **{"recall@20": 0.17})
+    own = {"ml-1m-clean": {"recall@20": 0.3}}
+    found = parity.parity("diffrec", parity.measured(tmp_path), own)
+    assert about(found, "recall@20").ours == pytest.approx(0.3)
+    assert parity.cell("diffrec", found, "ml-1m-clean").endswith("reproduced")
+
+
+def test_a_figure_that_was_got_otherwise_is_never_called_lower():
+    figure = Figure("amazon-beauty", "ndcg@10", 0.28, "somebody", "ranks among 101")
+    one = parity._judged(figure, 0.03, 1, "")
+    assert (one.verdict, one.why) == ("not comparable", "ranks among 101")
+
+
+def test_a_cell_names_the_data_at_hand_else_where_it_came_nearest():
+    near = parity.Parity(Figure("zhihu", "hr@20", 0.02), 0.02, 3, "reproduced")
+    here = parity.Parity(Figure("yc", "hr@20", 0.05), None, 0, "not run", "no results of it here")
+    assert parity.cell("x", [here, near], "yc").startswith("yc hr@20: .0500 in the paper, not run")
+    assert parity.cell("x", [here, near], "ml-100k").endswith("(3 seeds): reproduced")
+    assert parity.cell("x", [], "yc").startswith("not run")
+
+
+@pytest.mark.parametrize("name", presets.preset_names())
+def test_published_figures_are_shares_of_known_metrics(name):
+    for figure in presets.load(name).facts.published:
+        assert 0 < figure.value < 1 and figure.metric in metrics.names((10, 20))
