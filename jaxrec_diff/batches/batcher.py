@@ -26,7 +26,10 @@ class Stream(NamedTuple):
     c b + n.
     """
     example: Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
-    """`Batcher.example` of these arrays; says the same to the last bit."""
+    """`Batcher.example` of these arrays, to the last bit once it is joined."""
+    join: Callable[[Any], Any] = lambda example: example
+    """What `example` gives of the rows of all devices, those of a device side by side in every
+    array -> `Batcher.example`."""
 
 
 class Batcher(NamedTuple):

@@ -88,9 +88,9 @@ def by_length(
     def query(rows, index, length):
         return batches_cut.queries(rows, index, max_len=length)
 
-    def example(train, index, row_id, key):
+    def pieces(train, index, row_id, key):
         if index.shape[0] % edges[-1]:  # not a batch of `order`: a few rows to initialise from
-            return cut.example(train, index, row_id, key, config.max_len)
+            return [cut.example(train, index, row_id, key, config.max_len)]
         index = index.reshape(-1, edges[-1])
         device, slot = jnp.divmod(row_id.reshape(-1, edges[-1]), edges[-1])
         parts = []
@@ -102,7 +102,10 @@ def by_length(
             parts.append(
                 cut.example(train, index[:, own].reshape(-1), place.reshape(-1), key, length)
             )
-        return _joined(parts, cut.apart)
+        return parts
+
+    def example(*args):
+        return _joined(pieces(*args), cut.apart)
 
     def grouped(rows):
         found = bucket_of(rows, lengths)
@@ -116,7 +119,7 @@ def by_length(
     return plain._replace(
         train=train,
         example=example,
-        stream=Stream(plain.stream.cut, example),
+        stream=Stream(plain.stream.cut, pieces, partial(_joined, apart=cut.apart)),
         order=lambda key: epochs.stratified(key, sizes, batch_size, devices),
         groups={split: grouped(rows) for split, rows in batcher.shown(dataset).items()},
     )
@@ -124,6 +127,8 @@ def by_length(
 
 def _joined(parts: list[Any], apart: tuple[str, ...]) -> Any:
     """One example of examples of several lengths, whose fields `apart` become tuples."""
+    if len(parts) == 1:
+        return parts[0]
     columns: dict[str, Any] = {}
     for name in parts[0]._fields:
         column = [getattr(part, name) for part in parts]

@@ -128,7 +128,7 @@ def updates(subject: Subject, count: int) -> Call:
     phase, config, seed = subject.phase, subject.phase.settings.train, subject.phase.settings.seed
     made = programs.updates_of(
         partial(phases.model_of, phase), phase.batcher.example, _optimizer(phase), config,
-        phase.mesh, "jit", in_parts=False,
+        phase.mesh, "jit",
     )  # fmt: skip
     order_of = phase.batcher.order or programs.shuffle_of(config, phase.batcher.num_examples)
     order = jax.jit(order_of)(streams.order(seed))

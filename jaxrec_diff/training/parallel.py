@@ -50,7 +50,7 @@ def jit_updates(
     examples: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
     mesh: Mesh,
     *,
-    in_parts: bool = False,
+    join: Callable[[Any], Any] | None = None,
 ) -> Updates:
     """Sharded `jit`.
 
@@ -59,20 +59,20 @@ def jit_updates(
       examples: (data, index i32[B], row_id i32[B], key) -> example; cuts a batch out of resident
         data, with a key for what is drawn on the way (negatives).
       mesh: devices.
-      in_parts: the data come from `place_parts`, so that a device holds what its rows are cut from
-        and no more; an index counts within its part.
+      join: given where the data come from `place_parts`, so that a device holds what its rows are
+        cut from and no more, and an index counts within its part: makes an example of what
+        `examples` gives of all parts (`Stream.join`).
     """
     replicated, by_row = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
 
     def of_part(data, index, row_id, key):
         return examples(jax.tree.map(lambda leaf: leaf[0], data), index, row_id, key)
 
-    cut = examples
-    if in_parts:
-        rows = P(AXIS)
-        cut = jax.shard_map(
-            of_part, mesh=mesh, in_specs=(rows, rows, rows, P()), out_specs=rows, check_vma=False
-        )
+    rows = P(AXIS)
+    of_parts = jax.shard_map(
+        of_part, mesh=mesh, in_specs=(rows, rows, rows, P()), out_specs=rows, check_vma=False
+    )
+    cut = examples if join is None else lambda *args: join(of_parts(*args))
 
     def select(data, index, key):
         index = jax.lax.with_sharding_constraint(index, by_row)

@@ -40,8 +40,9 @@ def make(
     """The programs of a training; arguments as of `loop.fit`."""
     optimizer = optim.make(config, num_updates(config, num_examples), model_of(None).compact)
     of_shapes = chunks.first(data, stream, streams.training(seed), config.batch_size)
-    examples = examples if stream is None else stream.example
-    updates = updates_of(model_of, examples, optimizer, config, mesh, mode, stream is not None)
+    updates = updates_of(model_of, examples, optimizer, config, mesh, mode, stream)
+    if stream is not None:
+        examples = _whole(stream)
     order_of = order_of or shuffle_of(config, num_examples)
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
     initial = initial_of(model_of, examples, optimizer, config, streams.init(seed))
@@ -80,12 +81,12 @@ def updates_of(
     config: TrainConfig,
     mesh: jax.sharding.Mesh,
     mode: parallel.Parallel,
-    in_parts: bool,
+    stream: Stream | None = None,
 ) -> parallel.Updates:
     """The updates of a training, as `fit` runs them and with its arguments.
 
     Args:
-      in_parts: whether `examples` reads batches that were cut on the host.
+      stream: reads batches that were cut on the host, in place of `examples`.
     """
     axis_name = parallel.AXIS if mode == "pmap" else None
     model = model_of(axis_name)
@@ -98,8 +99,15 @@ def updates_of(
         )
 
     if mode == "pmap":
-        return parallel.pmap_updates(update, examples, mesh)
-    return parallel.jit_updates(update, examples, mesh, in_parts=in_parts)
+        return parallel.pmap_updates(update, examples if stream is None else _whole(stream), mesh)
+    if stream is None:
+        return parallel.jit_updates(update, examples, mesh)
+    return parallel.jit_updates(update, stream.example, mesh, join=stream.join)
+
+
+def _whole(stream: Stream) -> Callable[..., Any]:
+    """Examples of one device's rows."""
+    return lambda *args: stream.join(stream.example(*args))
 
 
 def initial_of(

@@ -13,6 +13,7 @@ from jaxrec_diff.models import registry
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.mf import MFConfig
+from jaxrec_diff.models.sasrec import SASRecConfig
 from jaxrec_diff.training import chunks, loop, parallel
 from jaxrec_diff.training.config import TrainConfig
 from jaxrec_diff.training.progress import Stopped
@@ -24,12 +25,17 @@ DATA = DataConfig(
 MODELS = {
     "dimerec": DimeRecConfig(width=8, num_interests=2, num_steps=4, num_negatives=16),
     "mf": MFConfig(width=8),
+    "sasrec": SASRecConfig(width=8, num_blocks=1),  # which reads histories in a few lengths
 }
 
 
 def fit(name, folder, *, streams, mode="jit", devices=1, stop_at=None):
     config, dataset = MODELS[name], load("synthetic", DATA)
-    fed = registry.input_of(config).batcher(dataset, DATA)
+    kind = registry.input_of(config)
+    if registry.system(config).accepts_buckets(config):
+        fed = kind.by_length(dataset, DATA, 16, devices)
+    else:
+        fed = kind.batcher(dataset, DATA)
     spec = DataSpec(dataset.num_users, 30, 5, dataset.train_counts, dataset.user_items)
     events = []
     return loop.fit(
@@ -44,19 +50,20 @@ def fit(name, folder, *, streams, mode="jit", devices=1, stop_at=None):
         mesh=layout.make_mesh(jax.devices()[:devices]),
         mode=mode,
         on_progress=events.append,
+        order_of=fed.order,
         stop_asked=lambda: bool(stop_at and events and events[-1].step >= stop_at),
         stream=fed.stream if streams else None,
     ), [event.metrics for event in events if event.kind == "epoch"]
 
 
-@pytest.mark.parametrize(("name", "devices"), [("dimerec", 1), ("mf", 1), ("mf", 4)])
+@pytest.mark.parametrize(("name", "devices"), [("dimerec", 1), ("mf", 1), ("mf", 4), ("sasrec", 4)])
 def test_streamed_is_resident_and_goes_on_where_it_stopped(name, devices, tmp_path, monkeypatch):
     cuts = []
     resident, metrics = fit(name, tmp_path / "resident", streams=False, devices=devices)
     whole = chunks._steps
     monkeypatch.setattr(chunks, "_steps", lambda *args: cuts.append(whole(*args)) or 3)
     with pytest.raises(Stopped):
-        fit(name, tmp_path / "streamed", streams=True, devices=devices, stop_at=5)
+        fit(name, tmp_path / "streamed", streams=True, devices=devices, stop_at=2)
     streamed, after = fit(name, tmp_path / "streamed", streams=True, devices=devices)
     jax.tree.map(np.testing.assert_array_equal, streamed.train, resident.train)
     assert after == metrics
