@@ -26,6 +26,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 # They name parts of what is there, or nothing at all, and cost nothing.
 _FREE = frozenset(
     "after-all bitcast bitcast-convert constant domain get-dimension-size get-tuple-element "
@@ -102,6 +103,30 @@ def count(text: str, unknown: int = 1) -> Counts:
             host.append(callback.group(1) if callback else one.opcode)
     fusions = sum(opcode == "fusion" for opcode in seen.values())
     return Counts(total, len(seen), fusions, executed, unknown_loops, tuple(host))
+
+
+def collectives(text: str, unknown: int = 1) -> dict[str, float]:
+    """Bytes that each kind of collective gives a device in one run of a program.
+
+    Args:
+      text: `compiled.as_text()`.
+      unknown: turns of a loop that XLA does not know the number of.
+
+    >>> found = collectives('''HloModule one
+    ... ENTRY %main (x: f32[4]) -> f32[2,4] {
+    ...   %x = f32[4] parameter(0)
+    ...   %sum = f32[4] all-reduce(%x), to_apply=%add
+    ...   ROOT %rows = f32[2,4] all-gather(%sum), dimensions={0}
+    ... }''')
+    >>> found
+    {'all-reduce': 16.0, 'all-gather': 32.0}
+    """
+    module, found = parse(text), dict[str, float]()
+    for _, one, times, _ in _visits(module, module.entry, 1.0, False, unknown):
+        kind = one.opcode.removesuffix("-done")  # what has a start ends in its result
+        if kind in _COLLECTIVES:
+            found[kind] = found.get(kind, 0.0) + times * one.size
+    return found
 
 
 def parse(text: str) -> Module:

@@ -7,17 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
 from jaxrec_diff.batches import catalogue
 from jaxrec_diff.batches.types import Sequences, Triplets, WholeSequences
+from jaxrec_diff.benchmarking import hlo
 from jaxrec_diff.models import registry
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
-from jaxrec_diff.models.contract import DataSpec
+from jaxrec_diff.models.contract import Compact, DataSpec, Table
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.sasrec import SASRecConfig
-from jaxrec_diff.training import optim, parallel, rows, state, step
+from jaxrec_diff.training import checkpoint, optim, parallel, rows, state, step
 from jaxrec_diff.training.config import Rule, TrainConfig
 
 ITEMS, USERS, LENGTH, BATCH = 1500, 900, 4, 8
@@ -50,11 +53,12 @@ def batch(seed=0, items=ITEMS, rows=BATCH):
     return Sequences(*ids, jnp.ones(rows), jnp.arange(rows, dtype=jnp.int32))
 
 
+_SLOW = pytest.mark.slow
 _ORDINARY = ("dimerec", "sasrec-sampled")
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in _ORDINARY else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+    "name", [n if n in _ORDINARY else pytest.param(n, marks=_SLOW) for n in MODELS]
 )
 def test_loss_and_gradients_are_those_of_the_catalogue_to_the_last_bit(name):
     model = build(MODELS[name])
@@ -212,3 +216,72 @@ def test_a_row_has_one_owner():
     }
     assert sorted(found.values()) == sorted(["items", "net/items", "net/bias"] * 2)
     assert all(path.endswith(f"u/{name}") for path, name in found.items())
+
+
+@pytest.mark.parametrize("optimizer", ["lazy_adam", "row_adagrad"])
+@pytest.mark.parametrize(("data", "model"), [(1, 4), (2, 4)])
+def test_shards_are_stepped_as_the_whole_table_is(optimizer, data, model):
+    rng = np.random.default_rng(0)
+    sizes = {"items": (1024, 8), "users": (512, 8), "kernel": (8, 3)}
+    params, grads = ({n: rng.normal(size=s) for n, s in sizes.items()} for _ in range(2))
+    held = {}
+    for name in ("items", "users"):
+        # the first row and the last, none of the second shard, and numbers behind the end
+        shard = sizes[name][0] // 4
+        named = np.r_[0, 7:40:3, 2 * shard, 3 * shard : 3 * shard + 9, sizes[name][0] - 1]
+        held[name] = np.r_[named, sizes[name][0] + np.arange(32 - len(named))].astype(np.int32)
+        grads[name] = rng.normal(size=(32, 8))
+    held["items"][-8:] += 5
+    params, grads = jax.tree.map(np.float32, (params, grads))
+    compact = Compact((Table("items"), Table("users", of="users", padded=False)), None)
+    settings = TrainConfig(optimizer=optimizer, learning_rate=0.01, clip_norm=0.5)
+    tool = optim.make(settings, 100, compact)
+    mesh = layout.make_mesh(jax.devices()[: data * model], model=model)
+
+    @jax.jit
+    def stepped(whole, grads):
+        return rows.stepped(tool, whole, rows.taken(whole[0], held, whole[0]), grads, held)
+
+    alone = whole = params, tool.init(params)
+    split = jax.device_put(whole, layout.shardings(whole, mesh))
+    for round in range(1, 4):
+        given = jax.tree.map(lambda leaf, by=round: by * leaf, grads)
+        alone = stepped(alone, given)
+        with jax.set_mesh(mesh):
+            split = stepped(split, given)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), split, alone)
+    assert {leaf.shape[:1] for leaf in jax.tree.leaves(split) if any(leaf.sharding.spec)} == {
+        (1024,), (512,),
+    }  # fmt: skip
+    rest = np.delete(np.arange(1024), held["items"][held["items"] < 1024])
+    np.testing.assert_array_equal(split[0]["items"][rest], params["items"][rest])
+
+
+def compiled(name, settings, data, model):
+    """The text of an update for a mesh."""
+    made = build(MODELS[name])
+    tool = optim.make(settings, 100, made.compact)
+    mesh = layout.make_mesh(jax.devices()[: data * model], model=model)
+    train = jax.eval_shape(lambda: state.create(made.init(KEY, example_of(name)), tool))
+    lies = layout.shardings(train, mesh)
+    by_row = NamedSharding(mesh, P("data"))
+    args = checkpoint.abstract(train, lies), KEY, jax.device_put(example_of(name), by_row)
+    with jax.set_mesh(mesh):
+        update = functools.partial(rows.update, made, tool)
+        return jax.jit(update, out_shardings=(lies, None)).lower(*args).compile().as_text()
+
+
+@pytest.mark.parametrize("optimizer", ["lazy_adam", pytest.param("row_adagrad", marks=_SLOW)])
+@pytest.mark.parametrize("name", ["mf", pytest.param("dimerec", marks=_SLOW)])
+@pytest.mark.parametrize(("data", "model"), [(1, 4), (2, 4)])
+def test_devices_are_sent_the_rows_of_a_batch_and_no_moments(name, optimizer, data, model):
+    text = compiled(name, TrainConfig(optimizer=optimizer, clip_norm=0.5), data, model)
+    sent = hlo.collectives(text)
+    # as many rows as a batch can name, of each table
+    named, tables, other = 256 * 8 * 4, 2 if name == "mf" else 1, 0
+    if data > 1:
+        # and their gradients of each place where a loss looks them up, other gradients, ids
+        tables += 5 if name == "mf" else 2
+        other = 24_000
+    assert tables * named <= sum(sent.values()) <= tables * named + other
+    assert sent.get("all-gather", 0) < named
