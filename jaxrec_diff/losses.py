@@ -32,6 +32,20 @@ def huber(estimate: jax.Array, target: jax.Array) -> jax.Array:
     return _over_features(jnp.where(size < 1.0, 0.5 * size**2, size - 0.5))
 
 
+def cosine(estimate: jax.Array, target: jax.Array) -> jax.Array:
+    """(cos(estimate, target) - 1)^2 along the last axis, a mean over the others.
+
+    It does not see lengths, so that a target which is trained too can only grow. PreferDiff's
+    (arXiv:2410.13117); zeros have no direction, which counts as a cosine of 0.
+
+    >>> round(float(cosine(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 2.0]]))[0]), 6)
+    0.04
+    """
+    _check_pair(estimate, target)
+    cos = jnp.sum(vectors.unit(estimate) * vectors.unit(target), axis=-1)
+    return _over_features(jnp.square(cos - 1.0))
+
+
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-log softmax(logits)[target]: float[B, C], i32[B] class indices -> float[B]."""
     chex.assert_rank(logits, 2)

@@ -188,6 +188,7 @@ CASES: dict[str, Case] = {
     "losses.mse": Case(lambda d: losses.mse(x(d, 3, 2), x(d, 3, 2, seed=1))),
     "losses.l1": Case(lambda d: losses.l1(x(d, 3, 2), x(d, 3, 2, seed=1))),
     "losses.huber": Case(lambda d: losses.huber(x(d, 3, 2), x(d, 3, 2, seed=1))),
+    "losses.cosine": Case(lambda d: losses.cosine(x(d, 3, 2), positive(d, 3, 2))),
     "losses.cross_entropy": Case(lambda d: losses.cross_entropy(x(d, 3, 6), ids(3))),
     "losses.full_softmax": Case(
         lambda d: losses.full_softmax(x(d, 3, 2), x(d, 6, 2, seed=1), ids(3), x(d, 6), chunk=4)
@@ -292,6 +293,11 @@ CASES: dict[str, Case] = {
             samplers.ddpm_steps(LEVELS), jnp.asarray(np.diag([0.5, 0.25]), d), x(d, 5, 2)
         )._replace(factor=None),  # of its columns only the covariance is determined
         EXACT,
+    ),
+    "closed_form.transport": Case(
+        lambda d: closed_form.transport(
+            samplers.ddim_steps(LEVELS), jnp.asarray(np.diag([0.5, 0.25]), d), x(d, 5, 2)
+        )
     ),
     "closed_form.apply": Case(
         lambda d: closed_form.apply(

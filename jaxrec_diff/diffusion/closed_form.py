@@ -65,10 +65,39 @@ def closed_form(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Law:
     return Law(gain @ forward + last.a * eye, offset @ forward + last.a * shifts[-1], factor)
 
 
+def transport(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Law:
+    """The same path as a function of where it starts, if it adds no noise (DDIM's, c = 0).
+
+        x_0 = u G + g + x_T P,  P = A_0 A_1 ... A_N, the maps A_i = a_i W + b_i I from the first on
+
+    Args:
+      steps: table of N single-step rows; its column c is not looked at.
+      weight: float[D, D], W.
+      shifts: float[N, D], s_i of each row of the path.
+
+    Returns:
+      G, g and P as `factor`, so that `apply` takes x_T in the place of normals: x_T itself, not
+      draws of its law. Products only, of any float type.
+    """
+    chex.assert_shape(weight, (shifts.shape[-1],) * 2)
+    chex.assert_shape(shifts, (*steps.t.shape, None))
+    steps = Steps(steps.t, *(column.astype(weight.dtype) for column in steps[1:]))
+    eye = jnp.eye(weight.shape[0], dtype=weight.dtype)
+
+    def move(law, row):
+        step, shift = row
+        forward = step.a * weight + step.b * eye
+        gain = law.gain @ forward + step.a * eye
+        return Law(gain, law.offset @ forward + step.a * shift, law.factor @ forward), None
+
+    start = Law(jnp.zeros_like(eye), jnp.zeros_like(shifts[0]), eye)
+    return jax.lax.scan(move, start, (steps, shifts))[0]
+
+
 def apply(law: Law, u: jax.Array, z: jax.Array) -> jax.Array:
     """Draws of x_0: float[B, D] user terms and standard normals -> float[B, D].
 
-    `z` = 0 gives the means.
+    `z` = 0 gives the means. For a law of `transport` z is x_T.
     """
     chex.assert_equal_shape([u, z])
     return u @ law.gain + law.offset + z @ law.factor

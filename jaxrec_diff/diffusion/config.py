@@ -28,7 +28,7 @@ class SamplerConfig:
     """Noise of ddim, 0 to 1; 1 is the ancestral step."""
     temperature: float = 1.0
     """Scale of the noise of ddpm and closed_form."""
-    spacing: Literal["trailing", "leading", "linspace", "quad", "trunc"] = "trailing"
+    spacing: Literal["trailing", "leading", "linspace", "quad", "trunc", "strided"] = "trailing"
     """Which steps are visited when there are fewer than the schedule has."""
     noise: Literal["std_small", "std_large", "var_small", "exp_var"] = "std_small"
     """Coefficient of ddpm's noise: deviation of the posterior, of the forward step, the posterior's

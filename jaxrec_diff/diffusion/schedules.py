@@ -184,7 +184,7 @@ def subset(num_steps: int, count: int, spacing: str = "trailing") -> np.ndarray:
 
     trailing round(T, T - T/S, ..) - 1; leading floor(T/S) * (0 .. S-1), which never visits the last
     step (DiffuASR); linspace; quad; trunc, as a re-write of DreamRec does: trunc of S equal parts
-    of T, minus 1.
+    of T, minus 1; strided, the first step and the ends of S - 1 equal parts (PreferDiff).
 
     Raises:
       ValueError: if `count` is not in [1, T], the spacing is unknown or it repeats an index.
@@ -199,6 +199,9 @@ def subset(num_steps: int, count: int, spacing: str = "trailing") -> np.ndarray:
         "linspace": lambda: np.round(np.linspace(0, num_steps - 1, count)),
         "quad": lambda: np.floor(np.linspace(0, math.sqrt(0.8 * num_steps), count) ** 2),
         "trunc": lambda: np.trunc(np.linspace(num_steps, 0, count + 1))[:-1][::-1] - 1,
+        "strided": lambda: np.append(
+            [0] * (count > 1), np.arange(1, max(count, 2)) * num_steps // max(count - 1, 1) - 1
+        ),
     }
     if spacing not in rules:
         near_rule = difflib.get_close_matches(spacing, rules, 1, 0.0)[0]

@@ -8,6 +8,7 @@ Where the paper and the released code differ the default follows the code, excep
 off and the padding row is no candidate at evaluation; `protocol="official"` restores both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -97,6 +98,7 @@ class DreamRecNet(nn.Module):
     num_items: int
     max_len: int
     config: DreamRecConfig
+    encoder: Callable[..., nn.Module] = HistoryBlock  # width, heads, dropout rate -> the block
 
     def setup(self) -> None:
         width = self.config.width
@@ -104,7 +106,7 @@ class DreamRecNet(nn.Module):
         self.items = self.param("items", filled.drawn(normal), (self.num_items + 1, width))
         self.null = self.param("null", normal, (1, width))
         self.positions = self.param("positions", normal, (self.max_len, width))
-        self.block = HistoryBlock(width, self.config.num_heads, self.config.dropout_rate)
+        self.block = self.encoder(width, self.config.num_heads, self.config.dropout_rate)
         self.step = StepEmbedding(width)
         self.inner = Dense(2 * width) if self.config.denoiser == "mlp2" else None
         self.outer = Dense(width)
@@ -214,12 +216,31 @@ def estimate(
     k_t, k_eps, k_drop, k_encoder = jax.random.split(key, 4)
     x0 = call(parts, params, "embed", example.target)
     t = timesteps.uniform(k_t, example.row_id, parts.config.num_steps)
-    eps = rng.normal(k_eps, example.row_id, x0.shape[1:])
-    xt = forward.q_sample(parts.tables, x0, t, eps)
+    cond = training_condition(parts, params, k_drop, k_encoder, example)
+    return restored(parts, params, k_eps, example.row_id, x0, t, cond), x0
+
+
+def training_condition(
+    parts: Parts, params: Any, k_drop: jax.Array, k_encoder: jax.Array, example: Sequences
+) -> jax.Array:
+    """h under dropout, in some rows replaced by the null row: f32[B, D]."""
     cond = encode_with_dropout(parts, params, k_encoder, example.seq, example.row_id)
     keep = rng.bernoulli(k_drop, example.row_id, 1.0 - parts.config.drop_rate)
-    cond = diffusion_guidance.drop(keep, cond, params["null"])
-    return call(parts, params, "denoise", xt, t, cond), x0
+    return diffusion_guidance.drop(keep, cond, params["null"])
+
+
+def restored(
+    parts: Parts,
+    params: Any,
+    key: jax.Array,
+    row_id: jax.Array,
+    x0: jax.Array,
+    t: jax.Array,
+    cond: jax.Array,
+) -> jax.Array:
+    """x0_hat of points f32[B, D] that are noised to steps t, i32[B]: f32[B, D]."""
+    xt = forward.q_sample(parts.tables, x0, t, rng.normal(key, row_id, x0.shape[1:]))
+    return call(parts, params, "denoise", xt, t, cond)
 
 
 def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> Chain:
@@ -316,27 +337,29 @@ def two_calls(net: DreamRecNet, params, cond: jax.Array):
     return diffusion_guidance.classifier_free(conditioned(cond), conditioned(null), weight)
 
 
-def folded(net: DreamRecNet, params, cond: jax.Array):
+def folded(net: DreamRecNet, params, cond: jax.Array, visited: jax.Array | None = None):
     """The same function of (x_t, t) with everything that does not depend on x_t hoisted.
 
+    The steps are embedded once a path: those visited, falling i32[N], or all of the schedule.
     mlp1 is affine, so guidance moves into the condition, (1 + w) h - w null, and a step costs one
     [B, D] x [D, D] product. mlp2 shares the product with x_t between both branches and combines
     them on the hidden units, because its output layer is linear.
     """
-    width, weight = net.config.width, net.config.guidance_weight
-    tau: Any = net.apply({"params": params}, jnp.arange(net.config.num_steps), method="embed_steps")
-    first = params["inner" if net.config.denoiser == "mlp2" else "outer"]
-    w_x, w_h, w_t = jnp.split(first["kernel"], [width, 2 * width])
-    table = tau @ w_t + first["bias"]
-    null = params["null"]
-    if net.config.denoiser == "mlp1":
-        guided = ((1.0 + weight) * cond - weight * null) @ w_h
-        return lambda xt, t: xt @ w_x + guided + table[t]
+    weight = net.config.guidance_weight
+    steps = jnp.arange(net.config.num_steps) if visited is None else visited[::-1]
+    w_x, w_h, shifts = first_layer(net, params, steps)
 
-    out, with_cond, without = params["outer"], cond @ w_h, null @ w_h
+    def shift(t):
+        return shifts[t if visited is None else jnp.searchsorted(steps, t, method="compare_all")]
+
+    if net.config.denoiser == "mlp1":
+        user = guided(net, params, cond)
+        return lambda xt, t: xt @ w_x + user + shift(t)
+
+    out, with_cond, without = params["outer"], cond @ w_h, params["null"] @ w_h
 
     def denoise(xt, t):
-        shared = xt @ w_x + table[t]
+        shared = xt @ w_x + shift(t)
         kept = nn.gelu(shared + with_cond, approximate=False)
         dropped = nn.gelu(shared + without, approximate=False)
         hidden = (1.0 + weight) * kept - weight * dropped
@@ -351,12 +374,36 @@ def closed_form(net: DreamRecNet, params, steps: Steps, cond: jax.Array, z: jax.
     With mlp1 every step is affine, so x_0 given h is normal with a covariance that all users
     share. `z` = 0 gives the mean.
     """
+    w_x, _, shifts = first_layer(net, params, steps.t)
+    law = diffusion_closed_form.closed_form(steps, w_x, shifts)
+    return diffusion_closed_form.apply(law, guided(net, params, cond), z)
+
+
+def first_layer(
+    net: DreamRecNet, params: Any, t: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The layer on [x ; h ; tau(t)] in parts, x W_x + h W_h + s_t; all of the network if mlp1.
+
+    Args:
+      net: the network.
+      params: its parameters.
+      t: i32[N] steps.
+
+    Returns:
+      W_x and W_h f32[D, F], and s_t = tau(t) W_t + b f32[N, F]; F is D if mlp1.
+    """
+    width = net.config.width
+    tau: Any = net.apply({"params": params}, t, method="embed_steps")
+    first = params["inner" if net.config.denoiser == "mlp2" else "outer"]
+    w_x, w_h, w_t = jnp.split(first["kernel"], [width, 2 * width])
+    return w_x, w_h, tau @ w_t + first["bias"]
+
+
+def guided(net: DreamRecNet, params: Any, cond: jax.Array) -> jax.Array:
+    """What conditions add to every guided estimate of mlp1: ((1 + w) h - w null) W_h, f32[B, D]."""
     width, weight = net.config.width, net.config.guidance_weight
-    tau: Any = net.apply({"params": params}, steps.t, method="embed_steps")
-    w_x, w_h, w_t = jnp.split(params["outer"]["kernel"], [width, 2 * width])
-    law = diffusion_closed_form.closed_form(steps, w_x, tau @ w_t + params["outer"]["bias"])
-    guided = ((1.0 + weight) * cond - weight * params["null"]) @ w_h
-    return diffusion_closed_form.apply(law, guided, z)
+    w_h = params["outer"]["kernel"][width : 2 * width]
+    return ((1.0 + weight) * cond - weight * params["null"]) @ w_h
 
 
 def _betas(config: DreamRecConfig):

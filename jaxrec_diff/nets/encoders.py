@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrec_diff.nets.dense import Affine, Dense
+from jaxrec_diff.nets.dense import Affine, Dense, Initial
 from jaxrec_diff.nets.dropout import Dropout
 
 # The score of a place that may not be looked at: finite, so that a row without any allowed place
@@ -33,11 +33,17 @@ class HistoryBlock(nn.Module):
 
     The softmax does not see the constant. A row costs 10 D^2 + 4 L D multiply-adds a head, not
     10 L D^2.
+
+    PreferDiff's block (arXiv:2410.13117) differs in two of these places: its input is added around
+    attention as well (`residual`), and what comes out of both is added around the feed-forward
+    part; its three projections start Xavier-uniform with biases of 0 (`projections`).
     """
 
     width: int
     num_heads: int = 1
     dropout_rate: float = 0.1
+    residual: bool = False
+    projections: Initial = "fan_in"
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, *, deterministic: bool) -> jax.Array:
@@ -46,11 +52,13 @@ class HistoryBlock(nn.Module):
         x = drop(x, deterministic=deterministic) * mask[..., None]
         last = jnp.maximum(mask.sum(axis=-1) - 1, 0)
         real = mask.any(axis=-1, keepdims=True)
-        normed = _layer_norm("norm_in")(jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0])
-        query = Dense(self.width, name="query")(normed).reshape(-1, heads, self.width // heads)
+        shown = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        normed = _layer_norm("norm_in")(shown)
+        query = Dense(self.width, self.projections, name="query")(normed)
+        query = query.reshape(-1, heads, self.width // heads)
         # Of the key's parameters b_k is kept for its place in the released count; it moves nothing.
-        into_key, _ = Affine(self.width, name="key")(self.width)
-        into_value, value_bias = Affine(self.width, name="value")(self.width)
+        into_key, _ = Affine(self.width, self.projections, name="key")(self.width)
+        into_value, value_bias = Affine(self.width, self.projections, name="value")(self.width)
         # [D, H, D / H]: what each head projects to.
         into_key, into_value = (w.reshape(self.width, heads, -1) for w in (into_key, into_value))
         folded = jnp.einsum("bhe,dhe->bhd", query, into_key)
@@ -60,10 +68,14 @@ class HistoryBlock(nn.Module):
         mixed = jnp.einsum("bhl,bld->bhd", weights, x)
         attended = jnp.einsum("bhd,dhe->bhe", mixed, into_value)
         attended = attended + weights.sum(axis=-1)[..., None] * value_bias.reshape(heads, -1)
-        inner = _layer_norm("norm_attention")(attended.reshape(normed.shape) + normed)
+        outer = attended.reshape(normed.shape) + normed
+        if self.residual:
+            outer = outer + shown
+        inner = _layer_norm("norm_attention")(outer)
         hidden = nn.relu(Dense(self.width, name="feed_in")(inner))
         hidden = drop(Dense(self.width, name="feed_out")(hidden), deterministic=deterministic)
-        return _layer_norm("norm_out")(_layer_norm("norm_feed")(hidden + inner) * real)
+        fed = _layer_norm("norm_feed")(hidden + inner) * real
+        return _layer_norm("norm_out")(fed + outer if self.residual else fed)
 
 
 class SelfAttentiveInterests(nn.Module):

@@ -25,6 +25,7 @@ _OTHERS = {
     "diffurec": {"model.schedule": "cosine"},
     "diqdiff": {"model.schedule": "cosine"},
     "dreamrec": {"model.sampler.kind": "ddpm", "model.num-heads": "1"},
+    "preferdiff": {"model.sampler.steps": "3"},
 }  # fmt: skip
 # The rest of the systems are as cheap, but there are many.
 QUICK = {"dreamrec", "mf"}

@@ -105,6 +105,7 @@ def test_subsets():
         "linspace": [0, 250, 500, 749, 999],
         "quad": [0, 50, 200, 450, 800],
         "trunc": [199, 399, 599, 799, 999],
+        "strided": [0, 249, 499, 749, 999],
     }
     for spacing, ts in want.items():
         assert np.abs(schedules.subset(1000, 5, spacing) - ts).max() <= (spacing == "linspace")

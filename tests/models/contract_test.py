@@ -33,6 +33,7 @@ from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.multvae import MultVAEConfig
+from jaxrec_diff.models.preferdiff import PreferDiffConfig
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.models.sasrec import SASRecConfig
 from jaxrec_diff.training import optim, parallel, state, step
@@ -72,6 +73,27 @@ SMALL = {
     ),
     "dreamrec-closed-form": DreamRecConfig(
         width=8, num_steps=6, sampler=SamplerConfig(kind="closed_form")
+    ),
+    "preferdiff": PreferDiffConfig(
+        width=8,
+        num_steps=6,
+        beta_stop=0.3,
+        sampler=SamplerConfig(kind="ddim", steps=3, spacing="strided"),
+    ),
+    "preferdiff-official": PreferDiffConfig(
+        width=8,
+        num_steps=6,
+        loss="l2",
+        preference_over="example",
+        network_t="official",
+        start="noise",
+        reverse="walk",
+        guidance="two_calls",
+        score="cos",
+        sampler=SamplerConfig(kind="ddim", steps=3, spacing="strided"),
+    ),
+    "preferdiff-closed-form": PreferDiffConfig(
+        width=8, num_steps=6, preference=0.0, sampler=SamplerConfig(kind="closed_form")
     ),
     "dimerec": DimeRecConfig(width=8, num_interests=2, num_steps=6, num_negatives=12),
     "dimerec-in-batch": DimeRecConfig(width=8, num_interests=2, num_steps=6, negatives="in_batch"),
@@ -448,7 +470,15 @@ def _updates(name, mode, devices, count=6, lengths=False):
     return train.params, train.state, float(reports.metrics["loss"].sum())
 
 
-_SLOW = ("sgl", "ddrm", "diffurec-key", "diffrec2", "diqdiff", "diqdiff-paper")
+_SLOW = (
+    "preferdiff-official",
+    "sgl",
+    "ddrm",
+    "diffurec-key",
+    "diffrec2",
+    "diqdiff",
+    "diqdiff-paper",
+)
 
 
 @pytest.mark.parametrize(
