@@ -125,12 +125,12 @@ class Ours:
         return evaluation_evaluator.evaluate_splits(
             self.model,
             {
-                split: evaluation_evaluator.to_device(
+                split: evaluation_evaluator.split_of(
                     parts[split],
                     self.batcher.splits[split],
                     self.batcher.query,
-                    self.mesh,
                     self.rules,
+                    alone=self.batcher.alone,
                 )
                 for split in splits
             },

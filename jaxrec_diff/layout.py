@@ -50,7 +50,7 @@ def _put(leaf: Any, sharding: Sharding) -> Any:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def put_parts(part: Callable[[int], Any], mesh: Mesh) -> Any:
+def put_parts(part: Callable[[int], Any], mesh: Mesh, *, uneven: bool = False) -> Any:
     """Global arrays [D, ...] of D parts along the axis `data`, each on the devices that hold it.
 
     A process makes the parts of its own devices and no other.
@@ -58,12 +58,15 @@ def put_parts(part: Callable[[int], Any], mesh: Mesh) -> Any:
     Args:
       part: number of a part -> arrays of the host, of one shape in all parts.
       mesh: devices.
+      uneven: arrays may differ along their first axis, and are filled up with zeros to the longest;
+        all processes must ask.
     """
     grid = np.moveaxis(mesh.devices, mesh.axis_names.index(meshes.DATA), 0)
     grid = grid.reshape(len(grid), -1)
     me = jax.process_index()
     own = [n for n, row in enumerate(grid) if any(device.process_index == me for device in row)]
     made = {number: part(number) for number in own}
+    made = _filled_up(made) if uneven else made
     sharding = NamedSharding(mesh, PartitionSpec(meshes.DATA))
 
     def joined(*leaves: np.ndarray) -> jax.Array:
@@ -75,6 +78,22 @@ def put_parts(part: Callable[[int], Any], mesh: Mesh) -> Any:
         return jax.make_array_from_callback((len(grid), *leaves[0].shape), sharding, of)
 
     return jax.tree.map(joined, *made.values())
+
+
+def _filled_up(made: dict[int, Any]) -> dict[int, Any]:
+    leaves = [jax.tree.leaves(each) for each in made.values()]
+    longest = [max(map(len, each)) for each in zip(*leaves, strict=True)]
+    sizes = agree(longest, choose=lambda each: np.max(each, axis=0).tolist())
+
+    def fill(tree):
+        leaves, form = jax.tree.flatten(tree)
+        filled = []
+        for leaf, size in zip(leaves, sizes, strict=True):
+            widths = [(0, max(size, 1) - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)]
+            filled.append(np.pad(leaf, widths))
+        return jax.tree.unflatten(form, filled)
+
+    return {number: fill(each) for number, each in made.items()}
 
 
 def whole(tree: Any) -> Any:

@@ -84,6 +84,7 @@ draw = jax.jit(lambda key, rows: rows * jax.random.uniform(key, (8, 1)))
 drawn = layout.compiled(draw, key, placed)(key, placed)
 me = jax.process_index()
 said = [layout.agree([n, me / 3], choose=lambda each: each) for n in range(12)]
+uneven = layout.put_parts(lambda n: np.arange(1, n + 2), mesh, uneven=True)
 layout.barrier("before the end")
 made = []
 parts = layout.put_parts(lambda n: made.append(n) or {"rows": rows[2 * n : 2 * n + 2]}, mesh)
@@ -96,6 +97,7 @@ print(json.dumps({
     "parts": layout.whole(parts["rows"]).reshape(8, 3).tolist(),
     "held": parts["rows"].addressable_data(0).shape,
     "made": made,
+    "uneven": layout.whole(uneven).tolist(),
     "anew": layout.whole(layout.put(placed, everywhere)).tolist(),
     "drawn": layout.whole(drawn).tolist(),
     "said": said,
@@ -113,6 +115,7 @@ def test_two_processes_hold_one_array_and_agree():
     assert (one.pop("made"), two.pop("made")) == ([0, 1], [2, 3])  # its own, no other
     assert one == two
     assert one["parts"] == ROWS.tolist() and one["held"] == [1, 2, 3]
+    assert one["uneven"] == np.tril(np.tile(np.arange(1, 5), (4, 1))).tolist()
     assert one["local"] == 2 and one["dtype"] == "float32"
     assert one["whole"] == one["anew"] == ROWS.tolist()
     want = ROWS * np.asarray(jax.random.uniform(jax.random.key(5), (8, 1)))

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrec_diff.batches.types import Group, Shared
 from jaxrec_diff.data.dataset import Dataset
+from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
 
@@ -49,6 +50,8 @@ class Batcher(NamedTuple):
     """Rows of a split that are cut alike, where there is more than one way."""
     shared: Shared | None = None
     """One run of queries for both splits, where a user's are the same in both but for `row_id`."""
+    alone: Callable[[Any, np.ndarray], Any] = ragged.alone
+    """(arrays that `query` cuts from, rows int[n]) -> such arrays of these rows, on the host."""
 
 
 def shown(dataset: Dataset) -> dict[str, Ragged]:

@@ -18,9 +18,9 @@ from jaxrec_diff.ops.ragged import Ragged
 
 
 class Rows(NamedTuple):
-    """Users by number, over their training rows."""
+    """Training rows of users."""
 
-    user_items: Ragged  # distinct items of each user
+    user_items: Ragged  # distinct items of each row's user
     value: Any  # f32[M], aligned with their items
     user: Any  # i32[N]
 
@@ -35,8 +35,8 @@ class Whole(NamedTuple):
 
 
 def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
-    train = rows(table_of(dataset), config)
-    width = row_width(train.user_items)
+    every = rows(table_of(dataset), config)
+    train, width = filled(every), row_width(every.user_items)
 
     def example(train, index, row_id, key):
         del key
@@ -45,21 +45,22 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
 
     def cut(train, index, row_id, keys):
         del row_id, keys
-        user = train.user[np.maximum(index, 0).reshape(-1)]
+        at = np.maximum(index, 0).reshape(-1)
         values = train.user_items._replace(items=train.value)
-        found = (ragged.cut(each, user, width, 0) for each in (train.user_items, values))
+        found = (ragged.cut(each, at, width, 0) for each in (train.user_items, values))
         items, values = (each.items.reshape(-1, width) for each in found)
-        size = train.user_items.end[user] - train.user_items.start[user]
-        return Whole(items, values, size, user)
+        size = train.user_items.end[at] - train.user_items.start[at]
+        return Whole(items, values, size, train.user[at])
 
     return Batcher(
         train,
         len(train.user),
         example,
         Stream(cut, _streamed),
-        split_rows(dataset, train),
+        split_rows(dataset, every),
         lambda rows, index: row_query(rows, index, width),
-        shared=shared(dataset, train),
+        shared=shared(dataset, every),
+        alone=alone,
     )
 
 
@@ -108,10 +109,27 @@ def from_history(
 
 
 def rows(user_items: Ragged, config: DataConfig) -> Rows:
-    """The training rows of users who have any."""
+    """The training rows of all users, row u of user u."""
     sets = distinct(user_items)
     value = time_weights(sets, config.time_weight_min, config.time_weight_max)
-    return Rows(sets, value, np.flatnonzero(sets.end > sets.start).astype(np.int32))
+    return Rows(sets, value, np.arange(len(sets.start), dtype=np.int32))
+
+
+def filled(rows: Rows) -> Rows:
+    """Those that hold an item."""
+    return of_users(rows, np.flatnonzero(rows.user_items.end > rows.user_items.start))
+
+
+def of_users(rows: Rows, user: np.ndarray) -> Rows:
+    """The rows of some users, of the rows of all."""
+    return Rows(ragged.pick(rows.user_items, user), rows.value, rows.user[user])
+
+
+def alone(rows: Rows, index: np.ndarray) -> Rows:
+    """`Batcher.alone`."""
+    values = rows.user_items._replace(items=rows.value)
+    found = [ragged.alone(each, index) for each in (rows.user_items, values)]
+    return Rows(found[0], found[1].items, rows.user[index])
 
 
 def row_width(user_items: Ragged) -> int:
@@ -119,10 +137,8 @@ def row_width(user_items: Ragged) -> int:
 
 
 def split_rows(dataset: Dataset, rows: Rows) -> dict[str, Rows]:
-    return {
-        "valid": rows._replace(user=dataset.valid_users),
-        "test": rows._replace(user=dataset.test_users),
-    }
+    of_split = {"valid": dataset.valid_users, "test": dataset.test_users}
+    return {split: of_users(rows, users) for split, users in of_split.items()}
 
 
 def shared(dataset: Dataset, rows: Rows) -> Shared | None:
@@ -135,14 +151,14 @@ def shared(dataset: Dataset, rows: Rows) -> Shared | None:
     place = {name: np.full(len(users), -1, np.int32) for name in of_split}
     for name, own in of_split.items():
         place[name][np.searchsorted(users, own)] = np.arange(len(own))
-    return Shared(rows._replace(user=users), place)
+    return Shared(of_users(rows, users), place)
 
 
 def _row(rows: Rows, index: jax.Array, width: int):
     """Items i32[B, P], values f32[B, P], users i32[B] and weights f32[B] at `index`."""
-    real = index >= 0
-    user = jnp.where(real, jnp.asarray(rows.user)[jnp.maximum(index, 0)], 0)
-    start, end = (jnp.asarray(part)[user] for part in rows.user_items[1:3])
+    real, safe = index >= 0, jnp.maximum(index, 0)
+    user = jnp.where(real, jnp.asarray(rows.user)[safe], 0)
+    start, end = (jnp.asarray(part)[safe] for part in rows.user_items[1:3])
     place = start[:, None] + jnp.arange(width)
     inside = (place < end[:, None]) & real[:, None]
     place = jnp.where(inside, place, 0)

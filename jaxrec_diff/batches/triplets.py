@@ -63,6 +63,7 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         interactions.split_rows(dataset, rows),
         lambda rows, index: interactions.row_query(rows, index, width),
         shared=interactions.shared(dataset, rows),
+        alone=interactions.alone,
     )
 
 

@@ -16,15 +16,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
-from jaxrec_diff.batches import cut
 from jaxrec_diff.batches.types import Answer, Group, Shared
 from jaxrec_diff.evaluation import diagnostics as evaluation_diagnostics
-from jaxrec_diff.evaluation import metrics, rank, types
+from jaxrec_diff.evaluation import metrics, rank, shares, types
 from jaxrec_diff.evaluation.config import EvalConfig
 from jaxrec_diff.evaluation.types import LIST, Evaluation, Split
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.models.protocols import HONEST, Rules
-from jaxrec_diff.ops import meshes, streams
+from jaxrec_diff.ops import ragged, streams
 from jaxrec_diff.ops.ragged import Ragged
 
 # Inlined: the programs are the same, and their many metrics are traced once for all of them.
@@ -39,24 +38,25 @@ def rules_of(config: EvalConfig, official: Rules) -> Rules:
     return rules if config.mask_seen is None else rules._replace(mask_seen=config.mask_seen)
 
 
-def to_device(
+def split_of(
     histories: Ragged,
     rows: Any,
     query: Callable[[Any, jax.Array], Any],
-    mesh: Mesh,
     rules: Rules = HONEST,
     groups: tuple[Group, ...] = (),
+    *,
+    alone: Callable[[Any, np.ndarray], Any] = ragged.alone,
 ) -> Split:
-    """Moves a split to the devices; `rules.multiple_of` drops its last rows.
+    """A split to be judged; `rules.multiple_of` drops its last rows.
 
     Args:
       histories: whole, with their answers.
       rows: arrays that `query` cuts from (`Batcher.splits`).
       query: (rows, index) -> query, `Batcher.query`.
-      mesh: devices.
       rules: what may be recommended.
       groups: rows that are cut alike, each with its own `query` (`Batcher.groups`); by default all
         are cut by `query`.
+      alone: (rows, index) -> what `query` cuts these rows from, `Batcher.alone`.
     """
     count = len(histories.start) // rules.multiple_of * rules.multiple_of
     if count == 0:
@@ -67,11 +67,10 @@ def to_device(
     kept = Ragged(histories.items, *(part[:count] for part in histories[1:4]))
     seen = int(np.max(kept.end - kept.start)) if rules.mask_seen else 0
     relevant = int(np.max(kept.stop - kept.end))
-    kept, rows = layout.put((kept, rows), NamedSharding(mesh, P()))
     groups = groups or (Group(np.arange(count, dtype=np.int32), query),)
     groups = tuple(group._replace(rows=group.rows[group.rows < count]) for group in groups)
     groups = tuple(group for group in groups if len(group.rows))
-    return Split(kept, rows, groups, seen, relevant, count)
+    return Split(kept, rows, alone, groups, seen, relevant, count)
 
 
 def evaluator(
@@ -89,7 +88,7 @@ def evaluator(
 
     Args:
       model: what a `build` made.
-      split: from `to_device`.
+      split: from `split_of`.
       mesh: devices; a batch is sharded over them.
       config: settings.
       rules: what may be recommended.
@@ -126,7 +125,7 @@ def evaluate_splits(
 
     Args:
       model: what a `build` made.
-      splits: from `to_device`, all under the same rules.
+      splits: from `split_of`, all under the same rules.
       shared: `Batcher.shared`.
       query: `Batcher.query`.
       mesh: devices.
@@ -147,8 +146,7 @@ def evaluate_splits(
 
     if shared is None or not model.deterministic:
         return separately
-    rows = layout.put(shared.rows, NamedSharding(mesh, P()))
-    # `to_device` may have dropped the last rows of a split
+    # `split_of` may have dropped the last rows of a split
     place = {
         name: np.where(shared.place[name] < split.num_rows, shared.place[name], -1)
         for name, split in splits.items()
@@ -157,8 +155,9 @@ def evaluate_splits(
     group = Group(asked.astype(np.int32), query)
     all_rules = dict.fromkeys(splits, rules)
     return _evaluator(
-        model, (group,), rows, splits, place, all_rules, mesh, config, train_counts, **options
-    )
+        model, (group,), shared.rows, splits, place, all_rules, mesh, config, train_counts,
+        **options,
+    )  # fmt: skip
 
 
 def under_rules(
@@ -178,7 +177,7 @@ def under_rules(
 
     Args:
       model: what a `build` made.
-      splits: the same rows, from `to_device` under each of the rules.
+      splits: the same rows, from `split_of` under each of the rules.
       rules: what may be recommended.
       mesh: devices.
       config: settings.
@@ -223,36 +222,33 @@ def _evaluator(
 ) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
     """One pass over queries cut from `rows`, ranked for the row of each split at `place`."""
     static = _Pass(model, splits, rules, config, train_counts, num_users, diagnose)
-    by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    histories = {name: split.histories for name, split in splits.items()}
-    seats = layout.put(place, everywhere)
+    alone = next(iter(splits.values())).alone
+    dealt = shares.make(rows, alone, groups, splits, place, config.batch_size, mesh)
 
-    def batch(query_of, params, state, key, histories, seats, rows, index):
-        index = jax.lax.with_sharding_constraint(index, by_row)
-        query = query_of(rows, index)
+    def batch(cut, params, state, key, *given):
+        query, answers = cut(*given)
         drawn = rank.sample(model, params, state, key, query)
         points_of = model.variants if diagnose else {}
         found = {name: points(params, state, query) for name, points in points_of.items()}
         variants = {name: drawn._replace(points=points) for name, points in found.items()}
-        out = {}
-        for name, split in splits.items():
-            row = jnp.where(index >= 0, seats[name][jnp.maximum(index, 0)], -1)
-            answer = cut.answers(
-                histories[name], row, max_seen=split.max_seen, max_relevant=split.max_relevant
-            )
-            out[name] = _judged(static, rules[name], drawn, variants, answer)
-        return out
+        return {
+            name: _judged(static, rules[name], drawn, variants, answer)
+            for name, answer in answers.items()
+        }
 
-    programs = [jax.jit(partial(batch, each.query), out_shardings=everywhere) for each in groups]
+    everywhere = NamedSharding(mesh, P())
+    programs = [
+        jax.jit(partial(batch, shares.cutter(each.query, splits, mesh)), out_shardings=everywhere)
+        for each in groups
+    ]
     ready: list[Callable] = []  # of each group
 
     def run(params, state, key):
         parts, indices = [], []
         state = rank.precompute(model, params, state)
-        for number, group in enumerate(groups):
-            size = meshes.rounded(min(config.batch_size, len(group.rows)), mesh)
-            for index in rank.batches(group.rows, size):
-                given = params, state, key, histories, seats, rows, index
+        for number, batches in enumerate(dealt.batches):
+            for index, at in batches:
+                given = params, state, key, dealt.arrays, index, at
                 with jax.set_mesh(mesh):
                     if number == len(ready):
                         ready.append(layout.compiled(programs[number], *given))

@@ -11,12 +11,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
-from jaxrec_diff.batches import cut
-from jaxrec_diff.evaluation import rank
+from jaxrec_diff.evaluation import rank, shares
 from jaxrec_diff.evaluation.types import Split
 from jaxrec_diff.models.contract import Model
 from jaxrec_diff.models.protocols import Rules
-from jaxrec_diff.ops import meshes
 
 
 def lists(
@@ -33,22 +31,19 @@ def lists(
 
     Args:
       model: what a `build` made.
-      split: from `evaluator.to_device`.
+      split: from `evaluator.split_of`.
       mesh: devices; a batch is sharded over them.
       rules: what may be recommended.
       train_counts: i64[I], how often item j + 1 occurs in training.
       k: length of the lists.
       batch_size: rows ranked at once.
     """
-    by_row = NamedSharding(mesh, P(meshes.DATA))
     trained = jnp.asarray(train_counts > 0)
+    dealt = shares.of_split(split, batch_size, mesh)
 
-    def batch(query_of, params, state, key, histories, rows, index):
-        index = jax.lax.with_sharding_constraint(index, by_row)
-        drawn = rank.sample(model, params, state, key, query_of(rows, index))
-        answer = cut.answers(
-            histories, index, max_seen=split.max_seen, max_relevant=split.max_relevant
-        )
+    def batch(cut, params, state, key, *given):
+        query, answers = cut(*given)
+        drawn, answer = rank.sample(model, params, state, key, query), answers[""]
         top = rank.top(
             drawn,
             k=k,
@@ -59,17 +54,19 @@ def lists(
 
     everywhere = NamedSharding(mesh, P())
     programs = [
-        jax.jit(partial(batch, group.query), out_shardings=everywhere) for group in split.groups
+        jax.jit(
+            partial(batch, shares.cutter(group.query, {"": split}, mesh)), out_shardings=everywhere
+        )
+        for group in split.groups
     ]
 
     def run(params, state, key):
         out = np.zeros((split.num_rows, k), np.int32)
         state = rank.precompute(model, params, state)
-        for program, group in zip(programs, split.groups, strict=True):
-            size = meshes.rounded(min(batch_size, len(group.rows)), mesh)
-            for index in rank.batches(group.rows, size):
+        for program, batches in zip(programs, dealt.batches, strict=True):
+            for index, at in batches:
                 with jax.set_mesh(mesh):
-                    found = program(params, state, key, split.histories, split.rows, index)
+                    found = program(params, state, key, dealt.arrays, index, at)
                 out[index[index >= 0]] = layout.whole(found)[index >= 0]
         return out
 

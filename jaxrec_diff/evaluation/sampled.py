@@ -13,12 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
-from jaxrec_diff.evaluation import metrics, rank
+from jaxrec_diff.evaluation import metrics, rank, shares
 from jaxrec_diff.evaluation.types import Split
 from jaxrec_diff.models.contract import Model
-from jaxrec_diff.ops import id_rows, streams
+from jaxrec_diff.ops import id_rows, meshes, streams
 from jaxrec_diff.ops.ragged import Ragged
 
 _ROWS = 4096
@@ -74,7 +76,13 @@ def ranks(drawn: rank.Drawn, answer: jax.Array, negatives: jax.Array) -> jax.Arr
 
 
 def evaluator(
-    model: Model, split: Split, negatives: np.ndarray, *, ks: tuple[int, ...], batch_size: int
+    model: Model,
+    split: Split,
+    negatives: np.ndarray,
+    mesh: Mesh,
+    *,
+    ks: tuple[int, ...],
+    batch_size: int,
 ) -> Callable[[Any, Any, jax.Array], dict[str, np.ndarray]]:
     """A function (params, state, key) -> f32[N] per user of each `metrics.grouped`, compiled once.
 
@@ -82,25 +90,33 @@ def evaluator(
       model: what a `build` made.
       split: rows with one answer each.
       negatives: i32[N, C] from `draw`.
+      mesh: devices; a batch is sharded over them.
       ks: cut-offs.
       batch_size: rows at once; changes no number.
     """
-    beside = jnp.asarray(negatives)
+    dealt = shares.of_split(split, batch_size, mesh)
 
-    @partial(jax.jit, static_argnums=0)
-    def batch(group, params, state, key, histories, rows, index):
-        query = split.groups[group].query(rows, index)
+    def batch(cut, params, state, key, beside, *given):
+        query, answers = cut(*given)
         drawn = rank.sample(model, params, state, key, query)
-        safe = jnp.maximum(index, 0)
-        answer = jnp.asarray(histories.items)[jnp.asarray(histories.end)[safe]]
-        return ranks(drawn, answer, beside[safe])
+        return ranks(drawn, answers[""].relevant[:, 0], beside)
+
+    everywhere, by_row = NamedSharding(mesh, P()), NamedSharding(mesh, P(meshes.DATA))
+    programs = [
+        jax.jit(
+            partial(batch, shares.cutter(group.query, {"": split}, mesh)), out_shardings=everywhere
+        )
+        for group in split.groups
+    ]
 
     def run(params, state, key):
         out: dict[str, np.ndarray] = {}
         state = rank.precompute(model, params, state)
-        for number, group in enumerate(split.groups):
-            for index in rank.batches(group.rows, min(batch_size, len(group.rows))):
-                each = batch(number, params, state, key, split.histories, split.rows, index)
+        for program, batches in zip(programs, dealt.batches, strict=True):
+            for index, at in batches:
+                beside = layout.put(negatives[np.maximum(index, 0)], by_row)
+                with jax.set_mesh(mesh):
+                    each = program(params, state, key, beside, dealt.arrays, index, at)
                 found = figures(layout.whole(each)[index >= 0], negatives.shape[1] + 1, ks)
                 for name, values in found.items():
                     out.setdefault(name, np.zeros(split.num_rows, np.float32))

@@ -1,5 +1,6 @@
 """What an evaluation is given and what it returns."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +22,11 @@ class Evaluation(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A split on the device and what is static about it."""
+    """A split on the host and what is static about it; `shares` lays it on devices."""
 
     histories: Ragged  # whole, with their answers
     rows: Any  # what queries are cut from
+    alone: Callable[[Any, np.ndarray], Any]  # `Batcher.alone`
     groups: tuple[Group, ...]  # together all rows, each with (rows, index i32[B]) -> query
     max_seen: int
     max_relevant: int

@@ -94,7 +94,7 @@ def draws_by_protocol(
     rules: dict[str, Rules] = {protocol: phases.rules_of(each) for protocol, each in judged.items()}
     rank = evaluator.under_rules(
         phases.model_of(phase),
-        {protocol: placed_split(phase, split, each) for protocol, each in rules.items()},
+        {protocol: split_of(phase, split, each) for protocol, each in rules.items()},
         rules,
         phase.mesh,
         settings.eval,
@@ -112,7 +112,7 @@ def ranker(
     rules = phases.rules_of(phase)
     return evaluator.evaluator(
         phases.model_of(phase),
-        placed_split(phase, split, rules),
+        split_of(phase, split, rules),
         phase.mesh,
         phase.settings.eval,
         rules,
@@ -122,13 +122,13 @@ def ranker(
     )
 
 
-def placed_split(phase: PhaseRun, split: str, rules: Rules) -> Split:
-    """A split on the devices."""
+def split_of(phase: PhaseRun, split: str, rules: Rules) -> Split:
+    """A split of a phase to be judged."""
     rows, _ = phases.rows_of(phase.dataset, split)
     batcher = phase.batcher
     groups = batcher.groups.get(split, ())
-    return evaluator.to_device(
-        rows, batcher.splits[split], batcher.query, phase.mesh, rules, groups
+    return evaluator.split_of(
+        rows, batcher.splits[split], batcher.query, rules, groups, alone=batcher.alone
     )
 
 
@@ -143,8 +143,9 @@ def groups(phase: PhaseRun, params: Any, state: Any, found: Evaluation) -> dict[
     kept = {name: found.per_user[name] for name in metrics.grouped(found.per_user)}
     rank = sampled.evaluator(
         phases.model_of(phase),
-        placed_split(phase, "test", protocols.HONEST),
+        split_of(phase, "test", protocols.HONEST),
         sampled.draw(test, dataset.num_items, count),
+        phase.mesh,
         ks=settings.eval.ks,
         batch_size=settings.eval.batch_size,
     )

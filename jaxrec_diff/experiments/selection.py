@@ -40,7 +40,7 @@ def judge(phase: PhaseRun) -> Callable[[Any, Any], tuple[float, dict[str, float]
     splits = ("valid", "test") if settings.eval.track_test else ("valid",)
     rank = evaluator.evaluate_splits(
         model,
-        {split: judging.placed_split(phase, split, rules) for split in splits},
+        {split: judging.split_of(phase, split, rules) for split in splits},
         batcher.shared,
         batcher.query,
         phase.mesh,

@@ -66,7 +66,7 @@ def _judged(phase: PhaseRun, params: Any, state: Any) -> tuple[dict[str, float],
     found = judging.draws(phase, params, state, "test")[0]
     top = lists.lists(
         phases.model_of(phase),
-        judging.placed_split(phase, "test", rules),
+        judging.split_of(phase, "test", rules),
         phase.mesh,
         rules,
         phase.dataset.train_counts,

@@ -80,6 +80,29 @@ def cut(rows: Ragged, index: np.ndarray, before: int, after: int) -> Ragged:
     return found._replace(generated=None if rows.generated is None else rows.generated[place])
 
 
+def alone(rows: Ragged, index: np.ndarray) -> Ragged:
+    """Some rows, whole, over a flat array of their own; what two of them share stands there once.
+
+    Args:
+      rows: numpy, memory-mapped or not.
+      index: int[n] the rows, in any order.
+
+    >>> rows = make(np.arange(10, 20), *(np.array(part) for part in ([1, 5], [3, 8], [4, 9])))
+    >>> found = alone(rows, np.array([1]))
+    >>> found.items.tolist(), found.start.tolist(), found.end.tolist(), found.stop.tolist()
+    ([15, 16, 17, 18], [0], [3], [4])
+    """
+    chex.assert_rank([rows.items, rows.start, index], 1)
+    picked = pick(rows, index)
+    edges = np.zeros(len(rows.items) + 1, np.int32)
+    np.add.at(edges, picked.start, 1)
+    np.add.at(edges, picked.stop, -1)
+    kept = np.cumsum(edges[:-1]) > 0
+    before = np.append(0, np.cumsum(kept))  # kept places ahead of each
+    found = make(rows.items[kept], *(before[part] for part in picked[1:4]))
+    return found._replace(generated=None if rows.generated is None else rows.generated[kept])
+
+
 def chosen(rows: Ragged) -> Ragged:
     """The rows without the generated items ahead of them, as numpy.
 

@@ -47,7 +47,7 @@ def judged(model, data, split, *, rows=None, rules=OFFICIAL, ks=KS):
     rows = rows or {"valid": data.valid, "test": data.test}[split]
     run = evaluator.evaluator(
         model,
-        evaluator.to_device(rows, batcher.splits[split], batcher.query, mesh, rules),
+        evaluator.split_of(rows, batcher.splits[split], batcher.query, rules, alone=batcher.alone),
         mesh,
         EvalConfig(metric=f"recall@{ks[0]}", ks=ks, batch_size=2000),
         rules,
@@ -165,7 +165,7 @@ def test_rows_come_back_in_order(grouped, devices):
     mesh = layout.make_mesh(jax.devices()[:devices])
     rules = Rules(mask_seen=False, trained_only=False)
     config = EvalConfig(ks=(1,), metric="hr@1", batch_size=2)
-    split = evaluator.to_device(rows, rows, query(4), mesh, rules, groups)
+    split = evaluator.split_of(rows, rows, query(4), rules, groups)
     counts = np.ones(6, np.int64)
     run = evaluator.evaluator(model, split, mesh, config, rules, counts, diagnose=False)
     found = run({}, (), jax.random.key(0))
@@ -185,7 +185,9 @@ def both_ways(settings, data, *, rules=HONEST, diagnose=True):
     example = batcher.example(batcher.train, index, index, jax.random.key(0))
     variables = jax.device_get(model.init(jax.random.key(1), example))
     splits = {
-        name: evaluator.to_device(part, batcher.splits[name], batcher.query, mesh, rules)
+        name: evaluator.split_of(
+            part, batcher.splits[name], batcher.query, rules, alone=batcher.alone
+        )
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     config = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3)
@@ -283,7 +285,7 @@ def test_a_split_under_several_rules_is_sampled_once(tmp_path, diagnose):
         "honest": HONEST,
     }
     splits = {
-        name: evaluator.to_device(data.test, fed.splits["test"], fed.query, mesh, each)
+        name: evaluator.split_of(data.test, fed.splits["test"], fed.query, each, alone=fed.alone)
         for name, each in rules.items()
     }
     config = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3)
@@ -316,7 +318,9 @@ def test_points_that_hang_on_their_row_are_sampled_apart(tmp_path):
     batcher, mesh = INTERACTIONS.batcher(data, DataConfig()), layout.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=False)
     splits = {
-        name: evaluator.to_device(part, batcher.splits[name], batcher.query, mesh, rules)
+        name: evaluator.split_of(
+            part, batcher.splits[name], batcher.query, rules, alone=batcher.alone
+        )
         for name, part in (("valid", data.valid), ("test", data.test))
     }
     rest = (mesh, EvalConfig(ks=(1,), metric="hr@1"), rules, data.train_counts)
@@ -373,8 +377,8 @@ def test_lists_are_taken_apart_by_what_was_trained(trained_only):
     rows = Ragged(answers, place, place, place + 1)
     mesh = layout.make_mesh(jax.devices()[:1])
     rules = Rules(mask_seen=False, trained_only=trained_only)
-    split = evaluator.to_device(
-        rows, rows, lambda rows, index: cut.queries(rows, index, max_len=1), mesh, rules
+    split = evaluator.split_of(
+        rows, rows, lambda rows, index: cut.queries(rows, index, max_len=1), rules
     )
     config = EvalConfig(ks=(3,), metric="hr@3", batch_size=3)
     run = evaluator.evaluator(model, split, mesh, config, rules, counts)

@@ -67,13 +67,12 @@ def test_figures_of_the_published_ranks_and_groups():
     items = np.ravel([[200, a] for a in answer]).astype(np.int32)
     at = 2 * np.arange(5, dtype=np.int32)
     histories = Ragged(items, at, at + 1, at + 2)
-    split = evaluator.to_device(
+    split = evaluator.split_of(
         histories,
         histories,
         lambda rows, index: queries(rows, index, max_len=3),
-        layout.make_mesh(),
     )
-    run = sampled.evaluator(model, split, negatives, ks=(10,), batch_size=2)
+    run = sampled.evaluator(model, split, negatives, layout.make_mesh(), ks=(10,), batch_size=2)
     found = run((), (), jax.random.key(0))
     np.testing.assert_allclose(found["hr@10"].mean(), 0.6, rtol=1e-6)
     np.testing.assert_allclose(found["ndcg@10"].mean(), 0.3439482769, rtol=1e-6)

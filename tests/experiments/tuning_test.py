@@ -189,13 +189,13 @@ def test_the_test_split_is_not_looked_at_and_the_preset_trains_the_same(
     tmp_path, monkeypatch, capsys
 ):
     seen = []
-    real = judging.placed_split  # whatever is evaluated comes from here
+    real = judging.split_of  # whatever is evaluated comes from here
 
     def split_of(phase, split, rules):
         seen.append(split)
         return real(phase, split, rules)
 
-    monkeypatch.setattr(judging, "placed_split", split_of)
+    monkeypatch.setattr(judging, "split_of", split_of)
     flags = ["--model=mf", *SMALL, "--eval.track-test=true"]
     folder = tmp_path / "search"
     assert cli.main(["tune", *flags, f"--workdir={folder}", "--trials=2", "--json"]) == 0

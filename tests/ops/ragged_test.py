@@ -45,3 +45,27 @@ def test_make_keeps_items_and_narrows_bounds():
     assert all(bound.dtype == np.int32 for bound in rows[1:4])
     second = ragged.pick(rows, np.array([1]))
     assert [part.tolist() for part in second[1:4]] == [[2], [4], [5]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_alone_hold_what_they_held_and_share_what_they_shared(seed):
+    rng = np.random.default_rng(seed)
+    # rows that lie within each other, apart, side by side, and empty ones
+    start, stop = np.sort(rng.integers(0, 60, (2, 12)), axis=0)
+    stop[0] = start[0]
+    end = start + (stop - start) // 2
+    flat, made = rng.integers(1, 99, 60).astype(np.int32), rng.random(60) < 0.5
+    rows = ragged.make(flat, start, end, stop)._replace(generated=made)
+    index = rng.permutation(12)[:7]
+    found = ragged.alone(rows, index)
+    for n, row in enumerate(index):
+        for mine, whole in ((found.items, flat), (found.generated, made)):
+            np.testing.assert_array_equal(
+                mine[found.start[n] : found.end[n]], whole[start[row] : end[row]]
+            )
+            np.testing.assert_array_equal(
+                mine[found.end[n] : found.stop[n]], whole[end[row] : stop[row]]
+            )
+    used = {place for row in index for place in range(start[row], stop[row])}
+    assert len(found.items) == len(used)
+    assert len(ragged.alone(rows, index[:0]).items) == 0
