@@ -20,7 +20,7 @@ from jaxrec_diff import config
 from jaxrec_diff.commands.progress import progress as shown
 from jaxrec_diff.config.presets import about
 from jaxrec_diff.data import frames
-from jaxrec_diff.experiments import judging, pipeline, restore, runs
+from jaxrec_diff.experiments import diffusing, judging, pipeline, restore, runs
 from jaxrec_diff.inference.recommend import recommend
 from jaxrec_diff.inference.recommender import load
 from jaxrec_diff.inference.types import Recommendations, Recommender
@@ -173,7 +173,10 @@ def evaluate(
     """
     folder = Path(workdir)
     run = restore.reopen(folder, data=data, settings=settings or {})
-    return judging.evaluation(run, folder, split)[0]
+    results = judging.evaluation(run, folder, split)[0]
+    if run.experiment.eval.diffuses:
+        results["diffusion"] = diffusing.of_run(run, folder, split)
+    return results
 
 
 def list_models() -> dict[str, str]:

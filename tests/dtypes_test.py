@@ -317,6 +317,11 @@ CASES: dict[str, Case] = {
     "forward.q_sample": Case(
         lambda d: forward.q_sample(forward.tables(LEVELS), x(d, 3, 2), T, x(d, 3, 2, seed=1))
     ),
+    "forward.at_step": only32(
+        lambda d: forward.at_step(
+            forward.tables(LEVELS), jax.random.key(0), jnp.arange(3), x(d, 3, 2), jnp.int32(2)
+        )
+    ),
     "forward.x0_from_eps": change(forward.x0_from_eps, 2),
     "forward.eps_from_x0": change(forward.eps_from_x0, 2),
     "forward.x0_from_v": change(forward.x0_from_v, 2),

@@ -186,6 +186,33 @@ def row_query(rows: Rows, index: jax.Array, width: int) -> InteractionQuery:
     return InteractionQuery(items, value, user, index)
 
 
+def answered(query: InteractionQuery, items: jax.Array) -> InteractionQuery:
+    """The rows with answers i32[B, R] (0 for none) behind their own items, f32[B, P + R] values.
+
+    An answer weighs as much as the heaviest item of its row, and stands once.
+
+    >>> row = InteractionQuery(jnp.array([[7, 8, 0]]), jnp.array([[0.5, 1.0, 0.0]]), None, None)
+    >>> found = answered(row, jnp.array([[8, 9, 9]]))
+    >>> found.items.tolist(), found.value.tolist()
+    ([[7, 8, 9, 0, 0, 0]], [[0.5, 1.0, 1.0, 0.0, 0.0, 0.0]])
+    """
+    owned = (items[:, :, None] == query.items[:, None, :]).any(axis=-1)
+    place = jnp.arange(items.shape[1])
+    before = (items[:, :, None] == items[:, None, :]) & (place < place[:, None])
+    new = jnp.where(owned | before.any(axis=-1), 0, items)
+    heaviest = jnp.max(query.value, axis=1, keepdims=True)
+    value = jnp.where(new > 0, jnp.where(heaviest > 0, heaviest, 1.0), 0.0)
+    whole = jnp.concatenate([query.items, new], axis=1)
+    from_left = jnp.argsort(whole == 0, axis=1, stable=True)  # a row fills its places so
+    both = whole, jnp.concatenate([query.value, value], axis=1)
+    return query._replace(
+        **{
+            name: jnp.take_along_axis(each, from_left, axis=1)
+            for name, each in zip(("items", "value"), both, strict=True)
+        }
+    )
+
+
 INTERACTIONS = Input(
     "interactions", _batcher, from_history, reads=training_rows, weighs_by_time=True
 )

@@ -80,7 +80,7 @@ def run(argv: list[str]) -> int:
     from jaxrec_diff import layout
     from jaxrec_diff.commands.progress import show
     from jaxrec_diff.evaluation import metrics
-    from jaxrec_diff.experiments import json_files, judging, locks, restore
+    from jaxrec_diff.experiments import diffusing, json_files, judging, locks, restore
     from jaxrec_diff.experiments.results import write_per_user
 
     dotted = list(flags.dotted)
@@ -99,6 +99,8 @@ def run(argv: list[str]) -> int:
     with locks.writer(workdir, shared=True) if inside and layout.first() else nullcontext():
         with muted(flags.switches), waiting(f"evaluating the {split} split"):
             results, found = judging.evaluation(run, workdir, split)
+            if run.experiment.eval.diffuses:
+                results["diffusion"] = diffusing.of_run(run, workdir, split)
         layout.by_first(lambda: json_files.write_json(output, results))
     with muted(flags.switches):
         show(results)

@@ -66,6 +66,7 @@ NO_FIGURE = (
     "eval.controls",
     "eval.control_trials",
     "eval.shuffles",
+    "eval.diffuses",
     "log.tensorboard",
     "log.wandb",
     "parallel",

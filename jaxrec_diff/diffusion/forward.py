@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff.ops import rng
+
 Kind = Literal["x0", "eps", "v", "score"]
 
 
@@ -115,6 +117,26 @@ def tables(levels: Levels) -> Forward:
     chex.assert_equal_shape(levels)
     chex.assert_rank(levels.signal, 1)
     return Forward(*(jnp.asarray(level) for level in levels))
+
+
+def at_step(
+    tables: Forward, key: jax.Array, row_id: jax.Array, x0: jax.Array, t: jax.Array
+) -> jax.Array:
+    """x_t of a whole batch at one step, with the noise that its key and rows give.
+
+    Args:
+      tables: of the noise schedule, T rows.
+      key: of the noise; each step has its own.
+      row_id: i32[B], which keys a row's noise.
+      x0: float[B, ...] clean data.
+      t: i32[], in [0, T).
+
+    Returns:
+      float[B, ...]
+    """
+    chex.assert_rank(t, 0)
+    eps = rng.normal(jax.random.fold_in(key, t), row_id, x0.shape[1:]).astype(x0.dtype)
+    return q_sample(tables, x0, jnp.broadcast_to(t, x0.shape[:1]), eps)
 
 
 def extract(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:

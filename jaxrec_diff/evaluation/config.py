@@ -46,6 +46,9 @@ class EvalConfig:
     shuffles: int = 0
     """Draws of shuffled test histories that a trained model is ranked on too, to see how much of
     its figures needs order; of models that read histories."""
+    diffuses: bool = False
+    """Rank a trained diffusion model with its reverse process changed too: one call, without x_t,
+    with another user's x_0 and with the true one shown, without guidance."""
     controls: tuple[Control, ...] = ()
     """Further controls at the end of a run, tuned on validation: neighbourhoods of items, linear
     models, a graph filter, matrix factors."""

@@ -5,6 +5,7 @@ phases       its phases: a model each, with the data that it reads, built once
 pipeline     phase after phase, from the first update to the results
 selection    what picks a checkpoint
 judging      evaluation of a trained model, and of the baselines beside it
+diffusing    the same with its reverse process changed
 results      what results.json and per_user.parquet hold
 generation   what a generator makes: items ahead of sequences
 run_folders  whether a folder holds a run

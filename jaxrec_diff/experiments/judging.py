@@ -9,11 +9,14 @@ import jax
 from jaxrec_diff import config, layout
 from jaxrec_diff.config.stored import SCHEMA
 from jaxrec_diff.evaluation import baselines, evaluator, metrics, sampled
+from jaxrec_diff.evaluation import lists as evaluation_lists
+from jaxrec_diff.evaluation.lists import Lists
 from jaxrec_diff.evaluation.types import Evaluation, Split
 from jaxrec_diff.experiments import phases, provenance, restore
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.models import protocols, registry
+from jaxrec_diff.models.contract import Model
 from jaxrec_diff.models.protocols import Protocol, Rules
 from jaxrec_diff.ops import ragged, streams
 from jaxrec_diff.training.state import TrainState, averaged
@@ -119,6 +122,32 @@ def ranker(
         phase.dataset.train_counts,
         num_users=phase.dataset.num_users,
         diagnose=diagnose,
+    )
+
+
+def lists_of(
+    phase: PhaseRun,
+    split: str,
+    *,
+    k: int,
+    model: Model | None = None,
+    asked: Callable[[Split], Split] = lambda split: split,
+) -> Callable[[Any, Any, jax.Array], Lists]:
+    """(params, state, key) -> the lists of a phase's model on a split, and their figures.
+
+    `model` stands in for the phase's own, and `asked` may change what it is asked.
+    """
+    rules = phases.rules_of(phase)
+    return evaluation_lists.lists(
+        phases.model_of(phase) if model is None else model,
+        asked(split_of(phase, split, rules)),
+        phase.mesh,
+        rules,
+        phase.dataset.train_counts,
+        k=k,
+        ks=phase.settings.eval.ks,
+        batch_size=phase.settings.eval.batch_size,
+        num_users=phase.dataset.num_users,
     )
 
 

@@ -15,6 +15,7 @@ from jaxrec_diff.evaluation import evaluator
 from jaxrec_diff.evaluation.baselines import Tuned
 from jaxrec_diff.evaluation.types import Evaluation
 from jaxrec_diff.experiments import (
+    diffusing,
     generation,
     json_files,
     judging,
@@ -100,6 +101,12 @@ def write(
     generated = generation.results(run, workdir) if phases.generates(run.experiment) else {}
     if phase.settings.eval.shuffles:
         training["order"] = shuffling.control(main.phase, params, state)
+    if phase.settings.eval.diffuses:
+        training["diffusion"] = (
+            diffusing.of_run(run, workdir)
+            if phases.generates(run.experiment)
+            else diffusing.control(main.phase, params, state)
+        )
 
     def assemble(tuned: dict[str, Tuned]) -> dict[str, Any]:
         beside = {

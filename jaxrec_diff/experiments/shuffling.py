@@ -62,15 +62,7 @@ def rules(dataset: Dataset, seed: int, draws: int) -> dict[str, Any]:
 
 
 def _judged(phase: PhaseRun, params: Any, state: Any) -> tuple[dict[str, float], np.ndarray]:
-    rules = phases.rules_of(phase)
-    found = judging.draws(phase, params, state, "test")[0]
-    top = lists.lists(
-        phases.model_of(phase),
-        judging.split_of(phase, "test", rules),
-        phase.mesh,
-        rules,
-        phase.dataset.train_counts,
-        k=LIST,
-        batch_size=phase.settings.eval.batch_size,
+    found = judging.lists_of(phase, "test", k=LIST)(
+        params, state, streams.draw(phase.settings.seed, 0)
     )
-    return found.metrics, top(params, state, streams.draw(phase.settings.seed, 0))
+    return found.metrics, found.items

@@ -96,6 +96,15 @@ class Model(NamedTuple):
     chain: Callable[[Any, Any, jax.Array, Any], Chain] | None = None
     """params, state, key, query -> the reverse process whose end `sample` makes its points of, or
     whose law of the end it draws from; None where points are no such end."""
+    finish: Callable[[Any, Any, jax.Array], jax.Array] = lambda params, state, end: end
+    """params, state, end of the chain [B, ...] -> the points that `sample` makes of it."""
+    finish_step: Any = None
+    """The step i32[] at which `finish` calls the network, the end being its x_t; None if it does
+    not."""
+    noised: Callable[[Any, Any, jax.Array, Any, jax.Array, jax.Array], jax.Array] | None = None
+    """params, state, key, query, items i32[B, R], t i32[] -> x_t: what the forward process makes,
+    at one step, of the true x_0 of rows that ask `query` and are answered by `items`, 0 for none.
+    Where x_0 is one item it is the first. None where there is no chain."""
     deterministic: bool = False
     """Whether `sample` and the variants ignore their key and the numbers of rows, so that a query
     has one answer."""

@@ -242,6 +242,20 @@ def sample(
     return process.run(chain(parts, params, state, key, query))
 
 
+def noised(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery,
+    items: jax.Array, t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """x_t f32[B, D] of the mean of the answers' vectors, i32[B, R]: where a perfect chain would
+    stand, as one starts from the mean of a user's items. Beyond the schedule its last step."""
+    del params
+    real = (items > 0)[..., None]
+    rows = jnp.asarray(state.items)[jnp.maximum(items - 1, 0)]
+    x0 = jnp.sum(jnp.where(real, rows, 0.0), axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1)
+    last = parts.config.num_steps - 1
+    return forward.at_step(parts.tables, key, query.row_id, x0, jnp.minimum(t, last))
+
+
 def head(parts: Parts, params: Any, state: State) -> Head:
     """The backbone's items."""
     del params
@@ -290,6 +304,7 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        noised=partial(noised, made),
         deterministic=not (made.noisy or config.start_noise),
         variants={"backbone": partial(backbone, made), "mean_item": partial(mean_item, made)},
     )

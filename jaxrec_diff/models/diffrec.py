@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.batches.interactions import INTERACTIONS
+from jaxrec_diff.batches.interactions import INTERACTIONS, answered
 from jaxrec_diff.batches.types import InteractionQuery, Interactions
-from jaxrec_diff.diffusion import process, row_process, samplers, timesteps
+from jaxrec_diff.diffusion import forward, process, row_process, samplers, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.diffusion.row_process import Noised, Process, ProcessConfig
@@ -244,6 +244,25 @@ def finish(parts: Parts, params: Any, end: jax.Array) -> jax.Array:
     return call(parts, params, "hidden", _entered(parts.config, end), parts.last)
 
 
+def finish_chain(parts: Parts, params: Any, state: State, end: jax.Array) -> jax.Array:
+    """`finish` with the arguments of `Model.finish`."""
+    del state
+    return finish(parts, params, end)
+
+
+def noised(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery,
+    items: jax.Array, t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """x_t of rows with their answers i32[B, R] among their items, as `chain` walks them: f32[B, I],
+    or in the first hidden layer, f32[B, h]."""
+    del state
+    row, width = answered(query, items), parts.net.width
+    x0 = sparse.dense(row.items, row.value, width)
+    xt = forward.at_step(parts.process.tables, key, query.row_id, x0, t)
+    return xt @ params["table_in"][:width] if parts.config.hidden_path else xt
+
+
 def sample(
     parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
 ) -> jax.Array:
@@ -292,6 +311,9 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        finish=partial(finish_chain, made),
+        finish_step=None if config.process.predict == "eps" else made.last,
+        noised=partial(noised, made),
         deterministic=not made.process.draws,
         precompute=partial(precompute, made),
     )

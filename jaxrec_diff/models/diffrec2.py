@@ -16,7 +16,7 @@ The paper calls its model DiffRec; no code was released. What it leaves open is 
 default is named as ours.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +32,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, r
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
-from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.network import by_row, call, noised_target
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.last_place import LastPlace
@@ -309,7 +309,12 @@ def efficient(
 
 def full(parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery) -> jax.Array:
     """Ends of `chain` as points, f32[B, D], or see `finish`."""
-    ends = process.run(chain(parts, params, state, key, query))
+    return finish_chain(parts, params, state, process.run(chain(parts, params, state, key, query)))
+
+
+def finish_chain(parts: Parts, params: Any, state: Any, ends: jax.Array) -> jax.Array:
+    """Points of the ends of `chain` f32[B, D], one a user."""
+    del state
     return ends if parts.config.seed_average == "vector" else finish(parts, params, ends[:, None])
 
 
@@ -369,12 +374,19 @@ def build(
     """
     del protocol
     made = parts(config, spec, axis_name=axis_name)
+    walked: dict[str, Any] = {}
+    if config.inference == "full":
+        walked = {
+            "chain": partial(chain, made),
+            "finish": partial(finish_chain, made),
+            "noised": partial(noised_target, made),
+        }
     return Model(
         init=partial(init, made),
         loss=partial(loss, made),
         sample=partial(sample, made),
         head=partial(head, made),
-        chain=partial(chain, made) if config.inference == "full" else None,
+        **walked,
         variants={_other(config): partial(other_way, made)},
         score_pooling="mixture" if config.seed_average == "prob" else "best",
     )
@@ -423,4 +435,5 @@ def _as_logits(parts: Parts, params: Any, points: jax.Array) -> jax.Array:
 SYSTEM = System(
     config=DiffRec2Config, build=build, official=HISTORIES_COMPETE, official_differs=False,
     input=SEQUENCES, accepts_buckets=lambda config: True,
+    walks=lambda config: replace(config, inference="full"),
 )  # fmt: skip

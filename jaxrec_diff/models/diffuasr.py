@@ -322,7 +322,23 @@ def sample(
     parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery
 ) -> jax.Array:
     """M unit rows a user, f32[B, M, D]: `points` without their length."""
-    return vectors.unit(points(parts, params, state, key, query))
+    return finish(params, state, points(parts, params, state, key, query))
+
+
+def finish(params: Any, state: Any, end: jax.Array) -> jax.Array:
+    """Unit rows of the end of `chain`, f32[B, M, D]."""
+    del params, state
+    return vectors.unit(end)
+
+
+def noised(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery, items: jax.Array,
+    t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """x_t f32[B, M, D] of the M items before a history, i32[B, M]: where a perfect chain would
+    stand."""
+    x0 = item_rows(parts, params, state)[items]
+    return forward.at_step(parts.tables, key, query.row_id, x0, t)
 
 
 def head(parts: Parts, params: Any, state: Any) -> Head:
@@ -376,6 +392,8 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        finish=finish,
+        noised=partial(noised, made),
     )
 
 

@@ -41,7 +41,7 @@ from jaxrec_diff.models.contract import (
     check_heads,
     head_of,
 )
-from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.network import by_row, call, noised_target
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets.dropout import Dropout
@@ -378,6 +378,7 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        noised=partial(noised_target, made),
     )
 
 

@@ -272,6 +272,17 @@ def sample(
     return process.run(chain(parts, params, state, key, query))
 
 
+def noised(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery, items: jax.Array,
+    t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """x_t f32[B, D] of the first of the answers i32[B, R]: where a perfect chain would stand."""
+    del state
+    x0 = sphere.normalize(params["items"][items[:, 0]])
+    eps = rng.normal(jax.random.fold_in(key, t), query.row_id, x0.shape[1:])
+    return parts.add_noise(x0, jnp.broadcast_to(t, x0.shape[:1]), eps)
+
+
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows, raw or of length 1."""
     del state
@@ -318,6 +329,7 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        noised=partial(noised, made),
         variants={"interests_only": partial(interests_only, made)},
     )
 

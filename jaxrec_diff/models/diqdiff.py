@@ -392,6 +392,7 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        noised=partial(network.noised_target, made),
         variants={f"{_OTHER[eval_codes(made)]}_codes": partial(other_codes, made)},
     )
 

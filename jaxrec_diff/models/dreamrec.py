@@ -265,6 +265,16 @@ def sample(
     return closed_form(parts.net, params, parts.steps, cond, z * scale)
 
 
+def noised(
+    parts: Parts, params: Any, state: Any, key: jax.Array, query: SequenceQuery, items: jax.Array,
+    t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """x_t f32[B, D] of the first of the answers i32[B, R]: where a perfect chain would stand."""
+    del state
+    x0 = call(parts, params, "rows", items[:, 0])
+    return forward.at_step(parts.tables, key, query.row_id, x0, t)
+
+
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows; under the official protocol the padding row competes as an item I + 1."""
     del state
@@ -301,6 +311,7 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        noised=partial(noised, made),
         deterministic=mean_only and (protocol != "official" or config.dropout_rate == 0),
     )
 

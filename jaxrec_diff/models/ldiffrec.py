@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.batches.interactions import INTERACTIONS
+from jaxrec_diff.batches.interactions import INTERACTIONS, answered
 from jaxrec_diff.batches.types import InteractionQuery, Interactions
-from jaxrec_diff.diffusion import process, row_process, timesteps
+from jaxrec_diff.diffusion import forward, process, row_process, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.process import Chain
 from jaxrec_diff.diffusion.row_process import Noised, Process, ProcessConfig
@@ -271,8 +271,23 @@ def sample(
     parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
 ) -> jax.Array:
     """Ends of `chain` as the decoder's last layer sees them, f32[B, D]."""
-    end = process.run(chain(parts, params, state, key, query))
+    return finish(parts, params, state, process.run(chain(parts, params, state, key, query)))
+
+
+def finish(parts: Parts, params: Any, state: State, end: jax.Array) -> jax.Array:
+    """What the decoder's last layer sees of the end of `chain`, f32[B, D]."""
+    del state
     return call(parts, params, "hidden", end)
+
+
+def noised(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery,
+    items: jax.Array, t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """x_t f32[B, Z] of the codes of rows with their answers i32[B, R] among their items."""
+    row = answered(query, items)
+    code, _ = call(parts, params, "encode", row.items, row.value, state.cluster)
+    return forward.at_step(parts.process.tables, key, query.row_id, code, t)
 
 
 def head(parts: Parts, params: Any, state: State) -> Head:
@@ -307,6 +322,8 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        finish=partial(finish, made),
+        noised=partial(noised, made),
         deterministic=not made.process.draws,
     )
 

@@ -291,6 +291,15 @@ def precompute(parts: Parts, params: Any, state: State) -> State:
     return state._replace(law=path_law(parts, params))
 
 
+def noised(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: SequenceQuery,
+    items: jax.Array, t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """DreamRec's, at the noise level of the step that the network is told."""
+    level = jnp.maximum(t - 1, 0) if parts.config.network_t == "official" else t
+    return dreamrec.noised(parts.base, params, state, key, query, items, level)
+
+
 def head(parts: Parts, params: Any, state: Any) -> Head:
     """The items' rows."""
     return dreamrec.head(parts.base, params, state)
@@ -323,6 +332,7 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        noised=partial(noised, made),
         deterministic=config.start == "zero" and (by_law or not made.base.noisy),
         variants={"without_x_t": partial(without_x_t, made)},
         precompute=partial(precompute, made),

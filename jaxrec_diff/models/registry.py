@@ -40,6 +40,8 @@ class System(NamedTuple):
     accepts_buckets: Callable[[Any], bool] = lambda config: False
     """Whether settings let `seq` be a tuple of batches of different lengths
     (`types.over_lengths`)."""
+    walks: Callable[[Any], Any] = lambda config: config
+    """Settings -> those of the same trained network whose lists are the end of its chain."""
     drawn_by: Callable[[Any], str | None] = lambda config: None
     """The flag that makes its loss read no rows of tables but those of its batch and of drawn
     negatives, so that `train.optimizer` may update these alone; "" where it does, None if none."""

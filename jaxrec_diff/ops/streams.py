@@ -11,8 +11,9 @@ A run has one seed. On devices a stream is `jax.random.key(seed)` with a number 
     4  items generated ahead of histories
 
 On the host it is numpy's generator of [seed, number]: 0 and 1 for items put ahead of histories at
-random, 2 for candidates that an answer is ranked among and 3, with the number of the draw, for the
-order of shuffled histories. Generated data have a seed of their own.
+random, 2 for candidates that an answer is ranked among, 3, with the number of the draw, for the
+order of shuffled histories and 4 for whose x_0 a network is shown. Generated data have a seed of
+their own.
 """
 
 import jax
@@ -67,6 +68,11 @@ def candidates(seed: int) -> np.random.Generator:
 def shuffles(seed: int, number: int) -> np.random.Generator:
     """One of several random orders of histories, counted from 0."""
     return np.random.default_rng([seed, 3, number])
+
+
+def strangers(seed: int) -> np.random.Generator:
+    """Whose x_0 a network is shown in place of its own."""
+    return np.random.default_rng([seed, 4])
 
 
 def _stream(seed: int | jax.Array, number: int) -> jax.Array:

@@ -22,7 +22,7 @@ from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.inference import histories
 from jaxrec_diff.inference import recommender as inference_recommender
 from jaxrec_diff.ops import files, ragged
-from jaxrec_diff.reporting import figures, leaderboard, page, statistics
+from jaxrec_diff.reporting import diffusion, figures, leaderboard, page, statistics
 from jaxrec_diff.reporting.text import wrapped
 
 _RESAMPLES = 1000
@@ -56,6 +56,7 @@ def write(workdir: Path, made: Run | None = None) -> Path:
     sections = [
         ("Beside its controls", _metrics(run, metric)),
         ("Training", _training(workdir, results, metric)),
+        ("Does it diffuse?", _diffusion(results)),
         ("Quality against reverse steps", _steps(restored, metric)),
         ("Who is served well", _strata(workdir, run, metric)),
         ("From noise to an item", _walks(restored)),
@@ -200,6 +201,14 @@ def _steps(restored: restore.Restored, metric: str) -> str:
         f"The {kind} sampler on {rows:,} test rows, honest protocol, 95 % over users. Dashed: the "
         f"run's own {dashed}.",
     ) + page.table(["steps", metric, "95 %"], cells)
+
+
+def _diffusion(results: dict[str, Any]) -> str:
+    found = results.get("diffusion")
+    if not found:
+        return ""
+    said = diffusion.lines(results)[len(found["rows"]) + 2 :]
+    return page.table(*diffusion.table(found)) + "".join(f"<p>{escape(line)}</p>" for line in said)
 
 
 def _strata(workdir: Path, run: leaderboard.Run, metric: str) -> str:

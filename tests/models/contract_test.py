@@ -370,15 +370,35 @@ def test_points_are_the_end_of_the_chain_that_the_model_names(name):
     path = jax.jit(lambda key: process.trajectory(chain(*variables, key, asked)))(KEY)
     steps = jax.eval_shape(lambda: chain(*variables, KEY, asked).steps)
     assert path.shape[:2] == (len(steps.t) + 1, ROWS)
-    if isinstance(config, (DiffRecConfig, LDiffRecConfig, DiffRec2Config)):
-        return  # their points are made of the end
     if config.sampler.kind == "closed_form":
         return  # drawn from the law of the end
-    end = np.asarray(path[-1])
-    if isinstance(config, DiffuASRConfig):
-        end = end / np.linalg.norm(end, axis=-1, keepdims=True)
     points = model.sample(*variables, KEY, asked)
-    np.testing.assert_allclose(points, end, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.finish(*variables, path[-1]), points, rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_a_chain_may_be_shown_where_a_perfect_one_would_stand(name):
+    (model, variables), asked = compiled_of(name), query(name)
+    walked = registry.system(SMALL[name]).walks(SMALL[name])
+    model = registry.system(walked).build(walked, SPEC)
+    assert (model.noised is None) == (model.chain is None)
+    if model.chain is None:
+        return
+    answers = 1 + (jnp.arange(ROWS)[:, None] + jnp.arange(2)) % ITEMS
+    shown = jax.jit(model.noised)
+    first = shown(*variables, KEY, asked, answers, jnp.int32(0))
+    chain = model.chain(*variables, KEY, asked)
+    start, t = chain.start, chain.steps.t
+    assert (first.shape, first.dtype) == (start.shape, start.dtype)
+    # other answers are another x_0 under the same noise, and another step is other noise
+    other = shown(*variables, KEY, asked, answers % ITEMS + 1, jnp.int32(0))
+    late = shown(*variables, KEY, asked, answers, t[0])
+    for each in (other, late):
+        apart = np.abs(np.asarray(first - each)).reshape(ROWS, -1).max(axis=1)
+        assert (apart > 0).all()
+    part = jax.tree.map(lambda x: x[3:7], asked)
+    alone = shown(*variables, KEY, part, answers[3:7], jnp.int32(0))
+    np.testing.assert_allclose(alone, first[3:7], rtol=1e-4, atol=1e-5)
 
 
 @EVERY

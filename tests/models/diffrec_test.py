@@ -14,7 +14,8 @@ from jaxrec_diff.diffusion import forward, row_process
 from jaxrec_diff.diffusion import process as diffusion_process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
-from jaxrec_diff.evaluation import rank
+from jaxrec_diff.evaluation import rank, shown
+from jaxrec_diff.evaluation.shown import Asked
 from jaxrec_diff.models import diffrec, registry
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.diffrec import DiffRecConfig
@@ -493,3 +494,27 @@ def test_eight_users_are_learned_by_heart():
 def test_bad_settings_are_refused_in_a_sentence(settings, message):
     with pytest.raises(ValueError, match=message):
         settings()
+
+
+def test_both_paths_are_shown_the_same_row_with_its_answers():
+    hidden, rows = model_of(process=STRONG), model_of(process=STRONG, path="rows")
+    example = batch(values=True)
+    variables, query = hidden.init(KEY, example), asked(example)
+    answers = jnp.asarray(np.random.default_rng(1).integers(1, ITEMS + 1, (9, 3)))
+    whole = dense(example)
+    for b, row in enumerate(np.asarray(answers)):
+        heaviest = whole[b].max()
+        for item in row:  # an answer that the row has keeps its own value
+            whole[b, item - 1] = whole[b, item - 1] or heaviest
+    clean = rows.noised(*variables, KEY, query, answers, jnp.int32(0))
+    noise = rows.noised(*variables, KEY, query, jnp.zeros_like(answers), jnp.int32(0))
+    signal = row_process.make(STRONG, SamplerConfig()).tables.signal[0]
+    np.testing.assert_allclose(clean - noise, signal * (whole - dense(example)), atol=1e-5)
+    for each in (shown.the_answer, shown.nothing):
+        points = [
+            shown.seen_through(model, each).sample(
+                *variables, KEY, Asked(query, query, answers, query.row_id)
+            )
+            for model in (hidden, rows)
+        ]
+        np.testing.assert_allclose(*points, atol=2e-5)

@@ -39,3 +39,5 @@ def test_streams_of_the_host():
         assert stream(5).integers(0, 99, 8).tolist() == expected.tolist()
     expected = np.random.default_rng([5, 3, 2]).integers(0, 99, 8)
     assert streams.shuffles(5, 2).integers(0, 99, 8).tolist() == expected.tolist()
+    expected = np.random.default_rng([5, 4]).integers(0, 99, 8)
+    assert streams.strangers(5).integers(0, 99, 8).tolist() == expected.tolist()
