@@ -172,10 +172,10 @@ def _progress(point: dict) -> str:
 
 def _plot(lines: Path, benchmarks) -> None:
     """Plots of all points of the file, where matplotlib is."""
-    from jaxrec_diff.reporting import figures
+    from jaxrec_diff.reporting import drawing
 
     print(f"points are in {lines}")
-    if not figures.available():
+    if not drawing.available():
         print("plots need matplotlib: pip install 'jaxrec-diff[report]'")
         return
     every = [json.loads(line) for line in lines.read_text().splitlines()]

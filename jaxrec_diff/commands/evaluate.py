@@ -2,13 +2,17 @@
 
 import json
 import re
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from jaxrec_diff.commands.terminal import (
     FILE,
     PLAIN,
     Accepts,
+    counter,
     explain,
     muted,
     quiet_start,
@@ -16,7 +20,6 @@ from jaxrec_diff.commands.terminal import (
     spelled,
     split_flags,
     trained_workdir,
-    waiting,
 )
 from jaxrec_diff.reporting.text import wrapped
 
@@ -45,10 +48,12 @@ usage: bin/evaluate --workdir=DIR [--split=valid|test] [--sampler=KIND]
 --quiet     errors only            --json  the results as one json object
 """
 
+_SPLITS = ("valid", "test")
+
 ACCEPTS = Accepts(
     {
         "workdir": FILE,
-        "split": ("valid", "test"),
+        "split": _SPLITS,
         "sampler": "model.sampler.kind",
         "sampler-steps": PLAIN,
         "seeds": PLAIN,
@@ -97,8 +102,8 @@ def run(argv: list[str]) -> int:
     output = Path(bare.get("output", workdir / f"evaluation-{_label(bare, split)}.json"))
     inside = output.resolve().parent == workdir.resolve()
     with locks.writer(workdir, shared=True) if inside and layout.first() else nullcontext():
-        with muted(flags.switches), waiting(f"evaluating the {split} split"):
-            results, found = judging.evaluation(run, workdir, split)
+        with _counted(run, split, flags.switches) as tell:
+            results, found = judging.evaluation(run, workdir, split, tell)
             if run.experiment.eval.diffuses:
                 results["diffusion"] = diffusing.of_run(run, workdir, split)
         layout.by_first(lambda: json_files.write_json(output, results))
@@ -117,6 +122,27 @@ def run(argv: list[str]) -> int:
     if "json" in flags.switches:
         print(json.dumps(results))
     return 0
+
+
+@contextmanager
+def _counted(run: Any, split: str, switches: set[str]) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how many more rows are done, of all draws."""
+    from jaxrec_diff.experiments import phases
+
+    what = f"evaluating the {split} split"
+    rows = len(phases.rows_of(run.phases[-1].dataset, split)[1]) if split in _SPLITS else 0
+    done = 0
+    if not sys.stdout.isatty():  # a terminal has a bar
+        with muted(switches):
+            print(f"{what} ...", flush=True)
+    with counter(what, rows * run.experiment.eval.seeds, quiet="quiet" in switches) as shown:
+
+        def tell(more: int) -> None:
+            nonlocal done
+            done += more
+            shown(done)
+
+        yield tell
 
 
 def _label(bare: dict[str, str], split: str) -> str:

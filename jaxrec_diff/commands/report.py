@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
     quiet_start()
     from jaxrec_diff.reporting import run_page
 
-    with waiting("writing the report"):
-        path = run_page.write(workdir)
+    with waiting("writing the report") as tell:
+        path = run_page.write(workdir, tell=tell)
     print(f"the report is {path}")
     return 0

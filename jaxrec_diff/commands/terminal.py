@@ -175,17 +175,22 @@ def quiet_start() -> None:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Says what takes its time, with the seconds so far on a terminal; on stdout."""
+def waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """Says what takes its time, with the seconds so far on a terminal; on stdout.
+
+    Gives a function that is told what is worked on, in words, for a terminal.
+    """
     if not sys.stdout.isatty():
         print(f"{what} ...", flush=True)
-        yield
+        yield lambda said: None
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Progress(SpinnerColumn(), TextColumn(what), TimeElapsedColumn(), transient=True) as bar:
-        bar.add_task(what, total=None)
-        yield
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda said: bar.update(task, description=f"{what}: {said}")
 
 
 @contextmanager

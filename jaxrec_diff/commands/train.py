@@ -168,19 +168,19 @@ def _report(run: Any, workdir: Path) -> None:
     """Writes report.html, unless JAXREC_REPORT is 0; a run is finished without it."""
     import jax
 
-    from jaxrec_diff.reporting import figures
+    from jaxrec_diff.reporting import drawing
 
     if (workdir / "report.html").exists() or os.environ.get("JAXREC_REPORT") == "0":
         return
     later = spelled(f"bin/report --workdir={workdir}")
-    if not figures.available() or jax.process_count() > 1:  # a page is made by one process
+    if not drawing.available() or jax.process_count() > 1:  # a page is made by one process
         print(f"{later} makes a page of it all")
         return
     from jaxrec_diff.reporting import run_page
 
     try:
-        with waiting("writing the report; the results are saved"):
-            run_page.write(workdir, run)
+        with waiting("writing the report; the results are saved") as tell:
+            run_page.write(workdir, run, tell=tell)
     except Exception as error:  # whatever it is, the results are safe
         if os.environ.get("JAXREC_TRACEBACK"):
             raise

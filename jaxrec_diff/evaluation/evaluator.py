@@ -29,6 +29,9 @@ from jaxrec_diff.ops.ragged import Ragged
 # Inlined: the programs are the same, and their many metrics are traced once for all of them.
 _per_user = jax.jit(metrics.per_user, static_argnums=2, inline=True)
 
+Tell = Callable[[int], None]
+"""Is told how many more rows are done."""
+
 _Found = TypeVar("_Found")  # an Evaluation, or several
 
 
@@ -83,6 +86,7 @@ def evaluator(
     *,
     num_users: int = 0,
     diagnose: bool = True,
+    tell: Tell | None = None,
 ) -> Callable[[Any, Any, jax.Array], Evaluation]:
     """A function (params, state, key) -> Evaluation, compiled once.
 
@@ -95,11 +99,12 @@ def evaluator(
       train_counts: i64[I], how often item j + 1 occurs in training.
       num_users: users in all, for rules under which those without an answer count.
       diagnose: also look at the lists and at the variants, which costs a second ranking.
+      tell: is told how many more rows are done, a batch late, while others are under way.
     """
     identity = {"": np.arange(split.num_rows, dtype=np.int32)}
     run = _evaluator(
         model, split.groups, split.rows, {"": split}, identity, {"": rules}, mesh, config,
-        train_counts, num_users=num_users, diagnose=diagnose,
+        train_counts, num_users=num_users, diagnose=diagnose, tell=tell,
     )  # fmt: skip
     return lambda params, state, key: run(params, state, key)[""]
 
@@ -219,6 +224,7 @@ def _evaluator(
     *,
     num_users: int,
     diagnose: bool,
+    tell: Tell | None = None,
 ) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
     """One pass over queries cut from `rows`, ranked for the row of each split at `place`."""
     static = _Pass(model, splits, rules, config, train_counts, num_users, diagnose)
@@ -244,7 +250,8 @@ def _evaluator(
     ready: list[Callable] = []  # of each group
 
     def run(params, state, key):
-        parts, indices = [], []
+        parts: list[Any] = []
+        indices: list[np.ndarray] = []
         state = rank.precompute(model, params, state)
         for number, batches in enumerate(dealt.batches):
             for index, at in batches:
@@ -254,7 +261,12 @@ def _evaluator(
                         ready.append(layout.compiled(programs[number], *given))
                     parts.append(ready[number](*given))
                 indices.append(index)
+                if tell is not None and len(parts) > 1:
+                    jax.block_until_ready(parts[-2])
+                    tell(int((indices[-2] >= 0).sum()))
         parts, index = layout.whole(parts), np.concatenate(indices)
+        if tell is not None:
+            tell(int((indices[-1] >= 0).sum()))
         table = rank.item_rows(layout.whole(model.head(params, state))) if diagnose else None
         out = {}
         for name in splits:

@@ -22,8 +22,16 @@ from jaxrec_diff.ops import ragged, streams
 from jaxrec_diff.training.state import TrainState, averaged
 
 
-def evaluation(run: Run, workdir: Path, split: str) -> tuple[dict[str, Any], Evaluation]:
+def evaluation(
+    run: Run, workdir: Path, split: str, tell: evaluator.Tell | None = None
+) -> tuple[dict[str, Any], Evaluation]:
     """What `bin/evaluate` writes of the best checkpoint, and the values of every user.
+
+    Args:
+      run: of the workdir, with the settings that it is to be judged under.
+      workdir: what training left.
+      split: "valid" or "test".
+      tell: is told how many more rows are ranked; there are those of the split, a time a seed.
 
     Raises:
       ValueError: on a split that is neither valid nor test.
@@ -33,7 +41,7 @@ def evaluation(run: Run, workdir: Path, split: str) -> tuple[dict[str, Any], Eva
     dataset, experiment = run.dataset, run.experiment
     phase = restore.last_phase(run, workdir)
     train = restore.best_of(phase, workdir)
-    draws, beside = _reevaluated(phase, train, split)
+    draws, beside = _reevaluated(phase, train, split, tell)
     found = evaluator.mean_over_seeds(draws)
     results = {
         "schema": SCHEMA,
@@ -64,9 +72,9 @@ def reevaluate(
 
 
 def _reevaluated(
-    phase: PhaseRun, train: TrainState, split: str
+    phase: PhaseRun, train: TrainState, split: str, tell: evaluator.Tell | None = None
 ) -> tuple[list[Evaluation], dict[str, dict[str, float]]]:
-    found = draws(phase, averaged(train), train.state, split, diagnose=True)
+    found = draws(phase, averaged(train), train.state, split, diagnose=True, tell=tell)
 
     def beside() -> dict[str, dict[str, float]]:
         tuned = tuned_baselines(phase)
@@ -76,10 +84,16 @@ def _reevaluated(
 
 
 def draws(
-    phase: PhaseRun, params: Any, state: Any, split: str, *, diagnose: bool = False
+    phase: PhaseRun,
+    params: Any,
+    state: Any,
+    split: str,
+    *,
+    diagnose: bool = False,
+    tell: evaluator.Tell | None = None,
 ) -> list[Evaluation]:
     """A model on a split, once for each of `eval.seeds` draws of its sampler."""
-    rank, settings = ranker(phase, split, diagnose=diagnose), phase.settings
+    rank, settings = ranker(phase, split, diagnose=diagnose, tell=tell), phase.settings
     return evaluator.over_seeds(rank, params, state, settings.seed, settings.eval.seeds)
 
 
@@ -109,7 +123,7 @@ def draws_by_protocol(
 
 
 def ranker(
-    phase: PhaseRun, split: str, *, diagnose: bool = False
+    phase: PhaseRun, split: str, *, diagnose: bool = False, tell: evaluator.Tell | None = None
 ) -> Callable[[Any, Any, jax.Array], Evaluation]:
     """(params, state, key) -> one draw of a phase's model on a split, compiled once."""
     rules = phases.rules_of(phase)
@@ -122,6 +136,7 @@ def ranker(
         phase.dataset.train_counts,
         num_users=phase.dataset.num_users,
         diagnose=diagnose,
+        tell=tell,
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxrec_diff.ops import files
-from jaxrec_diff.reporting import figures
-from jaxrec_diff.reporting.figures import Drawing
+from jaxrec_diff.reporting import drawing, figures
+from jaxrec_diff.reporting.drawing import Drawing
 
 Point = Mapping[str, Any]
 
@@ -163,8 +163,8 @@ def _name(point: Point, varied: Sequence[str]) -> str:
 def write(points: Sequence[Point], folder: Path) -> list[Path]:
     """Writes every plot as SVG and PNG; needs matplotlib."""
     written = []
-    for stem, drawing in drawings(points).items():
-        made = {".svg": figures.svg(drawing).encode(), ".png": figures.png(drawing)}
+    for stem, each in drawings(points).items():
+        made = {".svg": drawing.svg(each).encode(), ".png": drawing.png(each)}
         for ending, content in made.items():
             path = folder / f"{points[0]['question']}-{stem}{ending}"
             with files.replacing(path) as partial:

@@ -1,34 +1,25 @@
-"""Arrays to SVG, through matplotlib (the extra `report`), to be set into a page as they are."""
+"""Arrays to figures, through matplotlib (the extra `report`); most to SVG, for a page."""
 
-import io
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-# Distinct in grey print too, and for the colour-blind (Okabe and Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_SOFT = "#8c959f"
+from jaxrec_diff.reporting.drawing import (
+    CLOUD,
+    COLOURS,
+    INK,
+    PAPER,
+    SOFT,
+    Drawing,
+    Tip,
+    line_tips,
+    svg,
+)
+
 _STYLES, _MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
-
-
-class Drawing(NamedTuple):
-    """A figure that can be had as SVG or as PNG."""
-
-    draw: Callable[[Any], None]
-    size: tuple[float, float]  # inches
-    label: str
-
-
-def available() -> bool:
-    """Whether matplotlib can be imported."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
+_COUNTED = ("epoch", "reverse steps taken", "time step")  # axes of whole numbers
+_SHADES = (0.4, 0.55, 0.75, 1.0)
 
 
 def curves(
@@ -37,41 +28,66 @@ def curves(
     *,
     across: str,
     mark: float | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> str:
-    """Lines, name -> (x, y); `mark` is a place to point out."""
+    """Lines, name -> (x, y).
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
-        for colour, (name, (x, y)) in zip(_COLOURS, lines.items(), strict=False):
+    Args:
+      what: the title.
+      lines: name -> (x, y).
+      across: what x is.
+      mark: a place to point out.
+      levels: name -> a height that does not change along x.
+    """
+
+    def draw(figure: Any) -> list[Tip]:
+        axes, tips = figure.add_subplot(), []
+        for colour, (name, (x, y)) in zip(COLOURS, lines.items(), strict=False):
             axes.plot(x, y, color=colour, label=name, marker="o" if len(x) < 20 else None, ms=3)
+            tips += line_tips(axes, name, x, y, across)
+        for style, (name, height) in zip(("--", ":", "-."), (levels or {}).items(), strict=False):
+            axes.axhline(height, color=SOFT, lw=1.1, ls=style, label=name)
         if mark is not None:
-            axes.axvline(mark, color=_SOFT, lw=0.8, ls="--")
+            axes.axvline(mark, color=SOFT, lw=0.8, ls="--")
+        if across in _COUNTED:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel(across)
         axes.set_title(what)
-        if len(lines) > 1:
-            figure.legend(loc="outside upper center", ncols=len(lines))
+        count = len(lines) + len(levels or {})
+        if count > 1:
+            figure.legend(loc="outside upper center", ncols=min(count, 4))
+        return tips
 
-    return _svg(draw, (4.2, 2.9), what)
+    return svg(Drawing(draw, (4.2, 2.9), what))
 
 
 def intervals(
-    names: Sequence[str], means: np.ndarray, low: np.ndarray, high: np.ndarray, *, what: str
+    names: Sequence[str],
+    means: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    what: str,
+    bold: Sequence[bool] | None = None,
 ) -> str:
-    """A dot and its interval for each name, top to bottom; the first is set off."""
+    """A dot and its interval for each name, top to bottom; the first is set off, or those that are
+    `bold`."""
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
+    def draw(figure: Any) -> list[Tip]:
+        axes, tips = figure.add_subplot(), []
         place = np.arange(len(names))[::-1]
-        for at, mean, a, b in zip(place, means, low, high, strict=True):
-            colour = _COLOURS[0] if at == len(names) - 1 else _SOFT
+        for i, (at, mean, a, b) in enumerate(zip(place, means, low, high, strict=True)):
+            colour = COLOURS[0] if (bold[i] if bold is not None else i == 0) else SOFT
             axes.plot([a, b], [at, at], color=colour, lw=2.5, alpha=0.5, solid_capstyle="butt")
             axes.plot(mean, at, "o", color=colour)
+            tips.append(Tip(axes, mean, at, f"{names[i]}: {mean:.4f}, 95 % {a:.4f} to {b:.4f}"))
         axes.set_yticks(place, names)
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_xlabel(what)
         axes.grid(axis="y", visible=False)
+        return tips
 
-    return _svg(draw, (6.5, 0.6 + 0.36 * len(names)), f"{what} with 95 % intervals")
+    return svg(Drawing(draw, (5.2, 0.6 + 0.36 * len(names)), f"{what} with 95 % intervals"))
 
 
 def steps(
@@ -87,21 +103,25 @@ def steps(
     """Quality against the number of reverse steps, with its interval; `own` is the run's number,
     `level` its quality where its sampler has no steps."""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Any) -> list[Tip]:
         axes = figure.add_subplot()
-        axes.fill_between(x, low, high, color=_COLOURS[0], alpha=0.15, lw=0)
-        axes.plot(x, mean, "o-", color=_COLOURS[0], ms=4)
+        axes.fill_between(x, low, high, color=COLOURS[0], alpha=0.15, lw=0)
+        axes.plot(x, mean, "o-", color=COLOURS[0], ms=4)
         if own is not None:
-            axes.axvline(own, color=_SOFT, lw=0.8, ls="--")
+            axes.axvline(own, color=SOFT, lw=0.8, ls="--")
         if level is not None:
-            axes.axhline(level, color=_SOFT, lw=0.8, ls="--")
+            axes.axhline(level, color=SOFT, lw=0.8, ls="--")
         axes.set_xscale("log")
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
         axes.set_xlabel("reverse steps")
         axes.set_ylabel(what)
+        return [
+            Tip(axes, at, m, f"{at:g} steps: {what} {m:.4f}, 95 % {a:.4f} to {b:.4f}")
+            for at, m, a, b in zip(x, mean, low, high, strict=True)
+        ]
 
-    return _svg(draw, (6.0, 3.0), f"{what} against reverse steps")
+    return svg(Drawing(draw, (5.0, 2.9), f"{what} against reverse steps"))
 
 
 def bars(
@@ -110,47 +130,134 @@ def bars(
     series: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
     what: str,
+    grey: Sequence[str] = ("popularity",),
 ) -> str:
     """Bars beside each other in each group: name -> (means, half widths of their intervals)."""
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
+    def draw(figure: Any) -> list[Tip]:
+        axes, tips = figure.add_subplot(), []
         width = 0.8 / len(series)
+        colours = iter(COLOURS * 9)
         for i, (name, (means, half)) in enumerate(series.items()):
             at = np.arange(len(groups)) - 0.4 + width * (i + 0.5)
-            axes.bar(at, means, 0.92 * width, color=_SOFT if i else _COLOURS[0], label=name)
-            axes.errorbar(at, means, half, fmt="none", ecolor="#1b1f24", elinewidth=0.8)
+            colour = SOFT if name in grey else next(colours)
+            axes.bar(at, means, 0.92 * width, color=colour, label=name)
+            axes.errorbar(at, means, half, fmt="none", ecolor=INK, elinewidth=0.8)
+            for x, group, mean, part in zip(at, groups, means, half, strict=True):
+                text = f"{name}, {heading} {group}: {what} {mean:.4f} ± {part:.4f}"
+                edge = 0.46 * width
+                tips.append(Tip(axes, x - edge, 0.0, text, (x + edge, mean)))
         axes.set_xticks(np.arange(len(groups)), groups)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(heading)
         axes.set_ylabel(what)
         axes.grid(axis="x", visible=False)
-        figure.legend(loc="outside upper center", ncols=len(series))
+        figure.legend(loc="outside upper center", ncols=min(len(series), 3))
+        return tips
 
-    return _svg(draw, (4.2, 3.0), f"{what} by {heading}")
+    return svg(Drawing(draw, (4.2, 3.0), f"{what} by {heading}"))
 
 
 def paths(cloud: np.ndarray | None, walks: np.ndarray, *, heading: str) -> str:
     """Walks f[N, B, 2] from a dot to a star over a cloud of points f[I, 2]."""
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
+    def draw(figure: Any) -> list[Tip]:
+        axes, tips = figure.add_subplot(), []
         if cloud is not None:
-            axes.plot(*cloud.T, ".", color="#c8cdd3", ms=3, label="items", zorder=1)
+            axes.plot(*cloud.T, ".", color=CLOUD, ms=3, label="items", zorder=1)
         for user in range(walks.shape[1]):
-            colour = _COLOURS[user % len(_COLOURS)]
+            colour = COLOURS[user % len(COLOURS)]
             walk = walks[:, user]
             axes.plot(*walk.T, color=colour, lw=0.9, alpha=0.8, zorder=2)
-            axes.plot(*walk[0], "o", color=colour, ms=4, mfc="white", zorder=3)
+            axes.plot(*walk[0], "o", color=colour, ms=4, mfc=PAPER, zorder=3)
             axes.plot(*walk[-1], "*", color=colour, ms=11, zorder=4)
-        axes.plot([], [], "o", color=_SOFT, mfc="white", label="start: noise")
-        axes.plot([], [], "*", color=_SOFT, ms=9, label="end: what is recommended from")
+            for step, (x, y) in enumerate(walk):
+                tips.append(Tip(axes, x, y, f"user {user + 1} after {step} of {len(walk) - 1}"))
+        axes.plot([], [], "o", color=SOFT, mfc=PAPER, label="start: noise")
+        axes.plot([], [], "*", color=SOFT, ms=9, label="end: what is recommended from")
         axes.legend(loc="best")
         axes.set_title(heading)
         axes.set_xlabel("first direction")
         axes.set_ylabel("second direction")
+        return tips
 
-    return _svg(draw, (6.5, 4.2), heading)
+    return svg(Drawing(draw, (5.2, 3.9), heading))
+
+
+def item_map(
+    points: np.ndarray,
+    groups: np.ndarray,
+    names: Sequence[str],
+    said: Mapping[int, str],
+    *,
+    heading: str,
+) -> str:
+    """Items f[I, 2], darker the higher their group i[I] is.
+
+    Args:
+      points: of all items.
+      groups: of each, from 0.
+      names: of the groups.
+      said: what a pointer is told of some items, by their row.
+      heading: the title.
+    """
+
+    def draw(figure: Any) -> list[Tip]:
+        axes = figure.add_subplot()
+        for group, name in enumerate(names):
+            part, shade = points[groups == group], _SHADES[group + len(_SHADES) - len(names)]
+            axes.plot(
+                *part.T, ".", color=COLOURS[0], alpha=shade, ms=2.5 + 4 * shade, label=name, mew=0
+            )
+        figure.legend(loc="outside upper center", ncols=len(names), markerscale=1.6)
+        axes.set_title(heading)
+        axes.set_xlabel("first direction")
+        axes.set_ylabel("second direction")
+        return [Tip(axes, points[row, 0], points[row, 1], text) for row, text in said.items()]
+
+    return svg(Drawing(draw, (4.4, 3.3), heading))
+
+
+def lorenz(shares: Mapping[str, np.ndarray], *, heading: str) -> str:
+    """How unequally things are shared out: name -> what each has, in any order.
+
+    Lorenz 1905, doi:10.2307/2276207: the share of the whole that the least shown x % have.
+    """
+
+    def draw(figure: Any) -> list[Tip]:
+        axes, tips = figure.add_subplot(), []
+        for colour, (name, each) in zip((*COLOURS[:1], SOFT), shares.items(), strict=False):
+            running = np.append(0.0, np.cumsum(np.sort(each.astype(np.float64))))
+            y = running / max(running[-1], 1e-300)
+            x = np.linspace(0, 1, len(y))
+            axes.plot(x, y, color=colour, label=name)
+            for at in np.linspace(0, len(x) - 1, 11).astype(int)[1:-1]:
+                tips.append(Tip(axes, x[at], y[at], f"{name}: {x[at]:.0%} have {y[at]:.1%}"))
+        axes.plot([0, 1], [0, 1], color=SOFT, lw=0.8, ls="--", label="all alike")
+        axes.set_xlabel("share of items, the least shown first")
+        axes.set_title(heading)
+        figure.legend(loc="outside upper center", ncols=3)
+        return tips
+
+    return svg(Drawing(draw, (4.2, 3.3), heading))
+
+
+def scatter(points: Mapping[str, tuple[float, float, float]], *, across: str, what: str) -> str:
+    """Named points (x, y, half of y's interval) on a logarithmic x."""
+
+    def draw(figure: Any) -> list[Tip]:
+        axes, tips = figure.add_subplot(), []
+        for number, (name, (x, y, half)) in enumerate(points.items()):
+            colour, mark = COLOURS[number % len(COLOURS)], _MARKS[number // len(COLOURS) % 4]
+            axes.errorbar(x, y, half, fmt=mark, color=colour, label=name, ms=5, elinewidth=0.9)
+            tips.append(Tip(axes, x, y, f"{name}: {what} {y:.4f}, {across} {x:,.3g}"))
+        axes.set_xscale("log")
+        axes.set_xlabel(across)
+        axes.set_ylabel(what)
+        figure.legend(loc="outside right upper")
+        return tips
+
+    return svg(Drawing(draw, (5.2, 3.0), f"{what} against {across}"))
 
 
 def scaling(
@@ -161,7 +268,7 @@ def scaling(
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         for number, (name, (x, y)) in enumerate(lines.items()):
-            colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number // len(_COLOURS) % 4]
+            colour, style = COLOURS[number % len(COLOURS)], _STYLES[number // len(COLOURS) % 4]
             axes.plot(x, y, style, color=colour, label=name, marker="o", ms=3)
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -183,10 +290,10 @@ def roofline(
         ridge = peak_flops / peak_bytes
         every = [intensity for intensity, _ in points.values()]
         x = np.geomspace(min(*every, ridge) / 2, max(*every, ridge) * 2, 200)
-        axes.plot(x, np.minimum(x * peak_bytes, peak_flops), color=_SOFT)
+        axes.plot(x, np.minimum(x * peak_bytes, peak_flops), color=SOFT)
         for number, (name, at) in enumerate(points.items()):
-            mark = _MARKS[number // len(_COLOURS) % len(_MARKS)]
-            axes.plot(*at, mark, color=_COLOURS[number % len(_COLOURS)], label=name, ms=5)
+            mark = _MARKS[number // len(COLOURS) % len(_MARKS)]
+            axes.plot(*at, mark, color=COLOURS[number % len(COLOURS)], label=name, ms=5)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("operations a byte")
@@ -194,59 +301,3 @@ def roofline(
         figure.legend(loc="outside right upper")
 
     return Drawing(draw, (6.5, 3.6), "roofline")
-
-
-def svg(drawing: Drawing) -> str:
-    """A drawing to be set into a page, or into a file."""
-    return _svg(*drawing)
-
-
-def png(drawing: Drawing) -> bytes:
-    """A drawing as a picture of points."""
-    out = io.BytesIO()
-    with _drawn(*drawing) as figure:
-        figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
-    return out.getvalue()
-
-
-def _svg(draw: Callable[[Any], None], size: tuple[float, float], label: str) -> str:
-    out = io.StringIO()
-    with _drawn(draw, size, label) as figure:
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    # names are unique in a page, not only in a figure
-    prefix = re.sub(r"\W+", "-", label)
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
-    text = re.sub(r'href="#', f'href="#{prefix}-', text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-
-
-@contextmanager
-def _drawn(draw: Callable[[Any], None], size: tuple[float, float], label: str) -> Iterator[Any]:
-    """A figure of matplotlib, in the style of all of them while it is saved."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "svg.fonttype": "none",  # text stays text: small, and searchable
-        "svg.hashsalt": label,
-        "font.family": "sans-serif",
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": _SOFT,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#e6e9ec",
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "xtick.color": "#57606a",
-        "ytick.color": "#57606a",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        yield figure

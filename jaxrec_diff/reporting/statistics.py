@@ -53,3 +53,15 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
         out[place] = largest
     return out
+
+
+def quarters(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A group from 0 of every value, and the ranges of the groups that are not empty."""
+    cuts = np.unique(np.quantile(values, [0.25, 0.5, 0.75], method="inverted_cdf"))
+    raw = np.searchsorted(cuts, values, side="left")
+    _, groups = np.unique(raw, return_inverse=True)
+    names = []
+    for group in range(groups.max() + 1):
+        low, high = values[groups == group].min(), values[groups == group].max()
+        names.append(f"{low:,.0f}" if low == high else f"{low:,.0f}-{high:,.0f}")
+    return groups, names

@@ -63,3 +63,16 @@ def test_a_damaged_best_checkpoint_is_said_with_the_step_that_is_scored(workdir,
     shutil.rmtree(broken / "checkpoints" / str(other) / "state")
     assert cli.main(command) == 2
     assert "can be read; train in a new workdir" in capsys.readouterr().err
+
+
+def test_an_evaluation_counts_its_rows(workdir):
+    """Every row of both draws, batch by batch, in the order of time."""
+    from jaxrec_diff.experiments import judging, restore
+
+    told = []
+    run = restore.reopen(workdir, ["--eval.seeds=2", "--eval.batch-size=24"])
+    results, _ = judging.evaluation(run, workdir, "valid", told.append)
+    rows = results["num_users"]
+    assert sum(told) == 2 * rows and len(told) == 2 * -(-rows // 24)
+    plain, _ = judging.evaluation(run, workdir, "valid")
+    assert results["metrics"] == plain["metrics"]

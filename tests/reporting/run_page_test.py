@@ -21,9 +21,10 @@ class Found(NamedTuple):
 
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
-from jaxrec_diff.reporting import figures, run_page  # noqa: E402
+from jaxrec_diff.reporting import drawing, figures, run_model, run_page, statistics  # noqa: E402
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PICTURES = 11  # of a model with a reverse process among its items
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -37,8 +38,8 @@ def html(clicks_run, tmp_path_factory):
 def test_ranks_along_a_walk_by_hand():
     table = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     points = np.array([[[2.0, 1.0]], [[-1.0, 0.5]]])
-    assert run_page._ranks(points, table, None, np.array([1])).tolist() == [[1], [3]]
-    assert run_page._ranks(points, table, np.array([0, 9, 0]), np.array([1])).tolist() == [
+    assert run_model._ranks(points, table, None, np.array([1])).tolist() == [[1], [3]]
+    assert run_model._ranks(points, table, np.array([0, 9, 0]), np.array([1])).tolist() == [
         [2],
         [3],
     ]
@@ -46,7 +47,7 @@ def test_ranks_along_a_walk_by_hand():
 
 @pytest.mark.parametrize("values", [np.arange(100), np.repeat([1, 2, 9], [70, 20, 10]), np.ones(5)])
 def test_quarters_cover_every_value_once(values):
-    groups, names = run_page._quarters(values.astype(float))
+    groups, names = statistics.quarters(values.astype(float))
     assert set(groups) == set(range(len(names)))
     for group, name in enumerate(names):
         low, _, high = name.partition("-")
@@ -63,10 +64,12 @@ def test_the_page_holds_what_the_run_found(html, clicks_run):
         assert f"{results['metrics'][metric]:.4f}" in text
         assert f"{results['controls']['popularity'][metric]:.4f}" in text
     for heading in ("Training", "Quality against reverse steps", "Who is served well",
-                    "From noise to an item", "Example users", "Data"):  # fmt: skip
+                    "What is shown", "From noise to an item", "Example users",
+                    "Data"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
     assert results["data_hash"][:12] in text and "bin/train --model=dimerec" in text
-    assert text.count("<svg") == 8 and "shoe-" in text
+    assert text.count("<svg") == PICTURES and "shoe-" in text
+    assert text.index("<ul class=verdict>") < text.index("<h2>")
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
 
@@ -93,8 +96,8 @@ def test_curves_are_marked_at_the_epoch_of_the_checkpoint(clicks_run, monkeypatc
     marks = []
     monkeypatch.setattr(figures, "curves", lambda *args, **named: marks.append(named) or "")
     results = json.loads((clicks_run / "results.json").read_text())
-    run_page._training(clicks_run, results, "hr@20")
     lines = [json.loads(line) for line in (clicks_run / "metrics.jsonl").open()]
+    run_page._training(lines, results, "hr@20", {"popularity": 0.1})
     (best,) = [line["epoch"] for line in lines if line["step"] == results["best_step"]]
     assert [named["mark"] for named in marks] == [best, best]
 
@@ -112,7 +115,7 @@ def test_the_runs_own_way_is_in_its_curve(clicks_run, monkeypatch):
     drawn = {}
     monkeypatch.setattr(figures, "steps", lambda *x, **more: drawn.update(more) or "<svg/>")
     run = restore.reopen(clicks_run, ["--model.sampler.kind=one_step"])
-    text = run_page._steps(restore.restore(run, clicks_run), "hr@20")
+    text = run_model.steps(restore.restore(run, clicks_run), "hr@20")
     assert asked[-1] == "one_step" and set(asked[:-1]) == {"ddim"}
     assert (drawn["own"], drawn["level"]) == (None, 0.75)
     assert "one step" in text and "0.7500" in text
@@ -128,7 +131,7 @@ def test_the_curve_over_steps_ends_with_the_whole_schedule(clicks_run, monkeypat
 
     monkeypatch.setattr(judging, "draws", record)
     run = restore.reopen(clicks_run)
-    text = run_page._steps(restore.restore(run, clicks_run), "hr@20")
+    text = run_model.steps(restore.restore(run, clicks_run), "hr@20")
     assert run.experiment.model.num_steps == 4
     assert asked == [(1, "honest"), (2, "honest"), (3, "honest"), (0, "honest")]
     assert re.findall(r"<tr[^>]*><td[^>]*>(\d+)</td>", text) == ["1", "2", "3", "4"]
@@ -146,7 +149,7 @@ def test_a_run_of_the_official_protocol_has_its_page(tmp_path):
     ]  # fmt: skip
     assert cli.main(["train", "--model=dreamrec", f"--workdir={workdir}", *flags]) == 0
     text = run_page.write(workdir).read_text()
-    assert text.count("<svg") == 8 and "official protocol" in text
+    assert text.count("<svg") == PICTURES and "official protocol" in text
     assert "ranks the true item on its way, of 30;" in text
     found = recommend.recommend(workdir, users=["0", "1"], k=40)
     assert all(0 < len(entry.items) < 30 for entry in found)
@@ -155,11 +158,79 @@ def test_a_run_of_the_official_protocol_has_its_page(tmp_path):
 def test_the_page_asks_nobody(html):
     text = html.read_text()
     assert not re.search(r"(src|href|url)\s*[=(]\s*[\"']?\s*(https?:)?//", text)
-    assert "<script" not in text and "@import" not in text
+    assert "<script src" not in text and "@import" not in text
+
+
+def test_a_model_without_a_walk_has_no_empty_sections(clicks_run, tmp_path, clicks):
+    workdir = tmp_path / "run"
+    flags = [
+        f"--data={clicks}", "--data.user=visitor", "--data.item=product", "--data.timestamp=when",
+        "--devices=1", "--data.max-len=8", "--model.width=8", "--train.num-epochs=2",
+        "--train.batch-size=32", "--eval.batch-size=64",
+    ]  # fmt: skip
+    assert cli.main(["train", "--model=sasrec", f"--workdir={workdir}", *flags]) == 0
+    told = []
+    text = run_page.write(workdir, tell=told.append).read_text()
+    headings = re.findall(r"<h2>(.*?)</h2>", text)
+    assert "What is shown" in headings and "Training" in headings
+    assert not {"From noise to an item", "Quality against reverse steps"} & {*headings}
+    assert told[0] == "beside its controls, 1 of 10" and len(told) == 10
+    for body in re.findall(r"<h2>.*?</h2>(.*?)</section>", text, re.DOTALL):
+        assert len(re.sub(r"<[^>]*>", "", body)) > 40
+
+
+def test_the_error_of_an_estimate_by_hand():
+    """Twice the true row has no error, nothing at all is as far as the rows are long."""
+    table = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    answers = np.array([1, 3])
+    true = table[answers - 1]
+    found = run_model.Walk(
+        np.zeros((3, 2, 2)), np.stack([2 * true, np.array([[0.0, 1.0], [0.0, 0.5]])]),
+        np.array([1, 0]), table, None, answers, True,
+    )  # fmt: skip
+    t, error = run_model.unexplained(found)
+    np.testing.assert_allclose(error, [0.0, 1.0], atol=1e-12)
+    assert t.tolist() == [1, 0]
+
+
+def test_a_walk_is_among_the_items_where_the_model_recommends_from_its_end():
+    rng = np.random.default_rng(0)
+    table, last = rng.normal(size=(50, 8)), rng.normal(size=(20, 8))
+    assert run_model.among_items(last, 3 * last, table, None)
+    assert not run_model.among_items(last, rng.normal(size=(20, 8)), table, None)
+    assert not run_model.among_items(last, last[:, :4], table, None)
+
+
+def test_controls_are_lines_of_the_validation_curve(clicks_run):
+    """The same rows: a control that is the curve's own figure lies on it."""
+    run = restore.reopen(clicks_run)
+    found = run_page._valid(restore.restore(run, clicks_run).phase, "hr@20")
+    again = judging.reevaluate(run, clicks_run, "valid")[1]
+    assert found == {name: values["hr@20"] for name, values in again.items()}
+    assert "popularity" in found
+
+
+def test_marks_say_their_figures(html):
+    """Points and bars have titles, and these lie inside their pictures."""
+    text = html.read_text()
+    spots = re.findall(r'<circle cx="([\d.-]+)" cy="([\d.-]+)" r="6"[^>]*><title>(.*?)</', text)
+    assert len(spots) > 100
+    assert all(0 <= float(x) <= 480 and 0 <= float(y) <= 320 for x, y, _ in spots)
+    said = " ".join(title for _, _, title in spots)
+    assert "validation: " in said and "trained on " in said and " steps: hr@20 " in said
+    assert re.search(r"<rect [^>]*><title>popularity, training count of the answer ", text)
+
+
+def test_pictures_follow_the_light(html):
+    text = html.read_text()
+    assert "@media screen and (prefers-color-scheme: dark)" in text
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    fixed = set(re.findall(r"(?:stroke|fill): (#[0-9a-f]{6})", drawn))
+    assert not fixed, fixed
 
 
 def test_without_matplotlib_the_page_says_what_is_missing(clicks_run, monkeypatch):
-    monkeypatch.setattr(figures, "available", lambda: False)
+    monkeypatch.setattr(drawing, "available", lambda: False)
     with pytest.raises(ValueError, match="needs matplotlib"):
         run_page.write(clicks_run)
 
@@ -188,7 +259,7 @@ def test_a_browser_shows_it(html, tmp_path, width):
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in run.stderr
     seen = json.loads(re.search(r"<title>(\{.*?\})</title>", run.stdout)[1])
-    assert seen["n"] == 8 and seen["users"]
+    assert seen["n"] == PICTURES and seen["users"]
     assert seen["wide"] <= seen["window"] <= width
 
 
