@@ -21,7 +21,7 @@ from jaxrec_diff.reporting.text import wrapped
 USAGE = """\
 usage: bin/leaderboard [--data=SOURCE] [--models=A,B,...] [--seeds=3]
                        [--trials=0] [--controls=A,B,...] [--protocol=honest]
-                       [--output=DIR] [--quiet] [--json]
+                       [--output=DIR] [--diffuses] [--quiet] [--json]
                        [--section.field=VALUE ...]
 
   bin/leaderboard --data=clicks.csv            all models, as their presets are
@@ -37,6 +37,8 @@ runs/leaderboard-DATA) gets leaderboard.md, .csv, .tex and .html.
 --trials    settings that each model and each classic is tuned over; 0 takes
             presets, and classics over their default 24
 --controls  classics (default item_knn,ease; none takes none)
+--diffuses  ask of each diffusion model what its lists owe to its diffusion: one
+            call of the network, without x_t, with another's x_0 or the true one
 --protocol  honest, or official: each model by its own authors' rules, which
             cannot share a table unless they agree
 """
@@ -45,7 +47,7 @@ ACCEPTS = Accepts(
         "data": FILE, "models": PLAIN, "seeds": PLAIN, "trials": PLAIN, "controls": PLAIN,
         "protocol": ("honest", "official"), "output": FILE,
     },
-    ("quiet", "json"),
+    ("diffuses", "quiet", "json"),
     fields="",
 )  # fmt: skip
 _DEFAULT_CONTROLS = "item_knn,ease"
@@ -68,6 +70,7 @@ def run(argv: list[str]) -> int:
         () if controls == "none" else tuple(controls.split(",")),
         (f"--eval.protocol={flags.bare.get('protocol', 'honest')}", *flags.dotted),
         Path(flags.bare.get("output", f"runs/leaderboard-{dataset_name(source)}")),
+        "diffuses" in flags.switches,
     )
     contest.check(chosen)
     with muted(flags.switches):
@@ -90,15 +93,28 @@ def _told(chosen, outcome) -> dict | None:
     """Writes the tables and prints the one for a terminal; None without a finished run."""
     if not outcome.done:
         return None
-    from jaxrec_diff.reporting import leaderboard, standings
+    from jaxrec_diff.config.stored import read_json
+    from jaxrec_diff.reporting import diffusion, leaderboard, standings
 
     runs = [leaderboard.read(folder) for folder in outcome.done]
     board = leaderboard.board(runs)
     rows = standings.rows(board, runs, outcome.failed, chosen.trials)
+    changed = {name: read_json(path) for name, path in outcome.diffusions.items()}
+    diffusions = {name: each["diffusion"] for name, each in changed.items()}
     for ending, write in standings.WRITERS.items():
         path = chosen.folder / f"leaderboard{ending}"
         path.write_text(write(board, rows))
         print(f"written {path}", file=sys.stderr)
+    if diffusions:
+        path = chosen.folder / "diffusion.md"
+        path.write_text(diffusion.markdown(diffusions))
+        print(f"written {path}", file=sys.stderr)
     print(wrapped(standings.plain(board, rows)))
+    for name, each in diffusions.items():
+        print(wrapped(f"{name}: {diffusion.verdict(each) or 'not all could be asked'}"))
     print(spelled(f"\nbin/compare {chosen.folder}/runs/* compares any two of them"))
-    return {"folder": str(chosen.folder), "rows": [row._asdict() for row in rows]}
+    return {
+        "folder": str(chosen.folder),
+        "rows": [row._asdict() for row in rows],
+        "diffusion": diffusions,
+    }

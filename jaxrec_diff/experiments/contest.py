@@ -1,27 +1,29 @@
 """Many models on one data set: tuned with an equal budget, trained over seeds, told side by side.
 
 The folder of a contest holds `contest.json` (what is compared), `tune/MODEL/` (a search each),
-`runs/MODEL-seedN/` (a workdir each), `jobs/` (what each
-said) and the tables. Every job is a process of its own, so
-that its memory is free when it ends; what is finished is known by its files, so the same call goes
-on after a kill, and several at once share the jobs.
+`runs/MODEL-seedN/` (a workdir each), `jobs/` (what each said), `diffusion/MODEL.json` where that is
+asked, and the tables. Every job is a process of its own, so that its memory is free when it ends;
+what is finished is known by its files, so the same call goes on after a kill, and several at once
+share the jobs.
 """
 
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrec_diff import config
 from jaxrec_diff.config.stored import SCHEMA, check_schema, read_json
+from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.experiments import json_files, locks, results, signals, workdirs
 
 Log = Callable[[str], None]
 
 _FILE = "contest.json"
+_DIFFUSION = "diffusion"
 _WAIT = 2.0  # seconds between looks at jobs that other processes do
 _CLI = (sys.executable, "-P", "-m", "jaxrec_diff.cli")
 
@@ -36,6 +38,7 @@ class Contest(NamedTuple):
     controls: tuple[str, ...]  # beside the first model, which all rows are judged like
     flags: tuple[str, ...]  # --section.field=VALUE of every run
     folder: Path
+    diffuses: bool = False  # ask what the diffusion of each system is worth
 
 
 class Job(NamedTuple):
@@ -46,12 +49,14 @@ class Job(NamedTuple):
     folder: Path
     shared: bool  # several processes may work on it
     finished: Callable[[], bool]
+    needs: str = ""  # the job that it reads
 
 
 class Outcome(NamedTuple):
     """What became of the jobs."""
 
     done: tuple[Path, ...]  # workdirs of finished runs, those with controls first
+    diffusions: dict[str, Path]  # results files of systems whose diffusion was changed
     failed: dict[str, str]  # a sentence for each run that ended otherwise
 
 
@@ -105,6 +110,13 @@ def jobs(contest: Contest) -> Iterator[Job]:
                 *_controls(controls, contest.trials),
             )  # fmt: skip
             yield Job(f"{model} seed {seed}", words, folder, False, _whole(folder))
+        if contest.diffuses and _diffuses(contest, model):
+            folder, output = contest.folder / "runs" / f"{model}-seed0", _changed(contest, model)
+            words = (
+                "evaluate", f"--workdir={folder}", "--eval.diffuses=true", f"--output={output}",
+            )  # fmt: skip
+            needs = f"{model} seed 0"
+            yield Job(f"{model} diffusion", words, folder, False, output.exists, needs)
 
 
 def run(contest: Contest, *, log: Log = print) -> Outcome:
@@ -115,6 +127,8 @@ def run(contest: Contest, *, log: Log = print) -> Outcome:
       ValueError: on a folder of another contest.
     """
     open_folder(contest)
+    if contest.diffuses:
+        (contest.folder / _DIFFUSION).mkdir(exist_ok=True)
     failed: dict[str, str] = {}
     without: set[str] = set()  # models whose search failed
     while True:
@@ -125,6 +139,12 @@ def run(contest: Contest, *, log: Log = print) -> Outcome:
                 continue
             if model in without:
                 failed[job.name] = "its search failed"
+                continue
+            if job.needs in failed:
+                failed[job.name] = "its run failed"
+                continue
+            if job.needs and not _whole(job.folder)():  # somebody else does it
+                busy += 1
                 continue
             try:
                 with locks.writer(_own(contest, job), shared=job.shared):
@@ -140,8 +160,12 @@ def run(contest: Contest, *, log: Log = print) -> Outcome:
         if not busy:
             break
         time.sleep(_WAIT)
-    folders = [job.folder for job in jobs(contest) if not job.shared and job.finished()]
-    return Outcome(tuple(folders), failed)
+    done = [job for job in jobs(contest) if not job.shared and job.finished()]
+    return Outcome(
+        tuple(job.folder for job in done if not job.needs),
+        {model: _changed(contest, model) for model in contest.models if _asked(done, model)},
+        failed,
+    )
 
 
 def _do(contest: Contest, job: Job, log: Log) -> str | None:
@@ -187,6 +211,20 @@ def _whole(folder: Path) -> Callable[[], bool]:
         return path.exists() and results.UNFINISHED not in read_json(path)
 
     return finished
+
+
+def _diffuses(contest: Contest, model: str) -> bool:
+    dataset = dataset_name(contest.data)
+    return hasattr(config.preset(model, dataset).experiment.model, "sampler")
+
+
+def _changed(contest: Contest, model: str) -> Path:
+    """Where a system's figures with its diffusion changed stand."""
+    return contest.folder / _DIFFUSION / f"{model}.json"
+
+
+def _asked(done: Iterable[Job], model: str) -> bool:
+    return any(job.name == f"{model} diffusion" for job in done)
 
 
 def check(contest: Contest) -> None:

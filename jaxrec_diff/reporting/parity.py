@@ -7,7 +7,7 @@ Published figures are those of a preset's `facts`. What was measured here stands
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,36 +55,36 @@ def results_folder() -> Path | None:
 
 def measured(folder: Path | None) -> tuple[Measured, ...]:
     """The runs whose results stand in a folder, those that differ in their seed alone as one."""
-    groups: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
-    for path in sorted(folder.glob("*.json")) if folder else ():
-        kept = json.loads(path.read_text())
-        if isinstance(kept, dict) and {"model", "dataset", "command", "metrics"} <= kept.keys():
-            command = re.sub(r" --(seed|workdir|backbone)[= ]\S+", "", kept["command"])
-            key = kept["model"], kept["dataset"], command
-            groups.setdefault(key, []).append((path.name, kept))
+    kept = {path.name: json.loads(path.read_text()) for path in _files(folder)}
+    needed = {"model", "dataset", "command", "metrics", "protocol"}
+    return of_results(
+        {name: each for name, each in kept.items() if isinstance(each, dict) and needed <= {*each}}
+    )
+
+
+def of_results(results: Mapping[str, Mapping[str, Any]]) -> tuple[Measured, ...]:
+    """Results of runs by the names of their files, those that differ in their seed alone as one."""
+    groups: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for file, kept in results.items():
+        command = re.sub(r" --(seed|workdir|backbone|eval\.controls)[= ]\S+", "", kept["command"])
+        key = kept["model"], kept["dataset"], command
+        groups.setdefault(key, {})[file] = kept
     return tuple(
-        Measured(*key, len(runs), _means([kept for _, kept in runs]), tuple(n for n, _ in runs))
+        Measured(*key, len(runs), _means([*runs.values()]), tuple(runs))
         for key, runs in groups.items()
     )
 
 
-def parity(
-    name: str, found: Sequence[Measured] = (), own: Mapping[str, Mapping[str, float]] | None = None
-) -> tuple[Parity, ...]:
+def parity(name: str, found: Sequence[Measured] = ()) -> tuple[Parity, ...]:
     """Every published figure of a preset beside ours.
 
     Args:
       name: of the preset.
-      found: from `measured`; of several runs on a data set the first that may be compared counts.
-      own: figures that stand in for all of `found`: by data set, metrics under the official
-        protocol, of runs with the preset's settings or of tuned ones.
+      found: from `measured` or `of_results`; of several runs on a data set the first that may be
+        compared counts.
     """
     out = []
     for figure in presets.load(name).facts.published:
-        if own is not None and figure.data in own:
-            out.append(_judged(figure, own[figure.data].get(figure.metric), 1, ""))
-            continue
-        runs = [run for run in found if run.model == name and run.data == figure.data]
         judged = [
             _judged(
                 figure,
@@ -92,7 +92,8 @@ def parity(
                 run.seeds,
                 other_settings(name, run),
             )
-            for run in runs
+            for run in found
+            if run.model == name and run.data == figure.data
         ]
         fits = [each for each in judged if each.verdict != "not comparable"]
         nothing = Parity(figure, None, 0, "not run", "no results of it here")
@@ -143,27 +144,33 @@ def line(each: Parity) -> str:
     >>> line(Parity(figure, 0.0221, 3, "reproduced"))
     'zhihu hr@20: .0226 in the paper, .0221 here (3 seeds): reproduced'
     """
-    figure, ours = each.figure, each.ours
-    by = "in the paper" if figure.by == PAPER else f"({figure.by})"
-    said = f"{figure.data} {figure.metric}: {_share(figure.value)} {by}, "
+    ours, said = each.ours, published(each.figure) + ", "
     if ours is not None:
         seeds = f" ({each.seeds} seeds)" if each.seeds > 1 else ""
         said += f"{_share(ours)} here{seeds}: "
     return said + each.verdict + (f" ({each.why})" if each.why else "")
 
 
-def cell(name: str, figures: Iterable[Parity], data: str) -> str:
-    """The parity of a system in a table on one data set: its figures there, or else those of the
-    data set on which it came nearest to being compared."""
-    known = list(figures)
-    if not known:
-        return "not run (nothing published that could be checked)"
-    there = [each for each in known if each.figure.data == data]
+def published(figure: Figure) -> str:
+    """A figure in words.
+
+    >>> published(Figure("zhihu", "hr@20", 0.0226, "a re-run"))
+    'zhihu hr@20: .0226 (a re-run)'
+    """
+    by = "in the paper" if figure.by == PAPER else f"({figure.by})"
+    return f"{figure.data} {figure.metric}: {_share(figure.value)} {by}"
+
+
+def nearest(figures: Sequence[Parity], data: str) -> Parity | None:
+    """The one to show in a table on one data set: of that data, or else of the data on which a
+    system came nearest to being compared; its last metric. None where nothing was published."""
+    if not figures:
+        return None
+    there = [each for each in figures if each.figure.data == data]
     order = ("reproduced", "lower", "not comparable", "not run")
-    best = min(there or known, key=lambda each: order.index(each.verdict))
-    # the last metric of a table of figures is the strictest
-    same = [e for e in known if e.figure.data == best.figure.data and e.verdict == best.verdict]
-    return line(same[-1])
+    best = min(there or figures, key=lambda each: order.index(each.verdict))
+    same = (best.figure.data, best.verdict)
+    return [each for each in figures if (each.figure.data, each.verdict) == same][-1]
 
 
 def official(name: str) -> str:
@@ -187,7 +194,11 @@ def official(name: str) -> str:
 def _means(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     by_protocol = [
         {run["protocol"]: run["metrics"]}
-        | {name: part["metrics"] for name, part in run.get("other_protocols", {}).items()}
+        | {
+            name: part["metrics"]
+            for kept in ("protocols", "other_protocols")  # of a workdir, of a file of benchmarks
+            for name, part in run.get(kept, {}).items()
+        }
         for run in runs
     ]
     return {
@@ -197,6 +208,10 @@ def _means(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         }
         for protocol, metrics in by_protocol[0].items()
     }
+
+
+def _files(folder: Path | None) -> list[Path]:
+    return sorted(folder.glob("*.json")) if folder else []
 
 
 def _said(value: Any) -> str:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrec_diff.config import presets
 from jaxrec_diff.data.formats import cells
-from jaxrec_diff.reporting import board_text, page
+from jaxrec_diff.reporting import board_text, page, parity
 from jaxrec_diff.reporting.leaderboard import Board, Run
 
 
@@ -28,6 +29,10 @@ class Row(NamedTuple):
     coverage: float | None  # share of items in any top-20 list
     gini: float | None  # of how often items are shown
     why: str = ""  # what a run that was not finished said
+    official: str = ""  # how its authors rank
+    published: str = ""  # a figure of theirs, and who printed it
+    ours: float | None = None  # by their rules, on the data of that figure
+    verdict: str = ""  # whether the two agree, or why they cannot be compared
 
 
 def rows(
@@ -59,11 +64,32 @@ def rows(
                 _mean([each["train_seconds"] for each in own]),
                 _mean([each["coverage@20"] for each in shown]),
                 _mean([each["gini@20"] for each in shown]),
+                **(_parity(own, board.dataset) if own else {}),
             )
         )
     for name, why in failed.items():
         out.append(Row(name, "not run", 0, {}, {}, None, None, 0, None, None, None, why))
     return tuple(out)
+
+
+def _parity(own: Sequence[Mapping[str, Any]], data: str) -> dict[str, Any]:
+    """A system's own rules and published figure beside ours, of this contest or of a file."""
+    name = own[0]["model"].rpartition("+")[2]  # a recommender on items that it generated
+    if name not in presets.preset_names():
+        return {}
+    here = parity.of_results(
+        {str(number): {**each, "model": name} for number, each in enumerate(own)}
+    )
+    found = (*here, *parity.measured(parity.results_folder()))
+    each = parity.nearest(parity.parity(name, found), data)
+    told: dict[str, Any] = {"official": parity.official(name)}
+    if each is None:
+        return told | {"verdict": "not run (nothing published that could be checked)"}
+    why = f" ({each.why})" if each.why else ""
+    return told | {
+        "published": parity.published(each.figure), "ours": each.ours,
+        "verdict": each.verdict + why,
+    }  # fmt: skip
 
 
 def plain(board: Board, rows: Sequence[Row]) -> str:
@@ -89,6 +115,10 @@ def markdown(board: Board, rows: Sequence[Row]) -> str:
     lines = [board_text.caption(board), "", "| " + " | ".join(head) + " |"]
     lines.append("|" + "---|" * len(head))
     lines += ["| " + " | ".join(cells) + " |" for cells in body]
+    head, body = _parities(rows)
+    if body:
+        lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(cells) + " |" for cells in body]
     return "\n".join(lines) + "\n"
 
 
@@ -97,7 +127,8 @@ def csv(board: Board, rows: Sequence[Row]) -> str:
     file = io.StringIO()
     out = csv_module.writer(file, lineterminator="\n")
     names = [name for metric in board.metrics for name in (metric, f"{metric}_std")]
-    plain = ("difference", "p", "trials", "train_seconds", "coverage", "gini", "why")
+    plain = ("difference", "p", "trials", "train_seconds", "coverage", "gini", "why",
+             "official", "published", "ours", "verdict")  # fmt: skip
     out.writerow(["name", "kind", "seeds", *names, *plain])
     for row in rows:
         figures = [
@@ -133,6 +164,8 @@ def html(board: Board, rows: Sequence[Row]) -> str:
     """A page of its own, whose columns a click on their heads sorts."""
     cells = [[cell.replace("**", "") for cell in _cells(board, row)] for row in rows]
     table = page.table(_head(board), cells, best=0)
+    head, told = _parities(rows)
+    table += page.table(head, told) if told else ""
     body = f"<p>{escape(board_text.caption(board))}</p>{table}{_SORT}"
     return page.document(f"Leaderboard on {board.dataset}", [("", body)])
 
@@ -190,6 +223,16 @@ def _cells(board: Board, row: Row) -> list[str]:
         _text(row.train_seconds, ",.0f"),
         _text(row.coverage, ".3f"),
         _text(row.gini, ".3f"),
+    ]
+
+
+def _parities(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """What was published of each system beside ours, as head and cells."""
+    head = ["entry", "its authors rank so", "published", "ours", "verdict"]
+    return head, [
+        [row.name, row.official, row.published, _text(row.ours, ".4f"), row.verdict]
+        for row in rows
+        if row.verdict
     ]
 
 

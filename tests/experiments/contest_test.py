@@ -15,6 +15,9 @@ FAKE = """
 import json, pathlib, sys, time
 words = dict(word[2:].split("=", 1) for word in sys.argv[2:])
 folder = pathlib.Path(words["workdir"])
+if sys.argv[1] == "evaluate":
+    pathlib.Path(words["output"]).write_text(json.dumps(words))
+    sys.exit(0)
 folder.mkdir(parents=True, exist_ok=True)
 if words["model"] == "ldiffrec":
     print("error: this model needs users")
@@ -74,6 +77,19 @@ def test_models_are_tuned_by_one_budget_and_take_what_was_found(tmp_path, fake):
     run = said(found.done[0])
     assert run["preset"] == str(tuned / "best.json") and run["eval.control-trials"] == "7"
     assert found.failed["ldiffrec seed 0"] == "its search failed"
+
+
+def test_what_a_diffusion_is_worth_is_asked_of_the_first_run_of_those_that_have_one(tmp_path, fake):
+    plan = made(tmp_path, "dimerec", "mf", "ldiffrec", seeds=1, diffuses=True)
+    found = contest.run(plan, log=lambda text: None)
+    assert [folder.name for folder in found.done] == ["dimerec-seed0", "mf-seed0"]
+    assert found.diffusions.keys() == {"dimerec"}
+    asked = json.loads(found.diffusions["dimerec"].read_text())
+    assert asked["workdir"] == str(found.done[0]) and asked["eval.diffuses"] == "true"
+    assert found.failed["ldiffrec diffusion"] == "its run failed"
+    # it may be asked later, of runs that are there
+    before = contest.run(made(tmp_path, "dimerec", seeds=1), log=lambda text: None)
+    assert before.diffusions == {}
 
 
 def test_seeds_and_models_may_be_added_but_a_contest_stays_the_same(tmp_path, fake):

@@ -59,12 +59,15 @@ def test_other_settings_are_not_compared_and_the_run_that_may_be_is_preferred(tm
     assert one.verdict == "lower" and one.ours == pytest.approx(0.1)
 
 
-def test_own_figures_stand_in_for_files(tmp_path):
+def test_results_of_workdirs_are_read_as_well_and_the_first_counts(tmp_path):
     result(tmp_path, "a", 1, **{"recall@20": 0.17})
-    own = {"ml-1m-clean": {"recall@20": 0.3}}
-    found = parity.parity("diffrec", parity.measured(tmp_path), own)
-    assert about(found, "recall@20").ours == pytest.approx(0.3)
-    assert parity.cell("diffrec", found, "ml-1m-clean").endswith("reproduced")
+    own = {
+        "model": "diffrec", "dataset": "ml-1m-clean", "protocol": "honest", "metrics": {},
+        "command": f"{COMMAND} --workdir=x --seed=3", "seed": 3,
+        "protocols": {"official": {"metrics": {"recall@20": 0.3}}},
+    }  # fmt: skip
+    found = (*parity.of_results({"mine": own}), *parity.measured(tmp_path))
+    assert about(parity.parity("diffrec", found), "recall@20").ours == pytest.approx(0.3)
 
 
 def test_a_figure_that_was_got_otherwise_is_never_called_lower():
@@ -73,12 +76,13 @@ def test_a_figure_that_was_got_otherwise_is_never_called_lower():
     assert (one.verdict, one.why) == ("not comparable", "ranks among 101")
 
 
-def test_a_cell_names_the_data_at_hand_else_where_it_came_nearest():
+def test_a_table_shows_the_data_at_hand_else_where_it_came_nearest():
     near = parity.Parity(Figure("zhihu", "hr@20", 0.02), 0.02, 3, "reproduced")
     here = parity.Parity(Figure("yc", "hr@20", 0.05), None, 0, "not run", "no results of it here")
-    assert parity.cell("x", [here, near], "yc").startswith("yc hr@20: .0500 in the paper, not run")
-    assert parity.cell("x", [here, near], "ml-100k").endswith("(3 seeds): reproduced")
-    assert parity.cell("x", [], "yc").startswith("not run")
+    assert parity.nearest([here, near], "yc") == here
+    assert parity.nearest([here, near], "ml-100k") == near
+    assert parity.nearest([], "yc") is None
+    assert parity.line(here).startswith("yc hr@20: .0500 in the paper, not run")
 
 
 @pytest.mark.parametrize("name", presets.preset_names())

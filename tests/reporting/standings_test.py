@@ -6,11 +6,13 @@ import io
 import numpy as np
 import pytest
 
-from jaxrec_diff.reporting import leaderboard, standings
+from jaxrec_diff.reporting import leaderboard, parity, standings
 
 
 def run(name, seed, values, seconds, **controls):
     told = {
+        "model": name, "command": f"bin/train --model={name} --data=x --seed={seed}", "metrics": {},
+        "protocols": {"official": {"metrics": {"recall@20": 0.09}}},
         "data_hash": "f" * 64, "protocol": "honest", "dataset": "clicks & taps", "seed": seed,
         "train_seconds": seconds, "diagnostics": {"coverage@20": 0.25, "gini@20": 0.5},
         "controls": {"ease": {"trials": 7}, "popularity": {}},
@@ -49,6 +51,32 @@ def test_rows_hold_quality_and_cost(told):
     assert first.coverage == 0.25 and rows[1].coverage is None
 
 
+def test_a_published_figure_stands_beside_ours(monkeypatch):
+    monkeypatch.setattr(parity, "results_folder", lambda: None)
+    runs = [
+        run("mf", 0, [0.1] * 4, 5.0),
+        run("mf", 1, [0.2] * 4, 5.0),
+        run("unknown", 0, [0.1] * 4, 5.0),
+    ]
+    for each in runs:
+        each.results["dataset"] = "ml-1m-noisy"
+    board = leaderboard.board(runs, resamples=50)
+    rows = {row.name: row for row in standings.rows(board, runs, {}, 0)}
+    mf = rows["mf"]
+    # the last metric that may be compared
+    assert mf.published.startswith("ml-1m-noisy recall@20: .0918") and mf.ours == 0.09
+    assert mf.verdict == "reproduced" and "history are no candidates" in mf.official
+    assert rows["unknown"].verdict == ""
+    text = standings.markdown(board, [*rows.values()])
+    assert "| mf | items of the history are no candidates" in text and "| reproduced |" in text
+    assert "reproduced" in standings.html(board, [*rows.values()])
+    for each in runs:
+        each.results["dataset"] = "clicks"
+    board = leaderboard.board(runs, resamples=50)
+    rows = {row.name: row for row in standings.rows(board, runs, {}, 0)}
+    assert rows["mf"].verdict == "not run (no results of it here)" and rows["mf"].ours is None
+
+
 def test_every_form_has_every_row(told):
     board, rows = told
     for write in (standings.plain, *standings.WRITERS.values()):
@@ -60,8 +88,10 @@ def test_every_form_has_every_row(told):
     assert {len(line) for line in table} == {len(table[0])}
     line = dict(zip(table[0], table[1], strict=True))
     assert float(line["ndcg@10"]) == pytest.approx(0.3) and float(line["train_seconds"]) == 20.0
-    lines = standings.markdown(board, rows).splitlines()
-    assert {row.count("|") for row in lines[2:]} == {lines[2].count("|")}
+    _, *tables = standings.markdown(board, rows).split("\n\n")
+    assert len(tables) == 2  # the second of published figures
+    for lines in (each.splitlines() for each in tables):
+        assert {row.count("|") for row in lines} == {lines[0].count("|")}
     latex = standings.latex(board, rows)
     assert r"dime\_rec" in latex and r"\textbf{0.3000 $\pm$ 0.1414}" in latex
     assert latex.startswith("% clicks & taps")
