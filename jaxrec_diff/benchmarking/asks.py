@@ -13,8 +13,10 @@ from jaxrec_diff.benchmarking import peers, program, shapes
 from jaxrec_diff.benchmarking.shapes import Shape
 from jaxrec_diff.benchmarking.subjects import has_sampler
 from jaxrec_diff.config import Experiment, presets
+from jaxrec_diff.config.choice import FAST
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.load import load
+from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.diffusion import samplers
 
 QUESTIONS = ("sampler", "train", "rank", "evaluate", "compile", "memory", "start")
@@ -66,7 +68,7 @@ def check(ask: Ask) -> None:
     """
     _one_of("bin/benchmark", (ask.question,), QUESTIONS)
     _one_of("--model=", ask.models, tuple(config.preset_names()))
-    _one_of("--sampler=", ask.samplers, tuple(samplers.PATHS))
+    _one_of("--sampler=", ask.samplers, (FAST, *samplers.PATHS))
     _one_of("--peer=", ask.peers, peers.PEERS)
     if ask.lower:
         _one_of("--lower=", (ask.lower,), program.PLATFORMS)
@@ -139,7 +141,9 @@ def cases(ask: Ask, name: str) -> Iterator[Case]:
             experiment = config.configure(experiment, fitted)
         experiment = config.parse(experiment, ask.flags)
         asked = {"model.sampler.kind": sampler, "model.sampler.steps": steps, "devices": devices}
-        experiment = config.configure(experiment, {k: v for k, v in asked.items() if v is not None})
+        asked = {k: v for k, v in asked.items() if v is not None}
+        fitted = config.with_fast(asked, name, ask.preset or dataset_name(chosen.source))
+        experiment = config.configure(experiment, fitted)
         experiment, size = _with_batch(experiment, ask.question, batch)
         if shape is not None:
             dataset = _of_shape(shape, experiment.data)

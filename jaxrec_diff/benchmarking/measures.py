@@ -13,6 +13,7 @@ from jaxrec_diff.benchmarking import peak, peers, points, program, start, subjec
 from jaxrec_diff.benchmarking.asks import Ask, Case, NoReverseProcess, cases
 from jaxrec_diff.benchmarking.points import Point
 from jaxrec_diff.benchmarking.subjects import Call, Subject
+from jaxrec_diff.config.choice import FAST
 from jaxrec_diff.diffusion import process
 from jaxrec_diff.experiments import provenance
 
@@ -48,7 +49,7 @@ def lines(ask: Ask, command: str, say: Callable[[str], None]) -> Iterator[Line]:
 
 def _of_case(ask: Ask, case: Case, command: str, say: Callable[[str], None]) -> Iterator[Line]:
     subject = subjects.make(case.name, case.experiment, case.source, case.dataset)
-    if ask.samplers or ask.steps or set(ask.peers) & set(peers.JAX):
+    if set(ask.samplers) - {FAST} or ask.steps or set(ask.peers) & set(peers.JAX):
         subjects.chain_of(subject)  # refuses these flags where there is none
     one_core = points.on_one_core(jax.default_backend())
     found = provenance.provenance(command, case.experiment.seed, subject.phase.mesh)

@@ -9,6 +9,7 @@ from jaxrec_diff.commands.terminal import (
     FILE,
     MODEL,
     PLAIN,
+    SAMPLER,
     Accepts,
     Flags,
     explain,
@@ -39,6 +40,7 @@ sampler   points from histories       train    updates in one dispatch
 rank      points and their lists      start    a process to its first lists
 evaluate  the test split, metrics     compile, memory   without running
 --model   by default all              --shape  random data; / parts values
+--sampler ddpm, ddim, ...; fast is what the preset has measured
 --peer    the same otherwise: a Python loop over a jitted step, nothing
           jitted, or a PyTorch port of benchmarks/ (sampler and train)
 --lower   counts of the program for a platform that is not here
@@ -58,7 +60,7 @@ ACCEPTS = Accepts(
         "preset": PLAIN,
         "batches": PLAIN,
         "steps": PLAIN,
-        "sampler": "model.sampler.kind",
+        "sampler": SAMPLER,
         "devices": PLAIN,
         "repeats": PLAIN,
         "peer": _PEERS,

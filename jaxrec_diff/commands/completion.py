@@ -5,7 +5,15 @@ import shlex
 from pathlib import Path
 
 from jaxrec_diff.commands import COMMANDS
-from jaxrec_diff.commands.terminal import FILE, MODEL, Accepts, explain, refuse, split_flags
+from jaxrec_diff.commands.terminal import (
+    FILE,
+    MODEL,
+    SAMPLER,
+    Accepts,
+    explain,
+    refuse,
+    split_flags,
+)
 
 USAGE = """\
 usage: bin/completion
@@ -132,6 +140,7 @@ def commands() -> dict[str, Accepts]:
 def script(folder: Path) -> str:
     """The completion of the commands in a folder."""
     from jaxrec_diff import config
+    from jaxrec_diff.config.choice import FAST
 
     known = commands()
     presets = {n: config.preset(n, "synthetic").experiment for n in config.preset_names()}
@@ -142,7 +151,8 @@ def script(folder: Path) -> str:
     def of(kind: str | tuple[str, ...]) -> tuple[str, ...]:
         if isinstance(kind, tuple):
             return kind
-        known_kinds = {FILE: (":",), MODEL: tuple(presets)}
+        kinds = any_words.get("model.sampler.kind", ())
+        known_kinds = {FILE: (":",), MODEL: tuple(presets), SAMPLER: (FAST, *kinds)}
         return known_kinds.get(kind) or any_words.get(kind, ())
 
     parts = {

@@ -5,10 +5,12 @@ from pathlib import Path
 from jaxrec_diff.commands.terminal import (
     FILE,
     PLAIN,
+    SAMPLER,
     Accepts,
     explain,
     quiet_start,
     refuse,
+    sampler_of,
     split_flags,
     trained_workdir,
     whole,
@@ -31,7 +33,7 @@ ACCEPTS = Accepts(
         "output": FILE,
         "k": PLAIN,
         "data": FILE,
-        "sampler": "model.sampler.kind",
+        "sampler": SAMPLER,
         "sampler-steps": PLAIN,
     },
     ("include-seen",),
@@ -57,14 +59,7 @@ def run(argv: list[str]) -> int:
     from jaxrec_diff.experiments import restore
     from jaxrec_diff.inference import export
 
-    dotted = list(flags.dotted)
-    for flag, field in (
-        ("sampler", "model.sampler.kind"),
-        ("sampler-steps", "model.sampler.steps"),
-    ):
-        if flag in flags.bare:
-            dotted.append(f"--{field}={flags.bare[flag]}")
-    trained = restore.reopen(workdir, dotted, flags.bare.get("data"))
+    trained = restore.reopen(workdir, flags.dotted, flags.bare.get("data"), sampler_of(flags))
     sizes = export.export(
         restore.restore(trained, workdir),
         output,

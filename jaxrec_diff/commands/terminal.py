@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxrec_diff.commands import COMMANDS
 from jaxrec_diff.experiments import run_folders
 from jaxrec_diff.reporting.text import wrapped
 
 # What the value of a flag is, for the shell's completion; a dotted name is a field's words.
-FILE, MODEL, PLAIN = "file", "model", ""
+FILE, MODEL, SAMPLER, PLAIN = "file", "model", "sampler", ""
 
 ESCAPE = """\
 --csv-escape a text of a csv that begins as a formula (= + - @ tab) gets a '
@@ -110,6 +110,20 @@ def on(flags: Flags, name: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(f"--{name} is true or false, got {text!r}")
     return text == "true"
+
+
+def sampler_of(flags: Flags) -> dict[str, Any]:
+    """What --sampler and --sampler-steps set, by dotted field.
+
+    Raises:
+      ValueError: if the second is no number.
+    """
+    chosen: dict[str, Any] = {}
+    if "sampler" in flags.bare:
+        chosen["model.sampler.kind"] = flags.bare["sampler"]
+    if "sampler-steps" in flags.bare:
+        chosen["model.sampler.steps"] = whole(flags, "sampler-steps", 0, 0)
+    return chosen
 
 
 def trained_workdir(flags: Flags) -> Path:

@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.choice import Chosen as Chosen
     from jaxrec_diff.config.choice import Settings as Settings
     from jaxrec_diff.config.choice import choose as choose
+    from jaxrec_diff.config.choice import fast as fast
     from jaxrec_diff.config.choice import phase as phase
     from jaxrec_diff.config.choice import preset as preset
     from jaxrec_diff.config.choice import with_backbone as with_backbone
+    from jaxrec_diff.config.choice import with_fast as with_fast
     from jaxrec_diff.config.experiment import NO_FIGURE as NO_FIGURE
     from jaxrec_diff.config.experiment import RUN_CONTROL as RUN_CONTROL
     from jaxrec_diff.config.experiment import Experiment as Experiment
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.flags import given as given
     from jaxrec_diff.config.flags import parse as parse
     from jaxrec_diff.config.flags import show_help as show_help
+    from jaxrec_diff.config.presets import Fast as Fast
     from jaxrec_diff.config.presets import Preset as Preset
     from jaxrec_diff.config.presets import preset_names as preset_names
     from jaxrec_diff.config.presets import search_space as search_space
@@ -41,8 +44,17 @@ _HOMES = {
         "parse",
         "show_help",
     ),
-    "presets": ("Preset", "preset_names", "search_space"),
-    "choice": ("Chosen", "Settings", "choose", "phase", "preset", "with_backbone"),
+    "presets": ("Fast", "Preset", "preset_names", "search_space"),
+    "choice": (
+        "Chosen",
+        "Settings",
+        "choose",
+        "fast",
+        "phase",
+        "preset",
+        "with_backbone",
+        "with_fast",
+    ),
     "stored": ("difference", "flattened", "from_json", "to_json"),
 }
 

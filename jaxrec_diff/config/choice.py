@@ -2,9 +2,9 @@
 
 import dataclasses
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxrec_diff.config import presets, stored
 from jaxrec_diff.config.experiment import Experiment, Phase
@@ -77,6 +77,44 @@ def choose(bare: dict[str, str]) -> Chosen:
         changed = with_backbone(settings.experiment, bare["backbone"], of)
         settings = settings._replace(experiment=changed)
     return Chosen(name, source, settings, by_file)
+
+
+FAST = "fast"  # a sampler's kind that stands for what a preset has measured
+_KIND, _STEPS = "model.sampler.kind", "model.sampler.steps"
+
+
+def fast(name: str, dataset: str) -> presets.Fast:
+    """What `--sampler=fast` means for the settings that a preset has for a data set.
+
+    Raises:
+      ValueError: if nobody has measured it.
+    """
+    made = presets.load(name)
+    of = made.named(dataset)
+    if of in made.fast:
+        return made.fast[of]
+    if not hasattr(made.default.model, "sampler"):
+        raise ValueError(f"{name} walks no reverse process that --sampler=fast could shorten")
+    measured = sorted(made.fast)
+    raise ValueError(
+        f"--sampler=fast has not been measured for {name} with its {of} settings"
+        + (f", but with those of {', '.join(measured)}" if measured else "")
+        + "; name a kind and --sampler-steps, or let benchmarks/fast.py measure a trained run"
+    )
+
+
+def with_fast(settings: Mapping[str, Any], name: str, dataset: str) -> dict[str, Any]:
+    """Dotted settings, the sampler's kind "fast" among them as what it stands for.
+
+    Raises:
+      ValueError: if nobody has measured it, or steps are set beside it.
+    """
+    if settings.get(_KIND) != FAST:
+        return dict(settings)
+    if _STEPS in settings:
+        raise ValueError("--sampler=fast brings its own number of steps; leave out --sampler-steps")
+    found = {f"model.{field}": value for field, value in fast(name, dataset).model.items()}
+    return {k: v for k, v in settings.items() if k != _KIND} | found
 
 
 def _check_published(name: str, dataset: str) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxrec_diff.config.facts import Facts
 from jaxrec_diff.config.space import Space
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.experiment import Experiment
 
 _SHOWN = 30  # names in one sentence, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fast:
+    """The fewest calls of a network that rank as well as all reverse steps, to 1 % of NDCG@10."""
+
+    model: Mapping[str, Any]
+    """Dotted fields of the model, {"sampler.kind": "ddim", "sampler.steps": 4}."""
+    measured: str
+    """The file that shows it, in `benchmarks/results/`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +48,20 @@ class Preset:
     experiment names none itself."""
     facts: Facts = Facts()
     """Published figures, and what to expect of the system."""
+    fast: Mapping[str, Fast] = field(default_factory=dict)
+    """What `--sampler=fast` means by the name of the settings, "default" or a data set's."""
 
     def __post_init__(self) -> None:
         both = sorted(self.published.keys() & self.ours.keys())
         if both:
             raise ValueError(f"settings for {both[0]} are published or ours, not both")
+        for name in self.fast:
+            if self.named(name) != name:
+                raise ValueError(f"a fast sampler is of settings that there are, got {name!r}")
+
+    def named(self, dataset: str) -> str:
+        """The name of the settings for a data set: its own, or "default"."""
+        return dataset if dataset in self.published or dataset in self.ours else "default"
 
     def settings(self, dataset: str) -> tuple["Experiment", str]:
         """Those for a data set, and a phrase that says where they come from."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrec_diff import config, layout
 from jaxrec_diff.data.load import load
+from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.experiments import exports, phases, run_folders, runs, workdirs
 from jaxrec_diff.experiments.phases import PhaseRun
 from jaxrec_diff.experiments.runs import Run
@@ -52,7 +53,8 @@ def reopen(
       workdir: what training left.
       flags: dotted flags over its settings.
       data: where the interactions are now, if they were moved.
-      settings: dotted fields with typed values, over the flags.
+      settings: dotted fields with typed values, over the flags; {"model.sampler.kind": "fast"} is
+        what the run's preset has measured.
 
     Raises:
       ValueError: if there is no run, on settings that do not fit it, or on other data.
@@ -60,6 +62,7 @@ def reopen(
     run_folders.check(workdir)
     name, source, experiment = workdirs.read_config(workdir)
     known, titles_of = workdirs.read_vocabulary(workdir), experiment.data.titles
+    settings = config.with_fast(settings, name, dataset_name(source))
     experiment = config.configure(config.parse(experiment, flags), settings)
     if experiment.data.titles == titles_of:  # that file may be gone
         plain = replace(experiment.data, titles="")

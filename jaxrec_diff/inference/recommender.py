@@ -58,7 +58,7 @@ def load(
       k: length of the lists; no longer than the catalogue, which is said.
       seeds: draws of the sampler's noise, at most 1,000; an item scores the best of its draws.
       seed: of the noise; the run's by default.
-      sampler: kind of the reverse path; the run's by default.
+      sampler: kind of the reverse path, or "fast"; the run's by default.
       sampler_steps: its steps.
       include_seen: items of a history may be recommended again.
       batch_size: histories at once, 65,536 where it is larger; changes no list.

@@ -56,6 +56,7 @@ def test_words_at_the_cursor(script, tmp_path, shell):
         "/somewhere/bin/evaluate --workdir=runs/mine --model.w": ["--model.width="],
         "bin/evaluate --split=": ["valid ", "test "],
         "bin/evaluate --quiet --js": ["--json "],
+        "bin/evaluate --sampler=f": ["fast "],
         "bin/train --model=dreamrec --model.schedule=c": ["cosine_clip "],
         "bin/train --model=diffurec --model.schedule=cosine_c": [],
         "bin/train --train.optimizer=adam": ["adam ", "adamw "],

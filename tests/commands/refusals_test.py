@@ -28,6 +28,7 @@ _RAW = re.compile(r"np\.|Errno|could not convert|invalid literal|Config\b|Error\
         ("recommend --workdir=nosuch", "nosuch does not exist"),
         ("recommend --workdir=WORKDIR --history=1 --k=many", "whole number of at least 1"),
         ("recommend --workdir=WORKDIR --history=1 --sampler=dpm", "ddpm"),
+        ("evaluate --workdir=WORKDIR --sampler=fast --sampler-steps=3", "its own number of steps"),
         ("compare nosuch WORKDIR", "nosuch does not exist"),
         ("train --model=mf --preset=nosuch.json", "nosuch.json does not exist"),
         ("evaluate --workdir=WORKDIR --seeds=x", "it is a whole number"),

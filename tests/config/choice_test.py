@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jaxrec_diff import config
-from jaxrec_diff.config import choice
+from jaxrec_diff.config import choice, presets
 
 
 def preset(name="dimerec", dataset="synthetic"):
@@ -94,3 +94,41 @@ def test_files_that_cannot_be_used_are_one_sentence(tmp_path, kept, said):
     with pytest.raises(ValueError, match=said) as caught:
         choice.read(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Presets of DreamRec whose settings for Zhihu alone have a fast sampler."""
+    made = presets.load("dreamrec")
+    known = config.Fast(model={"sampler.kind": "ddim", "sampler.steps": 4}, measured="zhihu.json")
+    made = dataclasses.replace(made, fast={"zhihu": known})
+    monkeypatch.setattr(presets, "load", lambda name: made)
+    return known
+
+
+def test_fast_is_what_the_preset_has_measured(measured):
+    assert config.fast("dreamrec", "zhihu") == measured
+    asked = {"model.sampler.kind": "fast", "eval.seeds": 2}
+    got = config.with_fast(asked, "dreamrec", "zhihu")
+    assert got == {"model.sampler.kind": "ddim", "model.sampler.steps": 4, "eval.seeds": 2}
+    sampler = config.configure(preset("dreamrec", "zhihu"), got).model.sampler
+    assert (sampler.kind, sampler.steps) == ("ddim", 4)
+
+
+def test_other_samplers_stay_as_they_are(measured):
+    for asked in {}, {"model.sampler.kind": "ddpm", "model.sampler.steps": 3}:
+        assert config.with_fast(asked, "dreamrec", "zhihu") == asked
+
+
+def test_fast_is_refused_where_nobody_has_measured_it(measured):
+    fast = {"model.sampler.kind": "fast"}
+    said = "not been measured for dreamrec with its default settings, but with those of zhihu;"
+    with pytest.raises(ValueError, match=said):
+        config.with_fast(fast, "dreamrec", "clicks")
+    with pytest.raises(ValueError, match="brings its own number of steps"):
+        config.with_fast(fast | {"model.sampler.steps": 3}, "dreamrec", "zhihu")
+
+
+def test_fast_is_refused_where_there_is_no_reverse_process():
+    with pytest.raises(ValueError, match="sasrec walks no reverse process"):
+        config.fast("sasrec", "clicks")

@@ -1,11 +1,15 @@
 """Preset files: one object each, found by the names of data sets."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from jaxrec_diff import config
 from jaxrec_diff.config import presets
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 @pytest.fixture
@@ -20,6 +24,26 @@ def test_every_preset_is_searched_over_fields_that_it_has(name):
     assert made.search and set(made.search) <= set(config.flag_names(made.default))
     kinds = {type(each.model) for each in (*made.published.values(), *made.ours.values())}
     assert kinds <= {type(made.default.model)}
+
+
+@pytest.mark.parametrize("name", config.preset_names())
+def test_a_file_shows_what_every_fast_sampler_keeps(name):
+    """It was chosen on validation rows, by a file that holds what the preset says."""
+    for of, fast in presets.load(name).fast.items():
+        shown = json.loads((RESULTS / fast.measured).read_text())
+        assert shown["model"] == name and of in (shown["data"], "default")
+        assert shown["fast"]["model"] == fast.model
+        assert shown["fast"]["valid_ratio"] >= 0.99 and shown["fast"]["valid_ratio_error"] <= 0.02
+        settings = config.preset(name, of).experiment
+        config.configure(settings, config.with_fast({"model.sampler.kind": "fast"}, name, of))
+
+
+def test_a_fast_sampler_is_of_settings_that_there_are():
+    made = config.preset("dreamrec", "synthetic").experiment
+    fast = config.Fast(model={}, measured="x.json")
+    config.Preset(default=made, fast={"default": fast})
+    with pytest.raises(ValueError, match="of settings that there are, got 'toys'"):
+        config.Preset(default=made, fast={"toys": fast})
 
 
 def test_unknown_models_are_corrected():
