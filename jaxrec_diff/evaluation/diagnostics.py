@@ -33,19 +33,22 @@ def sums(top: Top, answer: Answer, known: jax.Array) -> dict[str, jax.Array]:
 
 
 def diagnostics(
-    summed: dict[str, np.ndarray], table: np.ndarray, train_counts: np.ndarray, num_rows: int
+    summed: dict[str, np.ndarray],
+    table: np.ndarray | None,
+    train_counts: np.ndarray,
+    num_rows: int,
 ) -> dict[str, Any]:
     """The diagnostics of a split from the sums of its batches.
 
     Args:
       summed: `sums` of all batches.
-      table: f32[J, D] rows of the head, the catalogue's first.
+      table: f32[J, D] rows of the head, the catalogue's first; None where it has none.
       train_counts: i64[I], how often item j + 1 occurs in training.
       num_rows: lists in all.
     """
-    popularity = np.pad(train_counts, (0, len(table) - len(train_counts)))
-    known = popularity > 0
     exposure = summed["exposure"]
+    popularity = np.pad(train_counts, (0, len(exposure) - len(train_counts)))
+    known = popularity > 0
     counts = {
         "untrained_top20": float(summed["untrained_slots"] / (num_rows * LIST)),
         "hits_untrained": float(summed["untrained_hits"] / max(summed["hits"], 1.0)),
@@ -55,4 +58,6 @@ def diagnostics(
         "gini@20": float(metrics.gini(exposure)),
         "average_popularity@20": metrics.average_popularity(exposure, popularity),
     }
+    if table is None:
+        return counts
     return counts | {k: float(v) for k, v in metrics.table_spread(table, known).items()}

@@ -319,7 +319,7 @@ def _gathered(
     per_user = jax.tree.map(lambda *parts: np.concatenate(parts)[kept], *values)
     missing = types.missing_users(static.rules[name], static.num_users, split.num_rows)
     diagnostics = {other: types.means(per_user[other], missing) for other in per_user if other}
-    if table is not None:
+    if static.diagnose:
         summed = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *sums)
         diagnostics |= evaluation_diagnostics.diagnostics(
             summed, table, static.train_counts, split.num_rows

@@ -63,7 +63,7 @@ def top(
         k=k,
         first=drawn.head.first,
         seen=seen,
-        allowed=_by_row(drawn.head, allowed),
+        allowed=_by_row(drawn, allowed),
         chunk=chunk,
         score_pooling=drawn.score_pooling,
     )
@@ -71,7 +71,7 @@ def top(
 
 def nearest(drawn: Drawn, *, seen: jax.Array | None = None, distinct: bool = False) -> jax.Array:
     """The best item of each of a query's points, i32[B, P]; arguments as for `topk.nearest`."""
-    head, allowed = drawn.head, _by_row(drawn.head, None)
+    head, allowed = drawn.head, _by_row(drawn, None)
     return topk.nearest(
         drawn.points, head.table, first=head.first, seen=seen, allowed=allowed, distinct=distinct
     )
@@ -79,17 +79,28 @@ def nearest(drawn: Drawn, *, seen: jax.Array | None = None, distinct: bool = Fal
 
 def num_items(head: Head) -> int:
     """Items of a head."""
-    return head.table.shape[0] - head.first if head.items is None else head.items
+    if head.items is not None:
+        return head.items
+    assert head.table is not None, "a head without a table says how many items it has"
+    return head.table.shape[0] - head.first
+
+
+def num_rows(drawn: Drawn) -> int:
+    """Rows that are scored, those that are no items among them."""
+    table = drawn.head.table
+    return drawn.points.shape[-1] if table is None else table.shape[0]
 
 
 def item_rows(head: Head) -> Any:
-    """The rows of items alone, item 1 first, f32[I, D]."""
+    """The rows of items alone, item 1 first, f32[I, D]; None where there is no table."""
+    if head.table is None:
+        return None
     return head.table[head.first : head.first + num_items(head)]
 
 
-def _by_row(head: Head, allowed: Any) -> jax.Array | None:
+def _by_row(drawn: Drawn, allowed: Any) -> jax.Array | None:
     """bool[R] rows that are candidates, from bool[I] items; None where all rows are."""
-    rows = head.table.shape[0]
+    head, rows = drawn.head, num_rows(drawn)
     if allowed is None:
         if head.first == 0 and num_items(head) == rows:
             return None

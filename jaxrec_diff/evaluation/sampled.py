@@ -64,9 +64,12 @@ def ranks(drawn: rank.Drawn, answer: jax.Array, negatives: jax.Array) -> jax.Arr
     """
     points, head, score_pooling = drawn
     place = jnp.concatenate([answer[:, None], negatives], axis=1) + (head.first - 1)
-    rows = head.table[place]
     points = points[:, None] if points.ndim == 2 else points
-    scores = jnp.einsum("bpd,bcd->bpc", points, rows, precision=jax.lax.Precision.HIGHEST)
+    if head.table is None:
+        scores = jnp.take_along_axis(points, place[:, None], axis=2)
+    else:
+        rows = head.table[place]
+        scores = jnp.einsum("bpd,bcd->bpc", points, rows, precision=jax.lax.Precision.HIGHEST)
     scores = scores.max(axis=1) if score_pooling == "best" else jax.nn.logsumexp(scores, axis=1)
     if head.bias is not None:
         scores = scores + head.bias[place]

@@ -35,7 +35,7 @@ class Top(NamedTuple):
 
 def top(
     points: jax.Array,
-    table: jax.Array,
+    table: jax.Array | None,
     bias: jax.Array | None = None,
     *,
     k: int,
@@ -54,7 +54,7 @@ def top(
 
     Args:
       points: f32[B, D], or f32[B, P, D] for P points a row.
-      table: f32[R, D].
+      table: f32[R, D]; None where points are rows of scores, D = R.
       bias: f32[R].
       k: length of the lists.
       first: row of item 1; those before it are no candidates.
@@ -68,14 +68,15 @@ def top(
     chex.assert_rank(points, {2, 3})
     if k < 1:
         raise ValueError(f"lists must have at least 1 item, got k={k}")
+    rows = points.shape[-1] if table is None else table.shape[0]
     for column in (bias, allowed):
         if column is not None:
-            chex.assert_shape(column, table.shape[:1])
-    dtype = jnp.result_type(points, table)
+            chex.assert_shape(column, (rows,))
+    dtype = points.dtype if table is None else jnp.result_type(points, table)
     if first:
-        real = jnp.arange(table.shape[0]) >= first
+        real = jnp.arange(rows) >= first
         allowed = real if allowed is None else real & allowed
-    penalty = jnp.zeros(table.shape[0], dtype) if bias is None else bias.astype(dtype)
+    penalty = jnp.zeros(rows, dtype) if bias is None else bias.astype(dtype)
     if allowed is not None:
         penalty = jnp.where(allowed, penalty, -jnp.inf)
     if first and seen is not None:
@@ -97,16 +98,22 @@ def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
     XLA does not partition `top_k`: left to it, each device gathers all scores and ranks them all.
     """
     parts, owners = mesh.shape[meshes.MODEL], (points if seen is None else seen).shape[0]
-    by_row = P(meshes.DATA) if owners % mesh.shape[meshes.DATA] == 0 else P()
-    filler = -table.shape[0] % parts
+    axis = meshes.DATA if owners % mesh.shape[meshes.DATA] == 0 else None
+    by_row = of_points = P(axis)
+    if table is None:  # what a table's rows score is cut as they are
+        of_points = P(axis, *(None,) * (points.ndim - 2), meshes.MODEL)
+    filler = -penalty.shape[0] % parts
     if filler:
-        table = jnp.pad(table, ((0, filler), (0, 0)))
         penalty = jnp.pad(penalty, (0, filler), constant_values=-jnp.inf)
+        if table is None:
+            points = jnp.pad(points, ((0, 0),) * (points.ndim - 1) + ((0, filler),))
+        else:
+            table = jnp.pad(table, ((0, filler), (0, 0)))
 
     def local(points, shard, penalty, seen):
         if parts == 1:
             return ranked(points, shard, penalty, seen)
-        before = jax.lax.axis_index(meshes.MODEL) * shard.shape[0]
+        before = jax.lax.axis_index(meshes.MODEL) * penalty.shape[0]
         # items of other shards get numbers that no row of this one has
         found = ranked(points, shard, penalty, None if seen is None else seen - before)
         items = jnp.where(found.items > 0, found.items + before, 0)
@@ -121,7 +128,7 @@ def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
     split = jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(by_row, P(meshes.MODEL), P(meshes.MODEL), by_row),
+        in_specs=(of_points, P(meshes.MODEL), P(meshes.MODEL), by_row),
         out_specs=by_row,
         check_vma=False,
     )
@@ -130,27 +137,30 @@ def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
 
 def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_pooling) -> Top:
     """`top` on one device, of rows numbered from 1; `penalty` float[R] is added to their scores."""
-    size, items = points.shape[0], table.shape[0]
+    size, items = points.shape[0], penalty.shape[0]
+    cut_from, axis = (points, points.ndim - 1) if table is None else (table, 0)
     spread = points.shape[1] if points.ndim == 3 else 1
     chunk = chunk or max(k, 1024, min(_CHUNK_ITEMS, _CHUNK_BYTES // (4 * size * spread)))
     count = -(-items // chunk)
     chunk = -(-items // count)
 
     def cut(number):
-        """A chunk of rows, what is added to their scores, and its first row.
+        """A chunk of rows or of their scores, what is added to these, and its first row.
 
         The last one ends with the table, so that nothing has to be copied to fill it up, and
         reaches back over rows that have been listed.
         """
         offset = jnp.minimum(number * chunk, items - chunk)
-        rows = jax.lax.dynamic_slice_in_dim(table, offset, chunk)
+        rows = jax.lax.dynamic_slice_in_dim(cut_from, offset, chunk, axis)
         extra = jax.lax.dynamic_slice_in_dim(penalty, offset, chunk)
         fresh = offset + jnp.arange(chunk, dtype=jnp.int32) >= number * chunk
         return rows, jnp.where(fresh, extra, -jnp.inf), offset
 
     def scores_of(rows, extra, offset):
-        # exact on every device: the default precision may round to bfloat16 or tf32
-        raw = jnp.matmul(points, rows.T, precision=jax.lax.Precision.HIGHEST)
+        raw = rows
+        if table is not None:
+            # exact on every device: the default precision may round to bfloat16 or tf32
+            raw = jnp.matmul(points, rows.T, precision=jax.lax.Precision.HIGHEST)
         if points.ndim == 3:
             raw = raw.max(axis=1) if score_pooling == "best" else jax.nn.logsumexp(raw, axis=1)
         scores = raw + extra
@@ -180,7 +190,7 @@ def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_po
         return jax.lax.optimization_barrier((values, jnp.where(values > -jnp.inf, items, 0)))
 
     if count == 1:
-        values, ids = best_of(scores_of(table, penalty, 0), 0)
+        values, ids = best_of(scores_of(cut_from, penalty, 0), 0)
     else:
 
         def merge(best, number):
@@ -201,7 +211,7 @@ def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_po
 
 def nearest(
     points: jax.Array,
-    table: jax.Array,
+    table: jax.Array | None,
     *,
     first: int = 0,
     seen: jax.Array | None = None,
@@ -215,7 +225,7 @@ def nearest(
 
     Args:
       points: f32[B, M, D].
-      table: f32[R, D].
+      table: f32[R, D]; None as for `top`.
       first: row of item 1; those before it are no candidates.
       seen: i32[B, S] item ids that no place of that row may take; 0 is none.
       allowed: bool[R] rows that are candidates; by default all from `first`.
@@ -289,10 +299,12 @@ def of_scores(
     return Top(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _check(points: jax.Array, table: jax.Array, seen: jax.Array | None) -> None:
-    chex.assert_rank(table, 2)
-    chex.assert_equal_shape_suffix([points, table], 1)
-    chex.assert_type([points, table], float)
+def _check(points: jax.Array, table: jax.Array | None, seen: jax.Array | None) -> None:
+    chex.assert_type(points, float)
+    if table is not None:
+        chex.assert_rank(table, 2)
+        chex.assert_equal_shape_suffix([points, table], 1)
+        chex.assert_type(table, float)
     if seen is not None:
         chex.assert_rank(seen, 2)
         chex.assert_type(seen, int)

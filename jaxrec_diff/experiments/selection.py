@@ -66,7 +66,8 @@ def judge(phase: PhaseRun) -> Callable[[Any, Any], tuple[float, dict[str, float]
         }
         rows = ranking.item_rows(layout.whole(model.head(params, state)))
         trained = phase.dataset.train_counts > 0
-        figures["item_spread"] = metrics.item_spread(rows, trained)
+        if rows is not None:
+            figures["item_spread"] = metrics.item_spread(rows, trained)
         if loss_of is not None:
             figures["valid/loss"] = loss_of(params, state)
         value = figures[f"valid/{settings.eval.metric}"]

@@ -163,7 +163,7 @@ def program(
             k=k,
             seen=None if include_seen else history,
             allowed=weights["candidates"],
-            chunk=max(k, min(_CHUNK, drawn.head.table.shape[0])),
+            chunk=max(k, min(_CHUNK, rank.num_rows(drawn))),
         )
         return top.items, top.scores
 

@@ -50,10 +50,12 @@ class Aux(NamedTuple):
 class Head(NamedTuple):
     """The catalogue as rows: item j scores `point . table[r] + bias[r]`, r = first + j - 1.
 
-    Other rows are no items: a table may start with padding, and end in rows that fill it up.
+    Other rows are no items: a table may start with padding, and end in rows that fill it up. Where
+    there is no table the point is the row of scores itself, f32[R], as of a network that ends in a
+    curve of every item; it exists for one batch only, and says how many `items` it scores.
     """
 
-    table: jax.Array  # f32[R, D]
+    table: jax.Array | None  # f32[R, D]
     bias: jax.Array | None = None  # f32[R]
     first: int = 0  # row of item 1
     items: int | None = None  # how many there are; by default all rows from the first

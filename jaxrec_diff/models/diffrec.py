@@ -30,9 +30,6 @@ from jaxrec_diff.nets import dropout
 from jaxrec_diff.nets.mlp import StepMLP
 from jaxrec_diff.ops import rng, sparse, vectors
 
-# With eps a point is as wide as the catalogue and so is each of its rows.
-_MOST_ITEMS_EPS = 20_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class DiffRecConfig:
@@ -103,17 +100,8 @@ class Parts(NamedTuple):
 
 
 def parts(config: DiffRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
-    """The network and the process of DiffRec; arguments as of `build`.
-
-    Raises:
-      ValueError: if the network predicts noise for a catalogue too large for rows of scores.
-    """
+    """The network and the process of DiffRec; arguments as of `build`."""
     rows = row_process.make(config.process, config.sampler, config.noise_steps)
-    if config.process.predict == "eps" and spec.num_items > _MOST_ITEMS_EPS:
-        raise ValueError(
-            f"model.process.predict=eps holds a square of the catalogue, and {spec.num_items} "
-            f"items are more than {_MOST_ITEMS_EPS}; x0 does without"
-        )
     net = StepMLP(spec.num_items, config.dims, config.step_width, bias_std=1e-3, catalogue=True)
     but_last, last = _split_last(rows.steps)
     path = rows.steps if config.process.predict == "eps" else but_last
@@ -271,10 +259,10 @@ def sample(
 
 
 def head(parts: Parts, params: Any, state: State) -> Head:
-    """The output layer; of rows of scores the identity."""
+    """The output layer; none of rows of scores."""
     del state
     if parts.config.process.predict == "eps":
-        return Head(jnp.eye(parts.net.width))
+        return Head(None, items=parts.net.width)
     return Head(params["table_out"], params["bias_out"], items=parts.net.width)
 
 
@@ -299,9 +287,6 @@ def build(
       spec: sizes of the data.
       axis_name: name of the device axis inside `pmap`; None under `jit`.
       protocol: changes nothing here.
-
-    Raises:
-      ValueError: if the network predicts noise for a catalogue too large for rows of scores.
     """
     del protocol
     made = parts(config, spec, axis_name=axis_name)

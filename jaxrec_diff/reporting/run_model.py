@@ -96,7 +96,7 @@ class Walk(NamedTuple):
     points: np.ndarray  # f32[N + 1, B, D]
     estimates: np.ndarray  # f32[N, B, D], of x_0, made at the first N points
     t: np.ndarray  # i32[N], falling
-    table: np.ndarray  # f32[I, E] rows of items
+    table: np.ndarray | None  # f32[I, E] rows of items
     bias: np.ndarray | None  # f32[I]
     answers: np.ndarray  # i32[B], the true item of each
     same: bool  # whether points and items lie in one space
@@ -123,7 +123,7 @@ def walk(restored: restore.Restored) -> Walk | None:
     found = walked(params, state, phase.batcher.splits["test"])
     points, estimates, t, ends, head = jax.device_get(found)
     table = rank.item_rows(head)
-    bias = None if head.bias is None else head.bias[head.first :][: len(table)]
+    bias = None if head.bias is None else head.bias[head.first :][: rank.num_items(head)]
     points, estimates = (
         each.reshape(len(each), size, -1, each.shape[-1])[:, :, 0] for each in (points, estimates)
     )
@@ -131,7 +131,7 @@ def walk(restored: restore.Restored) -> Walk | None:
     return Walk(points, estimates, t, table, bias, test.items[test.end[:size]], same)
 
 
-def among_items(last: np.ndarray, ends: np.ndarray, table: np.ndarray, bias: Any) -> bool:
+def among_items(last: np.ndarray, ends: np.ndarray, table: np.ndarray | None, bias: Any) -> bool:
     """Whether walks end where the model recommends from: the best item of nearly all is the same.
 
     A model may finish a walk elsewhere: DiffRec's leads through rows of users, or through another
@@ -140,10 +140,10 @@ def among_items(last: np.ndarray, ends: np.ndarray, table: np.ndarray, bias: Any
     Args:
       last: f[B, D] the ends of walks.
       ends: f[B, E] the points that the model makes of them.
-      table: f[I, E] rows of items.
+      table: f[I, E] rows of items; None where there are none.
       bias: f[I] or None.
     """
-    if last.shape != ends.shape:
+    if table is None or last.shape != ends.shape:
         return False
     more = 0.0 if bias is None else bias
     first, second = ((each @ table.T + more).argmax(axis=1) for each in (last, ends))
@@ -179,7 +179,7 @@ def walks(restored: restore.Restored) -> str:
 def _rank(found: Walk) -> tuple[str, str] | None:
     """The rank of the true item on the way, and what there is to say of it."""
     points, table = found.points, found.table
-    if not found.same:
+    if table is None or not found.same:
         return None
     ranks = _ranks(points, table, found.bias, found.answers)
     walked = np.arange(len(points))
@@ -226,6 +226,7 @@ def unexplained(found: Walk) -> tuple[np.ndarray, np.ndarray]:
     min over a of sum |a x0_hat - x_0|^2 / sum |x_0 - mean x_0|^2: models that score by direction
     give their estimates any length.
     """
+    assert found.table is not None, "estimates of items need their rows"
     true = found.table[found.answers - 1].astype(np.float64)
     spread = max(float(((true - true.mean(axis=0)) ** 2).sum()), 1e-12)
     across = (found.estimates * true).sum(axis=(1, 2), dtype=np.float64)
@@ -242,7 +243,7 @@ def _items(restored: restore.Restored) -> tuple[str, str] | None:
         return restored.model.head(params, restored.model.precompute(params, state))
 
     table = rank.item_rows(jax.device_get(rows(restored.params, restored.state)))
-    if len(table) != dataset.num_items or min(table.shape) < 2:
+    if table is None or len(table) != dataset.num_items or min(table.shape) < 2:
         return None
     counts = dataset.train_counts
     centre, plane, share = _plane(table)

@@ -5,14 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec_diff.evaluation import rank
+from jaxrec_diff.evaluation import rank, sampled
 from jaxrec_diff.models.contract import Head, Model
 
 ROWS, ITEMS, WIDTH = 4, 23, 3
 
 
-def problem(pool="best", spread=None, bias=True):
-    """A model of whole numbers whose points depend on params, state, key and query."""
+def problem(pool="best", spread=None, bias=True, rows=False):
+    """A model of whole numbers whose points depend on params, state, key and query.
+
+    With `rows` its points are their scores, behind a column of no item and before three more.
+    """
     rng = np.random.default_rng(0)
     table = rng.integers(-2, 3, (ITEMS, WIDTH)).astype(np.float32)
     extra = jnp.asarray(rng.integers(-1, 2, ITEMS), jnp.float32) if bias else None
@@ -21,6 +24,14 @@ def problem(pool="best", spread=None, bias=True):
     def sample(params, state, key, query):
         return query + params + state + jax.random.randint(key, shape, -2, 3)
 
+    if rows:
+        width = np.pad(table.T, ((0, 0), (1, 3)), constant_values=99.0)
+        model = Model(
+            init=None, loss=None, score_pooling=pool,
+            sample=lambda params, *given: sample(params, *given) @ width * params,
+            head=lambda params, state: Head(None, jnp.pad(extra, (1, 3)), first=1, items=ITEMS),
+        )  # fmt: skip
+        return model, jnp.asarray(rng.integers(-1, 2, shape), jnp.float32)
     model = Model(
         init=None, loss=None, sample=sample, score_pooling=pool,
         head=lambda params, state: Head(jnp.asarray(table) * params, extra),
@@ -68,6 +79,32 @@ def test_a_sampled_list_is_a_sort_of_all_scores(pool, spread, bias):
     np.testing.assert_allclose(top.scores, values, rtol=1e-6, atol=1e-6)
     if pool == "best" or spread is None:  # whole numbers are exact
         np.testing.assert_array_equal(top.items, items)
+
+
+@pytest.mark.parametrize("pool", ["best", "mixture"])
+@pytest.mark.parametrize("spread", [None, 2])
+def test_points_that_are_scores_are_listed_as_by_a_table(pool, spread):
+    allowed = jnp.arange(ITEMS) % 4 > 0
+    seen = jnp.asarray(np.random.default_rng(1).integers(0, ITEMS + 1, (ROWS, 5)), jnp.int32)
+    given = 2.0, 1.0, jax.random.key(3)
+    by_table, by_rows = (
+        rank.sample(model, *given, query)
+        for model, query in (problem(pool, spread), problem(pool, spread, rows=True))
+    )
+    assert by_rows.points.shape[-1] == rank.num_rows(by_rows) == ITEMS + 4
+    assert rank.num_items(by_rows.head) == ITEMS and rank.item_rows(by_rows.head) is None
+    for options in ({}, {"seen": seen}, {"seen": seen, "allowed": allowed}):
+        found, wanted = (rank.top(each, k=9, **options) for each in (by_rows, by_table))
+        np.testing.assert_array_equal(found.items, wanted.items)
+        np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-6)
+    answer = jnp.arange(ROWS, dtype=jnp.int32) + 1
+    found, wanted = (
+        sampled.ranks(each, answer, jnp.maximum(seen, 1)) for each in (by_rows, by_table)
+    )
+    np.testing.assert_array_equal(found, wanted)
+    if spread is not None:
+        found, wanted = (rank.nearest(each, distinct=True) for each in (by_rows, by_table))
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("pool", ["best", "mixture"])

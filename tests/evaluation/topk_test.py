@@ -245,6 +245,26 @@ def test_items_may_start_at_any_row(data, model, first, chunk):
     check(program(*args), scores, 9)
 
 
+@pytest.mark.parametrize(("data", "model"), [(1, 1), *MESHES])
+@pytest.mark.parametrize("spread", [None, 3])
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_rows_of_scores_are_ranked_as_they_come(data, model, spread, chunk):
+    rng = np.random.default_rng(4)
+    shape = (8, ITEMS) if spread is None else (8, spread, ITEMS)
+    points = rng.integers(-2, 3, shape).astype(np.float32)
+    bias = rng.integers(-1, 2, ITEMS).astype(np.float32)
+    seen = rng.integers(0, ITEMS - 1, (8, 9)).astype(np.int32)
+
+    def lists(points, bias, seen):
+        return topk.top(points, None, bias, k=9, first=2, seen=seen, chunk=chunk)
+
+    program, args = on_mesh(data, model, lists, points, bias, seen)
+    scores = ((points if spread is None else points.max(axis=1)) + bias)[:, 2:]
+    for row, items in enumerate(seen):
+        scores[row, items[items > 0] - 1] = -np.inf
+    check(program(*args), scores, 9)
+
+
 @pytest.mark.parametrize(("data", "model"), MESHES)
 def test_several_places_of_a_row_on_a_table_that_no_axis_divides(data, model):
     points, table, _ = problem(7, rows=8, spread=6)
