@@ -53,6 +53,7 @@ from jaxrec_diff.ops import (
     quantize,
     ragged,
     rng,
+    smoothing,
     sparse,
     vectors,
 )
@@ -64,7 +65,8 @@ MODULES = (
     ease, graph_filter, grids, ials, scores, similarity, slim,
     closed_form, forward, guidance, process, samplers, schedules, sphere, timesteps, weights,
     clustered, dense, dropout, embeddings, encoders, mlp, sunet, transformer,
-    graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, sparse, vectors,
+    graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, smoothing, sparse,
+    vectors,
 )  # fmt: skip
 
 ALL, EXACT = ("bfloat16", "float32", "float64"), ("float32", "float64")
@@ -511,6 +513,21 @@ CASES: dict[str, Case] = {
     "rng.gumbel": drawn(lambda: rng.gumbel(key(), ROWS, (2,))),
     "rng.bernoulli": drawn(lambda: rng.bernoulli(key(), ROWS, 0.5, (2,))),
     "rng.randint": Case(lambda d: rng.randint(key(), ROWS, 0, 9, (2,))),
+    "smoothing.make": host(lambda: smoothing.make(SETS, 4, num_vectors=2)),
+    "smoothing.normalized": host(
+        lambda: smoothing.normalized(SETS, 4, user_power=0.5, item_power=0.5).toarray()
+    ),
+    "smoothing.right_vectors": host(
+        lambda: smoothing.right_vectors(
+            smoothing.normalized(SETS, 4, user_power=0.5, item_power=0.5), 2
+        )
+    ),
+    "smoothing.smooth": Case(
+        lambda d: smoothing.smooth(
+            on_device(smoothing.make(SETS, 4, num_vectors=2)), x(d, 2, 4), 0.2
+        ),
+        dtypes=EXACT,
+    ),
     "sparse.dense": Case(lambda d: sparse.dense(*sparse_rows(d), 3)),
     "sparse.project": Case(lambda d: sparse.project(*sparse_rows(d), x(d, 3, 2))),
     "vectors.unit": Case(lambda d: vectors.unit(positive(d, 3, 2))),

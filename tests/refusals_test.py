@@ -22,6 +22,7 @@ from jaxrec_diff.ops import (
     quantize,
     ragged,
     rng,
+    smoothing,
     sparse,
     vectors,
 )
@@ -30,6 +31,7 @@ KEY, ROWS = jax.random.key(0), jnp.arange(4, dtype=jnp.int32)
 FLAT = np.array([1, 2, 3, 2, 1], np.int32)
 PROFILES = ragged.make(FLAT, *np.array([[0, 2], [2, 4], [3, 5]]))
 GRAPH = jax.tree.map(jnp.asarray, graph.make(graph.item_sets(PROFILES, 3), 3))
+SMOOTHER = jax.tree.map(jnp.asarray, smoothing.make(graph.item_sets(PROFILES, 3), 3))
 LEVELS = forward.levels(np.linspace(1e-3, 0.1, 4))
 TOP = Top(jnp.ones((2, 3)), jnp.ones((2, 3), jnp.int32))
 
@@ -71,6 +73,8 @@ def nodes(users=2, items=3):
         lambda: graph.propagate(GRAPH, nodes(items=4), 2),
         lambda: graph.row_sums(GRAPH.by_user, jnp.ones((3, 2)), jnp.ones(1)),
         lambda: graph.unit_rows(jnp.ones((2, 2), int)),
+        lambda: smoothing.smooth(SMOOTHER, jnp.ones((2, 4))),
+        lambda: smoothing.smooth(SMOOTHER, jnp.ones((2, 3), int)),
         lambda: sparse.dense(jnp.ones((2, 3), int), jnp.ones((2, 1)), 3),
         lambda: sparse.project(jnp.ones((2, 3), int), jnp.ones((2, 1)), jnp.ones((3, 2))),
         lambda: normals.by_row(KEY, jnp.ones((2, 2), jnp.int32), (3,)),

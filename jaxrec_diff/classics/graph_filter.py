@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrec_diff.classics import scores, similarity
+from jaxrec_diff.ops import smoothing
 from jaxrec_diff.ops.graph import Rows
 
 
@@ -28,23 +29,12 @@ def spectrum(sets: Rows, num_items: int, most: int) -> Spectrum:
 
     P keeps `similarity.MOST_PAIRS` places at most.
     """
-    from scipy import sparse
-    from scipy.sparse import linalg
-
     linear = similarity.weights(
         similarity.most_alike(sets, num_items, similarity.GRAPH_FILTER, similarity.ALL)
     )
-    x = scores.matrix(sets, num_items)
-    by_user, by_item = (np.maximum(x.sum(axis=axis), 1) ** -0.5 for axis in (1, 0))
-    r = (sparse.diags_array(by_user) @ x @ sparse.diags_array(by_item)).tocsr()
-    root = np.sqrt(x.sum(axis=0))
-    few = min(r.shape)
-    if most >= few:
-        left = np.linalg.svd(r.toarray(), full_matrices=False)[2]
-        return Spectrum(linear, left[:most].T, root)
-    start = np.random.default_rng(0).normal(size=few)
-    _, values, right = linalg.svds(r, most, v0=start)
-    return Spectrum(linear, right[np.argsort(-values)].T, root)
+    r = smoothing.normalized(sets, num_items, user_power=0.5, item_power=0.5)
+    root = np.sqrt(np.bincount(sets.members, minlength=num_items))
+    return Spectrum(linear, smoothing.right_vectors(r, most)[1], root)
 
 
 def fit(found: Spectrum, num_vectors: int, strength: float) -> scores.Score:
