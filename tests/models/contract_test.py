@@ -29,6 +29,7 @@ from jaxrec_diff.models.diffurec import DiffuRecConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.diqdiff import DiQDiffConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
+from jaxrec_diff.models.giffcf import GiffCFConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
@@ -140,6 +141,18 @@ SMALL = {
     ),
     "diffrec-eps": DiffRecConfig(
         dims=(8,), normalize=True, process=ProcessConfig(predict="eps", draw="uniform")
+    ),
+    "giffcf": GiffCFConfig(width=8),
+    "giffcf-noisy-ideal": GiffCFConfig(
+        width=8,
+        num_steps=4,
+        noise_decay=1.0,
+        noise_scale=0.1,
+        ideal_weight=0.2,
+        ideal_cutoff=3,
+        history_norm="none",
+        state_scale="length",
+        sampler=SamplerConfig(kind="mean", steps=2),
     ),
     "ldiffrec": LDiffRecConfig(
         encoder_dims=(6,),
