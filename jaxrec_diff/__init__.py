@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.diffusion import closed_form as closed_form
     from jaxrec_diff.diffusion import forward as forward
     from jaxrec_diff.diffusion import guidance as guidance
+    from jaxrec_diff.diffusion import heat as heat
     from jaxrec_diff.diffusion import process as process
     from jaxrec_diff.diffusion import samplers as samplers
     from jaxrec_diff.diffusion import schedules as schedules
@@ -57,6 +58,7 @@ _MODULES = {
     "graph": "jaxrec_diff.ops.graph",
     "id_rows": "jaxrec_diff.ops.id_rows",
     "guidance": "jaxrec_diff.diffusion.guidance",
+    "heat": "jaxrec_diff.diffusion.heat",
     "kmeans": "jaxrec_diff.ops.kmeans",
     "losses": "jaxrec_diff.losses",
     "meshes": "jaxrec_diff.ops.meshes",

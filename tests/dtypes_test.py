@@ -24,6 +24,7 @@ from jaxrec_diff.diffusion import (
     closed_form,
     forward,
     guidance,
+    heat,
     process,
     samplers,
     schedules,
@@ -41,6 +42,7 @@ from jaxrec_diff.nets import (
     embeddings,
     encoders,
     mlp,
+    row_mixer,
     sunet,
     transformer,
 )
@@ -63,8 +65,8 @@ from jaxrec_diff.ops.ragged import Ragged
 MODULES = (
     losses, metrics, topk, popularity,
     ease, graph_filter, grids, ials, scores, similarity, slim,
-    closed_form, forward, guidance, process, samplers, schedules, sphere, timesteps, weights,
-    clustered, dense, dropout, embeddings, encoders, mlp, sunet, transformer,
+    closed_form, forward, guidance, heat, process, samplers, schedules, sphere, timesteps, weights,
+    clustered, dense, dropout, embeddings, encoders, mlp, row_mixer, sunet, transformer,
     graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, smoothing, sparse,
     vectors,
 )  # fmt: skip
@@ -345,6 +347,9 @@ CASES: dict[str, Case] = {
     "guidance.drop": Case(
         lambda d: guidance.drop(jnp.array([True, False, True]), x(d, 3, 2), x(d, 2, seed=1))
     ),
+    "heat.blur": host(lambda: heat.blur(3, 1.5)),
+    "heat.moves": host(lambda: heat.moves(heat.blur(3, 1.5), np.array([2, 0]), 0.5)),
+    "heat.one_call": host(lambda: heat.one_call(heat.blur(3, 1.5))),
     "process.run": Case(
         lambda d: process.run(Chain(samplers.ddim_steps(LEVELS), half, x(d, 3, 2)))
     ),

@@ -69,6 +69,7 @@ MATHS = {
             "closed_form",
             "forward",
             "guidance",
+            "heat",
             "process",
             "samplers",
             "schedules",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.classics import ease, grids, similarity
-from jaxrec_diff.diffusion import forward, schedules, weights
+from jaxrec_diff.diffusion import forward, heat, schedules, weights
 from jaxrec_diff.evaluation import metrics, popularity, topk
 from jaxrec_diff.evaluation.topk import Top
 from jaxrec_diff.nets import dropout, embeddings, encoders, sunet, transformer
@@ -124,6 +124,7 @@ def test_shapes_and_kinds(call):
             "neighbours",
         ),
         (lambda: graph.adjacency(GRAPH, nodes(), jnp.ones(4)), "droppable=True"),
+        (lambda: heat.moves(heat.blur(3, 1.5), np.array([1, 2]), 0.5), "must fall from below 3"),
         (lambda: weights.min_snr(LEVELS, 0.0, "x0"), "gamma"),
         (lambda: weights.min_snr(LEVELS, 5.0, "score"), "'score'"),
         (lambda: schedules.quad(5, start=-1e-4), "-0.0001"),

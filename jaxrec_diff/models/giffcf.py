@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff import losses, validation
-from jaxrec_diff.batches.interactions import INTERACTIONS
+from jaxrec_diff.batches.interactions import INTERACTIONS, answered
 from jaxrec_diff.batches.types import InteractionQuery, Interactions
-from jaxrec_diff.diffusion import process, schedules, timesteps
+from jaxrec_diff.diffusion import heat, process, schedules, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.heat import Moves
 from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.network import call
@@ -83,40 +84,14 @@ class GiffCFConfig:
             )
 
 
-class Path(NamedTuple):
-    """A reverse path; row i, N in all, is z_s = p x0_hat + q x0_hat S + b z_t. numpy, float64."""
-
-    t: np.ndarray  # i64[N], falling; 0 is the paper's step 1
-    p: np.ndarray
-    q: np.ndarray
-    b: np.ndarray
-
-
-def blur(config: GiffCFConfig) -> np.ndarray:
-    """a_t of every step, f64[T]; entry t is the paper's step t + 1."""
-    return config.alpha * np.arange(1, config.num_steps + 1) / config.num_steps
-
-
-def path(config: GiffCFConfig) -> Path:
-    """The rows of the released sampler, z_s = F_s(x0_hat) + delta^(t - s) (z_t - F_t(x0_hat)).
-
-        b = delta^(t - s),    q = a_s - b a_t,    p = 1 - b - q
-
-    `one_step` takes the estimate at step T for the answer.
-
-    >>> table = path(GiffCFConfig())
-    >>> table.t.tolist(), table.p.tolist(), table.q.tolist(), table.b.tolist()
-    ([2, 1, 0], [0.25, 0.5, 0.75], [0.25, 0.0, -0.25], [0.5, 0.5, 0.5])
-    """
-    total, count = config.num_steps, config.sampler.steps
-    if config.sampler.kind == "one_step":
-        return Path(np.array([total - 1]), *np.array([[1.0], [0.0], [0.0]]))
-    t = schedules.subset(total, count or total, config.sampler.spacing)[::-1]
-    levels = np.append(0.0, blur(config))  # of the paper's steps 0 to T
-    here, there = t + 1, np.append(t[1:] + 1, 0)
-    b = config.noise_decay ** (here - there).astype(np.float64)
-    q = levels[there] - b * levels[here]
-    return Path(t, 1.0 - b - q, q, b)
+def path(config: GiffCFConfig) -> Moves:
+    """The reverse path that the settings mean."""
+    levels, sampler = heat.blur(config.num_steps, config.alpha), config.sampler
+    if sampler.kind == "one_step":
+        return heat.one_call(levels)
+    count = sampler.steps or config.num_steps
+    t = schedules.subset(config.num_steps, count, sampler.spacing)[::-1]
+    return heat.moves(levels, t, config.noise_decay)
 
 
 class State(NamedTuple):
@@ -140,7 +115,8 @@ class Parts(NamedTuple):
     config: GiffCFConfig
     spec: DataSpec
     net: RowMixer
-    path: Path
+    path: Moves
+    blur: np.ndarray  # f64[T] a_t
     axis_name: str | None
 
     @property
@@ -166,7 +142,8 @@ def parts(config: GiffCFConfig, spec: DataSpec, *, axis_name: str | None = None)
             f"{spec.num_users} users and {spec.num_items} items has; at most {most}"
         )
     net = RowMixer(spec.num_items, config.width, config.init_scale)
-    return Parts(config, spec, net, path(config), axis_name)
+    levels = heat.blur(config.num_steps, config.alpha)
+    return Parts(config, spec, net, path(config), levels, axis_name)
 
 
 def init(parts: Parts, key: jax.Array, example: Interactions) -> Variables:
@@ -206,22 +183,23 @@ def state_scale(parts: Parts, value: jax.Array) -> jax.Array | float:
     return jnp.maximum(jnp.sum(jnp.abs(value), axis=1, keepdims=True), 1.0)
 
 
-def noised(
-    parts: Parts, key: jax.Array, row_id: jax.Array, x0: jax.Array, moved: jax.Array, t: jax.Array
-) -> jax.Array:
-    """z_t of rows f32[B, R] and what S makes of them, at steps i32[B]; GiffCF's forward process.
+def blurred(
+    parts: Parts, key: jax.Array, row_id: jax.Array, x0: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """z_t of rows f32[B, R] at steps i32[B] or i32[] as a pair, z_t = u + v S: GiffCF's forward
+    process, u = (1 - a_t) x + sigma_t eps and v = a_t x.
 
     Noise, where there is some, is drawn for items alone.
     """
-    config = parts.config
-    a = jnp.asarray(blur(config), x0.dtype)[t][:, None]
-    zt = x0 + a * (moved - x0)
+    config, t = parts.config, jnp.broadcast_to(t, row_id.shape)
+    a = jnp.asarray(parts.blur, x0.dtype)[t][:, None]
+    plain, along = (1.0 - a) * x0, a * x0
     if not config.noise_scale:
-        return zt
+        return plain, along
     deviation = config.noise_scale * config.noise_decay ** (config.num_steps - 1.0 - t)
     eps = rng.normal(key, row_id, (parts.num_items,))
-    fill = jnp.zeros((len(x0), x0.shape[1] - parts.num_items))
-    return zt + deviation[:, None] * jnp.concatenate([eps, fill], axis=1)
+    fill = jnp.zeros((len(row_id), x0.shape[1] - parts.num_items))
+    return plain + deviation[:, None] * jnp.concatenate([eps, fill], axis=1), along
 
 
 def loss(
@@ -276,10 +254,10 @@ def error(
     """f32[B] of rows whose history has the entries `kept` f32[B, P], at steps `t` i32[B]."""
     width = filled.rows(parts.num_items)
     x0, c = (sparse.dense(example.items, each, width) for each in (example.value, kept))
-    moved, smoothed = jnp.split(smooth(parts, state, jnp.concatenate([x0, c])), 2)
+    plain, along = blurred(parts, key, example.row_id, x0, t)
+    along, smoothed = jnp.split(smooth(parts, state, jnp.concatenate([along, c])), 2)
     known = history(parts, params, example.items, kept, c, smoothed)
-    zt = noised(parts, key, example.row_id, x0, moved, t)
-    code = zt @ params["items"] / state_scale(parts, example.value)
+    code = (plain + along) @ params["items"] / state_scale(parts, example.value)
     out = call(parts, params, "__call__", code, *known, t)
     return jnp.sum((x0 - out)[:, : parts.num_items] ** 2, axis=1)
 
@@ -312,7 +290,7 @@ def walk(
         x0_hat = call(parts, params, "__call__", code, *known, t)
         return x0_hat[:, None] * gain[:, t, None]
 
-    a = blur(parts.config)[parts.path.t[0]]
+    a = parts.blur[parts.path.t[0]]
     b, nothing = jnp.asarray(parts.path.b, x0.dtype), jnp.zeros(len(parts.path.b), x0.dtype)
     steps = Steps(jnp.asarray(parts.path.t, jnp.int32), nothing + 1.0, b, nothing, nothing)
     return Chain(steps, added, jnp.stack([(1.0 - a) * x0, a * x0], axis=1))
@@ -326,8 +304,20 @@ def chain(
     return walk(parts, params, state, query)
 
 
-def finish(parts: Parts, state: State, end: jax.Array) -> jax.Array:
+def noised(
+    parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery,
+    items: jax.Array, t: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """z_t of rows with their answers i32[B, R] among their items, as `chain` walks it."""
+    del params, state
+    row = answered(query, items)
+    x0 = sparse.dense(row.items, row.value, filled.rows(parts.num_items))
+    return jnp.stack(blurred(parts, key, row.row_id, x0, t), axis=1)
+
+
+def finish(parts: Parts, params: Any, state: State, end: jax.Array) -> jax.Array:
     """u + v S of the end of a chain, f32[B, 2, R] -> f32[B, R]."""
+    del params
     if parts.path.q[-1] == 0 and parts.path.b[-1] == 0:
         return end[:, 0]  # the last move is the estimate itself
     return end[:, 0] + smooth(parts, state, end[:, 1])
@@ -337,7 +327,7 @@ def sample(
     parts: Parts, params: Any, state: State, key: jax.Array, query: InteractionQuery
 ) -> jax.Array:
     """Rows of scores z_0, f32[B, R]; nothing is drawn."""
-    return finish(parts, state, process.run(chain(parts, params, state, key, query)))
+    return finish(parts, params, state, process.run(chain(parts, params, state, key, query)))
 
 
 def variants(parts: Parts) -> dict[str, Any]:
@@ -350,10 +340,11 @@ def variants(parts: Parts) -> dict[str, Any]:
     once = parts._replace(config=config, path=path(config))
 
     def one_call(params, state, query):
-        return finish(once, state, process.run(walk(once, params, state, query)))
+        return finish(once, params, state, process.run(walk(once, params, state, query)))
 
     def no_state(params, state, query):
-        return finish(parts, state, process.run(walk(parts, params, state, query, blind=True)))
+        walked = walk(parts, params, state, query, blind=True)
+        return finish(parts, params, state, process.run(walked))
 
     def graph_only(params, state, query):
         width = filled.rows(parts.num_items)
@@ -399,6 +390,8 @@ def build(
         sample=partial(sample, made),
         head=partial(head, made),
         chain=partial(chain, made),
+        finish=partial(finish, made),
+        noised=partial(noised, made),
         deterministic=True,
         variants=variants(made),
         precompute=partial(precompute, made),
