@@ -293,6 +293,7 @@ def _is_history(leaf: Any) -> bool:
 
 def _scaled(found: Walk) -> np.ndarray:
     """The items, as long as the ends of walks are: both are compared by direction."""
+    assert found.table is not None, "walks among items need their rows"
     middle = np.median(np.linalg.norm(found.points[-1], axis=-1))
     own = max(float(np.median(np.linalg.norm(found.table, axis=-1))), 1e-12)
     return found.table * (middle / own)
