@@ -26,6 +26,16 @@ def _every_window(dataset: Dataset, config: DataConfig) -> Cut:
     return _cut(ragged.pick(train, kept))
 
 
+def _last_window(dataset: Dataset, config: DataConfig) -> Cut:
+    """Of each user the row with the longest history."""
+    del config
+    train = dataset.train
+    _, user = np.unique(train.start, return_inverse=True)
+    last = np.zeros(user.max() + 1, train.end.dtype)
+    np.maximum.at(last, user, train.end)
+    return _cut(ragged.pick(train, np.flatnonzero(last[user] == train.end)))
+
+
 def _cut(train: Ragged) -> Cut:
     def example(train, index, row_id, key, length):
         del key
@@ -42,3 +52,6 @@ SEQUENCES = lengths.of_histories("sequences", _every_target)
 
 WINDOWS = lengths.of_histories("windows", _every_window)
 """The same for models that learn at every place of a history."""
+
+LAST_WINDOW = lengths.of_histories("last_window", _last_window)
+"""The same of the last window of each user alone: what lies before it is never a target."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import negatives, types
-from jaxrec_diff.batches.sequences import WINDOWS
+from jaxrec_diff.batches.sequences import LAST_WINDOW, WINDOWS
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.models.contract import (
     Aux,
@@ -70,18 +70,36 @@ class SASRecConfig:
     biases, as one of the released codes has it."""
     init_scale: float = 0.02
     """Deviation of initial item and position embeddings."""
+    block: Literal["sasrec", "ligr"] = "sasrec"
+    """ligr: eSASRec's, whose residuals are gated (arXiv:2508.06450)."""
+    ff_multiplier: int = 1
+    """Hidden units of a feed-forward part, as a multiple of width; eSASRec has 4 on MovieLens."""
+    scale_items: bool = True
+    """Multiply item rows by sqrt(d) where a history is read; eSASRec does not."""
+    positions: Literal["absolute", "inverse"] = "absolute"
+    """inverse: places count from the last item of the window (eSASRec)."""
+    windows: Literal["all", "last"] = "all"
+    """Training examples. all: windows in which every training item is a target once; last: of each
+    user the newest L + 1 items alone, as the published figures on MovieLens have it."""
 
     def __post_init__(self) -> None:
         validation.at_least("model.num-blocks", self.num_blocks, 1)
         check_heads(self.width, self.num_heads)
         validation.within("model.dropout-rate", self.dropout_rate, 0, 0.999)
         validation.above("model.init-scale", self.init_scale, 0, 0.02)
+        validation.at_least("model.ff-multiplier", self.ff_multiplier, 1)
         validation.at_least("model.num-negatives", self.num_negatives, 1)
         validation.at_least("model.negatives-power", self.negatives_power, 0)
         if self.negatives != "uniform" and self.loss != "sampled":
             raise ValueError(
                 f"model.negatives={self.negatives} needs --model.loss=sampled, got {self.loss}"
             )
+
+
+_OF_BLOCK: dict[str, dict[str, Any]] = {
+    "sasrec": {"epsilon": 1e-8},
+    "ligr": {"epsilon": 1e-5, "kernels": "xavier", "last_norm": False},
+}
 
 
 class SASRecNet(nn.Module):
@@ -101,19 +119,19 @@ class SASRecNet(nn.Module):
             width=c.width,
             num_blocks=c.num_blocks,
             num_heads=c.num_heads,
-            hidden=c.width,
-            block="sasrec",
+            hidden=c.ff_multiplier * c.width,
+            block=c.block,
             activation="relu",
             causal=True,
             dropout_rate=c.dropout_rate,
-            epsilon=1e-8,
+            **_OF_BLOCK[c.block],
         )
 
     def __call__(
         self, seq: jax.Array, *, read: jax.Array | None = None, deterministic: bool = True
     ) -> jax.Array:
         """i32[B, L_k] right-padded -> f32[B, L_k, D], or f32[B, D] of the places `read` i32[B]."""
-        x = self.items[seq] * self.config.width**0.5 + self.positions[: seq.shape[-1]]
+        x = self.embed(self.items[seq], seq > 0)
         x = self.dropout(x, deterministic=deterministic)
         if self.config.mask == "key":
             return self.transformer(x, places(seq > 0), read=read, deterministic=deterministic)
@@ -129,13 +147,19 @@ class SASRecNet(nn.Module):
         )
         return out[:, 1:] if read is None else out
 
+    def embed(self, rows: jax.Array, real: jax.Array) -> jax.Array:
+        """f32[B, L_k, D] rows of items at the places bool[B, L_k] -> f32[B, L_k, D]."""
+        c, place = self.config, jnp.arange(rows.shape[1])
+        if c.positions == "inverse":
+            place = jnp.maximum(real.sum(axis=-1, keepdims=True) - 1 - place, 0)
+        return rows * (c.width**0.5 if c.scale_items else 1.0) + self.positions[place]
+
     def read_rows(self, rows: jax.Array) -> jax.Array:
         """f32[B, M, D] rows of items, without padding -> f32[B, D] at the last place."""
-        size, length, width = rows.shape
-        x = rows * width**0.5 + self.positions[:length]
-        where = places(jnp.ones((size, length), bool))
+        size, length, _ = rows.shape
+        real = jnp.ones((size, length), bool)
         last = jnp.full(size, length - 1, jnp.int32)
-        return self.transformer(x, where, read=last, deterministic=True)
+        return self.transformer(self.embed(rows, real), places(real), read=last, deterministic=True)
 
 
 class Parts(NamedTuple):
@@ -348,7 +372,7 @@ SYSTEM = System(
     build=build,
     official=HISTORIES_COMPETE,
     official_differs=False,
-    input=WINDOWS,
+    input=lambda config: LAST_WINDOW if config.windows == "last" else WINDOWS,
     export=export,
     exports=("items",),
     accepts_buckets=lambda config: True,

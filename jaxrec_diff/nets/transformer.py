@@ -114,6 +114,12 @@ class Transformer(nn.Module):
         q = LN(x),  x <- LN'(q + MHA(q, x, x)),  x <- x + drop(W2 drop(act(W1 x)))
 
     Both end in LN_out(S(z)). Parameters a block: 4 D^2 + 2 D F + 9 D + F.
+
+    `block="ligr"` (eSASRec, arXiv:2508.06450): gates that read the stream itself, and SwiGLU
+    without biases, whatever `activation` is; 6 D^2 + 3 D F + 10 D parameters:
+
+        x <- x + sigmoid(Wa x + ba) drop(MHA(LN x)),
+        x <- x + sigmoid(Wb x + bb) drop(W2 drop(silu(W1 LN' x) W3 LN' x))
     """
 
     width: int
@@ -121,7 +127,7 @@ class Transformer(nn.Module):
     num_heads: int
     hidden: int
     """Units F of the feed-forward part."""
-    block: Literal["pre", "sasrec"] = "pre"
+    block: Literal["pre", "sasrec", "ligr"] = "pre"
     activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"
     causal: bool = False
     dropout_rate: float = 0.1
@@ -226,7 +232,7 @@ class Block(nn.Module):
     width: int
     num_heads: int
     hidden: int
-    block: Literal["pre", "sasrec"]
+    block: Literal["pre", "sasrec", "ligr"]
     activation: Literal["gelu_tanh", "gelu", "relu"]
     kernels: Literal["fan_in", "xavier", "mixed"]
     causal: bool
@@ -239,8 +245,14 @@ class Block(nn.Module):
         biases = "zero" if self.kernels == "xavier" else "fan_in"
         self.query, self.key, self.value = (Projection(self.width, first, biases) for _ in range(3))
         self.out = Projection(self.width, rest, biases)
-        self.feed_in = Projection(self.hidden, rest, biases)
-        self.feed_out = Projection(self.width, rest, biases)
+        gated = self.block == "ligr"
+        feed = "none" if gated else biases
+        self.feed_in = Projection(self.hidden, rest, feed)
+        self.feed_out = Projection(self.width, rest, feed)
+        if gated:
+            self.feed_by = Projection(self.hidden, rest, feed)
+            self.gate_attention = Projection(self.width, rest, biases)
+            self.gate_feed = Projection(self.width, rest, biases)
         self.norm_attention, self.norm_feed = Norm(self.epsilon), Norm(self.epsilon)
         self.dropout = Dropout(self.dropout_rate)
 
@@ -260,6 +272,13 @@ class Block(nn.Module):
             z = rows + drop(self.attend(query, keyed, where, read, deterministic))
             return z + drop(self.feed(self.norm_feed(z), drop))
         query = self.norm_attention(rows)
+        if self.block == "ligr":
+            keyed = query if read is None else self.norm_attention(x)
+            found = drop(self.attend(query, keyed, where, read, deterministic))
+            z = rows + nn.sigmoid(self.gate_attention(rows)) * found
+            rest = self.norm_feed(z)
+            hidden = drop(nn.silu(self.feed_in(rest)) * self.feed_by(rest))
+            return z + nn.sigmoid(self.gate_feed(z)) * drop(self.feed_out(hidden))
         z = self.norm_feed(query + self.attend(query, x, where, read, deterministic))
         return z + drop(self.feed(z, drop))
 
@@ -325,7 +344,7 @@ class Projection(nn.Module):
 
     features: int
     kernels: str  # "fan_in" | "xavier"
-    biases: str  # "fan_in" | "zero"
+    biases: str  # "fan_in" | "zero" | "none"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -337,6 +356,8 @@ class Projection(nn.Module):
             {"fan_in": fan_in, "xavier": xavier}[self.kernels],
             (x.shape[-1], self.features),
         )
+        if self.biases == "none":
+            return x @ kernel
         zero = nn.initializers.zeros
         bias = self.param("bias", {"fan_in": fan_in, "zero": zero}[self.biases], (self.features,))
         return x @ kernel + bias

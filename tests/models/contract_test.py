@@ -183,6 +183,15 @@ SMALL = {
     ),
     "sasrec": SASRecConfig(width=8, num_blocks=1),
     "sasrec-bce": SASRecConfig(width=8, num_blocks=1, loss="bce", mask="none", num_heads=2),
+    "sasrec-ligr": SASRecConfig(
+        width=8,
+        num_blocks=2,
+        block="ligr",
+        ff_multiplier=2,
+        scale_items=False,
+        positions="inverse",
+        windows="last",
+    ),
     "sasrec-sampled": SASRecConfig(
         width=8, num_blocks=1, loss="sampled", negatives="popularity", num_negatives=12
     ),

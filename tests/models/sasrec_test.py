@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.load import load
 from jaxrec_diff.evaluation import rank
-from jaxrec_diff.models import sasrec
+from jaxrec_diff.models import registry, sasrec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.sasrec import SASRecConfig
 from jaxrec_diff.ops import filled
@@ -153,6 +155,87 @@ def test_parameters_of_the_released_encoder():
     params = jax.eval_shape(model.init, jax.random.key(0), example).params
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count - filling(num_items + 1, 64) == released - 64 - 64 * 100 - 64 * 65
+
+
+@pytest.mark.parametrize(
+    ("items", "settings", "length", "count"),
+    [
+        (3_706, dict(width=64, num_blocks=2), 200, 300_608),
+        (3_706, dict(width=64, num_blocks=2, block="ligr", ff_multiplier=4), 200, 398_784),
+        (12_101, dict(width=256, num_blocks=1), 50, 3_507_200),
+        (12_101, dict(width=256, num_blocks=1, block="ligr", ff_multiplier=4), 50, 4_293_120),
+        (12_101, dict(width=64, num_blocks=1, block="ligr", ff_multiplier=4), 50, 852_096),
+        (11_924, dict(width=256, num_blocks=1, block="ligr"), 50, 3_657_984),
+    ],
+)
+def test_parameters_of_published_sizes(items, settings, length, count):
+    # of the published networks, and that of the last place's norm, which a gated one has not
+    model = sasrec.build(SASRecConfig(**settings), DataSpec(1, num_items=items, max_len=length))
+    example = Sequences(jnp.ones((1, 9), jnp.int32), jnp.ones(1), jnp.ones(1), jnp.arange(1))
+    params = jax.eval_shape(model.init, jax.random.key(0), example).params
+    found = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert found - filling(items + 1, settings["width"]) == count
+
+
+def test_inverse_positions_count_from_the_last_item():
+    settings = dict(block="ligr", positions="inverse", scale_items=False, width=4)
+    model, twice = model_of(**settings), model_of(**settings, mask="key")
+    example = Sequences(SEQ, jnp.array([2, 5]), jnp.ones(2), jnp.arange(2))
+    params, _ = model.init(jax.random.key(0), example)
+    points = [
+        m.sample(params, (), None, SequenceQuery(SEQ[:, :width], jnp.arange(2)))
+        for m, width in ((model, 4), (twice, 5))
+    ]
+    np.testing.assert_allclose(*points, atol=1e-6)  # padding changes nothing
+    moved = params | {"positions": params["positions"].at[3:].set(9.0)}
+    one = SequenceQuery(jnp.array([[3, 1, 5, 0, 0]]), jnp.arange(1))
+    np.testing.assert_allclose(
+        model.sample(moved, (), None, one), model.sample(params, (), None, one), atol=1e-6
+    )
+    four = SequenceQuery(jnp.array([[3, 1, 5, 2, 0]]), jnp.arange(1))
+    found = model.sample(moved, (), None, four) - model.sample(params, (), None, four)
+    assert np.abs(found).max() > 1e-3
+    read = sasrec.reader(
+        config(**settings), SPEC, sasrec.export(config(**settings), SPEC, params, ())
+    )
+    rows = params["items"][jnp.array([[3, 1, 5]])]
+    np.testing.assert_allclose(
+        read.read(read.params, rows), model.sample(params, (), None, one), atol=1e-6
+    )
+
+
+def test_the_last_window_is_the_newest_of_each_user(tmp_path):
+    path = tmp_path / "clicks.csv"
+    lines = ["user,item,time"]
+    rng = np.random.default_rng(0)
+    lengths = {user: int(rng.integers(4, 14)) for user in range(30)}
+    for user, length in lengths.items():
+        for time, item in enumerate(rng.permutation(20)[:length]):
+            lines.append(f"{user},{item},{time}")
+    path.write_text("\n".join(lines))
+    data = DataConfig(max_len=3)
+    dataset = load(str(path), data)
+    every, last = (
+        registry.input_of(SASRecConfig(windows=windows)).batcher(dataset, data)
+        for windows in ("all", "last")
+    )
+    whole = dataset.user_items
+    assert last.num_examples == np.sum(whole.end - whole.start > 1)
+    index = jnp.arange(last.num_examples, dtype=jnp.int32)
+    found = last.example(last.train, index, index, jax.random.key(0))
+    shown = {
+        tuple(np.append(seq[seq > 0], t))
+        for seq, t in zip(*map(np.asarray, found[:2]), strict=True)
+    }
+    wanted = set()
+    for start, end in zip(whole.start, whole.end, strict=True):
+        items = whole.items[start:end][-4:]
+        wanted.add(tuple(items.tolist()))
+    assert shown == {each for each in wanted if len(each) > 1}
+    index = jnp.arange(every.num_examples, dtype=jnp.int32)
+    targets = every.example(every.train, index, index, jax.random.key(0))
+    places = int((np.asarray(targets.seq) > 0).sum())
+    assert places == np.sum(whole.end - whole.start - 1)  # every item but the first, once
 
 
 def test_a_network_that_was_stored_before_tables_were_filled_up_is_read():

@@ -107,6 +107,64 @@ def test_pre_norm_blocks_with_positions_and_steps(n):
     np.testing.assert_allclose(out, expected, atol=5e-6)
 
 
+def ligr_params():
+    """One gated block of width 4, whose linear maps are W[o, i] = .3 sin(n + o + 2 i)."""
+
+    def linear(n, rows=4, columns=4, bias=True):
+        o, i = np.arange(columns)[None, :], np.arange(rows)[:, None]
+        made = {"kernel": jnp.asarray(0.3 * np.sin(n + o + 2 * i), jnp.float32)}
+        if bias:
+            made["bias"] = jnp.asarray(0.01 * np.cos(np.arange(columns) + n), jnp.float32)
+        return made
+
+    def norm(j):
+        angle = j + np.arange(4)
+        scale, shift = 1 + 0.1 * np.cos(angle), 0.05 * np.sin(angle)
+        return {"norm": {"scale": jnp.asarray(scale), "bias": jnp.asarray(shift)}}
+
+    names = ("query", "key", "value", "out", "gate_attention", "gate_feed")
+    block = {name: linear(n) for n, name in enumerate(names, start=1)}
+    block["feed_in"] = linear(7, columns=8, bias=False)
+    block["feed_by"] = linear(8, columns=8, bias=False)
+    block["feed_out"] = linear(9, rows=8, bias=False)
+    return {"blocks_0": block | {"norm_attention": norm(0), "norm_feed": norm(1)}}
+
+
+def ligr(**settings):
+    return Transformer(
+        width=4, num_blocks=1, num_heads=1, hidden=8, block="ligr", causal=True, epsilon=1e-5,
+        kernels="xavier", last_norm=False, **settings,
+    )  # fmt: skip
+
+
+def test_a_gated_block():
+    r, c = np.arange(3)[:, None], np.arange(4)[None, :]
+    x = jnp.asarray(0.5 * np.sin(1 + r + 2 * c), jnp.float32)[None]
+    where = places(jnp.ones((1, 3), bool))
+    want = [
+        [0.395119146828, -0.139202741345, -0.68483963588, 0.336064966864],
+        [0.275492732992, -0.590992449419, -0.163401335663, 0.715714869039],
+        [-0.0353312556182, -0.484741226755, 0.435059403632, 0.337037626799],
+    ]
+    out = apply(ligr(), ligr_params(), x, where)
+    np.testing.assert_allclose(out[0], want, atol=5e-7)
+    # without its feed-forward part
+    params = ligr_params()
+    params["blocks_0"]["feed_out"]["kernel"] *= 0.0
+    want = [
+        [0.373051645583, -0.0324507051079, -0.542628355467, 0.376643757493],
+        [0.375864560103, -0.458043811084, -0.138788347499, 0.600048137318],
+        [-0.0187022639136, -0.516478156788, 0.376268199023, 0.30749918082],
+    ]
+    np.testing.assert_allclose(apply(ligr(), params, x, where)[0], want, atol=5e-7)
+    # one place alone, of a network whose later places are others
+    params, last = ligr_params(), jnp.array([1])
+    read = apply(ligr(), params, x.at[:, 2].set(7.0), where, read=last)
+    np.testing.assert_allclose(read, out[:, 1], atol=5e-7)
+    made = initial(ligr(), jax.random.key(0), x, where)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(made)) == 6 * 16 + 3 * 4 * 8 + 10 * 4
+
+
 class TestSasrecBlocks:
     """Two sequences of a BERT4Rec encoder of width 4, and SASRec's causal one."""
 
