@@ -1,19 +1,51 @@
-"""A leaderboard as markdown, plain text, csv and html."""
+"""A leaderboard as markdown, LaTeX, csv and plain text; `compare_page` makes a page of it."""
 
 import csv as csv_module
 import io
 
 import numpy as np
 
-from jaxrec_diff.data.formats import cells
-from jaxrec_diff.reporting.leaderboard import Board
+from jaxrec_diff.data.formats import cells as formula
+from jaxrec_diff.reporting.leaderboard import Board, Difference
+
+_LEVEL = 0.05
+ALIKE = "†"
+"""Marks an entry that the first is not significantly better than."""
+ALIKE_SAYS = f"not significantly behind the first (p of {_LEVEL:g} or more, after Holm)"
 
 
 def markdown(board: Board) -> str:
     """A table for a paper or a pull request."""
-    lines = [caption(board), "", *_rows(board, "| ", " | ", " |")]
-    lines.insert(3, "|" + "---|" * (len(board.metrics) + 4))
-    return "\n".join(lines) + "\n"
+    head, *rows = ["| " + " | ".join(row) + " |" for row in cells(board)]
+    rule = "|" + "---|" * (len(board.metrics) + 4)
+    note = ["", f"{ALIKE}: {ALIKE_SAYS}."] * any(map(alike, board.differences))
+    return "\n".join([caption(board), "", head, rule, *rows, *note]) + "\n"
+
+
+def latex(board: Board) -> str:
+    """A tabular for a paper (booktabs); the best of a column is bold."""
+    head, *rows = cells(board)
+    lines = [
+        f"% {caption(board)}",
+        *[f"% $^{{\\dagger}}$: {ALIKE_SAYS}."] * any(map(alike, board.differences)),
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(tex, head)) + r" \\",
+        r"\midrule",
+    ]
+    for row in rows:
+        told = [tex(cell) for cell in row]
+        told = [rf"\textbf{{{cell[2:-2]}}}" if cell.startswith("**") else cell for cell in told]
+        lines.append(" & ".join(told) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def tex(text: str) -> str:
+    """A text with what LaTeX would take for commands escaped."""
+    for plain in "&%_#":
+        text = text.replace(plain, f"\\{plain}")
+    text = text.replace("<", "$<$").replace("±", r"$\pm$")
+    return text.replace(f" {ALIKE}", r"$^{\dagger}$")
 
 
 def plain(board: Board) -> str:
@@ -27,8 +59,10 @@ def plain(board: Board) -> str:
         lines.append(
             f"{entry.name:<{width}}{mean:8.4f} {std:>8}   {low:.4f}-{high:.4f}"
             + (f"   {apart.mean:+.4f}   {p(apart.p_holm):>9}" if apart else "")
+            + f" {ALIKE}" * alike(apart)
         )
-    return "\n".join([*lines, caption(board)])
+    note = [f"{ALIKE} {ALIKE_SAYS}"] * any(map(alike, board.differences))
+    return "\n".join([*lines, *note, caption(board)])
 
 
 def csv(board: Board) -> str:
@@ -41,7 +75,7 @@ def csv(board: Board) -> str:
     out = csv_module.writer(file, lineterminator="\n")
     out.writerow(head)
     for entry, apart in zip(board.entries, board.differences, strict=True):
-        row = [cells.inert(entry.name), str(entry.seeds)]
+        row = [formula.inert(entry.name), str(entry.seeds)]
         for name in board.metrics:
             figures = (entry.means[name], entry.deviations[name], *entry.intervals[name])
             row += ["" if np.isnan(figure) else f"{figure:.6g}" for figure in figures]
@@ -49,37 +83,30 @@ def csv(board: Board) -> str:
     return file.getvalue()
 
 
-def html(board: Board) -> str:
-    """A page of its own."""
-    from jaxrec_diff.reporting import page
-
-    rows = _rows(board, "", "\t", "")
-    table = page.table(
-        rows[0].split("\t"), [row.replace("**", "").split("\t") for row in rows[1:]], best=0
-    )
-    return page.document(
-        f"Comparison on {board.dataset}", [("", f"<p>{caption(board)}</p>{table}")]
-    )
+def alike(apart: Difference | None) -> bool:
+    """Whether an entry is not significantly behind the first."""
+    return apart is not None and apart.p_holm >= _LEVEL
 
 
-def _rows(board: Board, left: str, between: str, right: str) -> list[str]:
-    head = ["entry", "seeds", *board.metrics, f"{board.metric} vs first", "p (Holm)"]
-    lines = [left + between.join(head) + right]
+def cells(board: Board) -> list[list[str]]:
+    """The head and a row an entry, as texts; the best of a column stands between `**`."""
+    rows = [["entry", "seeds", *board.metrics, f"{board.metric} vs first", "p (Holm)"]]
     for entry, apart in zip(board.entries, board.differences, strict=True):
-        row = [entry.name, str(entry.seeds) if entry.seeds else "control"]
-        for name in board.metrics:
-            best = max(other.means[name] for other in board.entries)
-            text = f"{entry.means[name]:.4f}"
-            if np.isfinite(entry.deviations[name]):
-                text += f" ± {entry.deviations[name]:.4f}"
-            row.append(f"**{text}**" if entry.means[name] == best else text)
+        name = entry.name + f" {ALIKE}" * alike(apart)
+        row = [name, str(entry.seeds) if entry.seeds else "control"]
+        for metric in board.metrics:
+            best = max(other.means[metric] for other in board.entries)
+            text = f"{entry.means[metric]:.4f}"
+            if np.isfinite(entry.deviations[metric]):
+                text += f" ± {entry.deviations[metric]:.4f}"
+            row.append(f"**{text}**" if entry.means[metric] == best else text)
         if apart:
             row.append(f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]")
             row.append(p(apart.p_holm))
         else:
             row += ["", ""]
-        lines.append(left + between.join(row) + right)
-    return lines
+        rows.append(row)
+    return rows
 
 
 def caption(board: Board) -> str:

@@ -251,7 +251,9 @@ def scatter(points: Mapping[str, tuple[float, float, float]], *, across: str, wh
             colour, mark = COLOURS[number % len(COLOURS)], _MARKS[number // len(COLOURS) % 4]
             axes.errorbar(x, y, half, fmt=mark, color=colour, label=name, ms=5, elinewidth=0.9)
             tips.append(Tip(axes, x, y, f"{name}: {what} {y:.4f}, {across} {x:,.3g}"))
-        axes.set_xscale("log")
+        axes.set_xscale("log", subs=[])
+        axes.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
+        axes.xaxis.set_major_formatter("{x:,g}")
         axes.set_xlabel(across)
         axes.set_ylabel(what)
         figure.legend(loc="outside right upper")

@@ -140,7 +140,7 @@ def board(
                 raise ValueError(f"{run.folder} has no {name!r}; it has {known}")
     metric = metric or next((name for name in metrics if name.startswith("ndcg")), metrics[0])
     metrics = metrics if metric in metrics else (metric, *metrics)
-    raw = [*_by_settings(runs), *_baselines(runs[0], metrics)]
+    raw = [*_models(runs), *_baselines(runs[0], metrics)]
     better = evaluation_metrics.sign(metric)
     raw.sort(key=lambda entry: -better * np.mean([values[metric].mean() for values in entry[1]]))
     users = [
@@ -219,8 +219,12 @@ def _default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
     return chosen or tuple(sorted(name for name in known if ":" not in name)[:4])
 
 
-def _by_settings(runs: Sequence[Run]) -> list[tuple[str, list[dict], bool]]:
-    """(name, values of each seed, False) of every group of runs that differ in the seed alone."""
+def by_settings(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in the seed alone, by the name of their entry.
+
+    Raises:
+      ValueError: if a seed is there twice.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.settings, []).append(run)
@@ -229,14 +233,22 @@ def _by_settings(runs: Sequence[Run]) -> list[tuple[str, list[dict], bool]]:
         for run in group:
             if seeds.count(run.results["seed"]) > 1:
                 raise ValueError(f"{run.folder} is the same run as another: seed {seeds[0]} twice")
-    names = [group[0].name for group in groups.values()]
-    out: list[tuple[str, list[dict], bool]] = []
-    for group in groups.values():
-        name = group[0].name
-        if names.count(name) > 1:  # the same preset with other settings
-            name = f"{name} ({Path(group[0].folder).name})"
-        out.append((name, [run.values for run in group], False))
-    return out
+    firsts = [group[0] for group in groups.values()]
+    names = [run.name for run in firsts]
+    if len(set(names)) < len(names):  # the same preset with other settings
+        twice = [name for name in names if names.count(name) > 1]
+        short = [f"{run.name} ({Path(run.folder).name})" for run in firsts]
+        whole = [f"{run.name} ({run.folder})" for run in firsts]
+        told = short if len(set(short)) == len(short) else whole
+        names = [tell if name in twice else name for name, tell in zip(names, told, strict=True)]
+    return dict(zip(names, groups.values(), strict=True))
+
+
+def _models(runs: Sequence[Run]) -> list[tuple[str, list[dict], bool]]:
+    """(name, values of each seed, False) of every entry."""
+    return [
+        (name, [run.values for run in group], False) for name, group in by_settings(runs).items()
+    ]
 
 
 def _baselines(run: Run, metrics: Sequence[str]) -> list[tuple[str, list[dict], bool]]:

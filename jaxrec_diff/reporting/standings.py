@@ -4,7 +4,7 @@ import csv as csv_module
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -150,13 +150,13 @@ def latex(board: Board, rows: Sequence[Row]) -> str:
         f"% {board_text.caption(board)}",
         rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
-        " & ".join(map(_tex, head)) + r" \\",
+        " & ".join(map(board_text.tex, head)) + r" \\",
         r"\midrule",
     ]
     for row in rows:
-        cells = [_tex(cell) for cell in _cells(board, row)]
+        cells = [board_text.tex(cell) for cell in _cells(board, row)]
         cells = [rf"\textbf{{{cell[2:-2]}}}" if cell.startswith("**") else cell for cell in cells]
-        lines.append(" & ".join(cells).replace("±", r"$\pm$") + r" \\")
+        lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -246,9 +246,3 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _text(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def _tex(text: Any) -> str:
-    for plain in "&%_#":
-        text = text.replace(plain, f"\\{plain}")
-    return text

@@ -86,7 +86,7 @@ def test_titles_that_cannot_be_used_are_one_sentence(shop, text, said):
 
 
 def test_a_run_keeps_its_titles(shop, capsys):
-    run_page = pytest.importorskip("jaxrec_diff.reporting.run_page")  # needs matplotlib
+    run_model = pytest.importorskip("jaxrec_diff.reporting.run_model")  # needs matplotlib
     run, file = shop / "run", shop / "titles.csv"
     command = ["train", "--model=mf", f"--data={shop / 'shop.csv'}", f"--workdir={run}"]
     small = ["--train.num-epochs=1", "--train.batch-size=16", "--model.width=4", "--devices=1"]
@@ -104,7 +104,7 @@ def test_a_run_keeps_its_titles(shop, capsys):
     assert by_id == {1: "One", 2: "Two", 5: "Five, <b>"} and found["histories"] == 1
     (found,) = recommend.recommend(run, histories=[[3, 4, 6]], k=3)
     assert dict(zip(found.items, found.titles, strict=True)) == by_id and "One" in repr(found)
-    examples = run_page._examples(restore.restore(restore.reopen(run), run))
+    examples = run_model.examples(restore.restore(restore.reopen(run), run))
     assert "One; " in examples and "Five, &lt;b&gt;" in examples
     for ending in ("csv", "parquet", "jsonl"):
         output = shop / f"top.{ending}"

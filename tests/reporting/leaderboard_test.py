@@ -1,6 +1,7 @@
 """Leaderboards: tests and intervals against textbook numbers, and what may not be compared."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -73,7 +74,26 @@ def test_seeds_are_one_line_and_differences_are_paired():
     assert table[2].startswith("| entry | seeds | ndcg@10 |") and table[3].count("---") == 5
     assert len({line.count("|") for line in table[2:]}) == 1
     assert len(board_text.csv(board).splitlines()) == 4
-    assert board_text.html(board).count("<tr") == 4
+    tex = board_text.latex(board).splitlines()
+    assert tex[1] == r"\begin{tabular}{lrrrr}" and tex[-1] == r"\end{tabular}"
+    assert {line.count("&") for line in tex if line.endswith(r"\\")} == {4}
+    assert r"good & 2 & \textbf{" in tex[5] and r" $\pm$ 0.0141} &  &" in tex[5]
+    assert board_text.ALIKE not in "".join(table)
+
+
+def test_what_is_not_behind_the_first_is_marked():
+    rng = np.random.default_rng(1)
+    base = rng.random(200)
+    runs = [run("one", 0, {"ndcg@10": base}, settings="a")]
+    runs += [run("two", 0, {"ndcg@10": base + rng.normal(0, 0.5, 200) - 0.01}, settings="b")]
+    runs += [run("low", 0, {"ndcg@10": base - 0.4}, settings="c")]
+    board = leaderboard.board(runs, resamples=200)
+    marked = [board_text.alike(apart) for apart in board.differences]
+    assert marked == [False, True, False] and board.differences[1].p_holm >= 0.05
+    second = board.entries[1].name
+    assert f"| {second} † |" in board_text.markdown(board)
+    assert rf"{second}$^{{\dagger}}$ &" in board_text.latex(board)
+    assert board_text.plain(board).count("†") == 2
 
 
 @pytest.mark.parametrize(
@@ -130,7 +150,13 @@ def test_the_command_reads_what_training_left(clicks_run, tmp_path, capsys):
     assert cli.main(command) == 0
     out = capsys.readouterr().out
     assert "0.5000" in out and max(map(len, out.splitlines()[:-1])) <= 80
-    assert {path.suffix for path in tmp_path.glob("table.*")} == {".md", ".csv", ".html"}
+    assert {path.suffix for path in tmp_path.glob("table.*")} == {".md", ".csv", ".html", ".tex"}
+    text = (tmp_path / "table.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", text) == [
+        "Intervals", "Training", "Quality against cost", "Who is served well", "For a paper",
+        "The runs",
+    ]  # fmt: skip
+    assert text.count("<svg") == 5 and "dimerec" in text and "first by" in text
     (other / "per_user.parquet").unlink()
     assert cli.main(command) == 2
     assert "bin/evaluate --workdir=" in capsys.readouterr().err
