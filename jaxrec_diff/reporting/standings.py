@@ -4,7 +4,7 @@ import csv as csv_module
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
