@@ -501,6 +501,7 @@ CASES: dict[str, Case] = {
     "ragged.pick": host(lambda: ragged.pick(USER_ITEMS, np.array([1]))),
     "ragged.cut": host(lambda: ragged.cut(USER_ITEMS, np.array([1, 0]), 2, 1)),
     "ragged.alone": host(lambda: ragged.alone(USER_ITEMS, np.array([1]))),
+    "ragged.prefixes": host(lambda: ragged.prefixes(USER_ITEMS)),
     "ragged.chosen": host(lambda: ragged.chosen(Ragged(*USER_ITEMS[:4], FLAT > 2))),
     "ragged.window": Case(
         lambda d: ragged.window(jnp.asarray(FLAT), ids(2, high=2), ids(2, low=2, high=6), 3)

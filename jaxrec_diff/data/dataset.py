@@ -25,6 +25,7 @@ class Dataset(NamedTuple):
     card: dict[str, Any]
     synthetic_process: Any  # synthetic.Process if the data was generated, else None
     user_items: Ragged | None = None  # row u is user u's training items; None without users
+    whole_rows: bool = False  # a training row is all that is known of somebody
     titles: np.ndarray | None = None  # text of item j + 1, "" where it has none
     shown: dict[str, Ragged] | None = None  # histories a model sees in place of valid's and test's
 

@@ -304,10 +304,11 @@ def _of_users(
     users = np.arange(sum(sizes), dtype=np.int32)
     targets = rows["train"].items[rows["train"].end]
     counts = np.bincount(targets, minlength=len(item_ids) + 1)[1:]
-    return _dataset(
+    dataset = _dataset(
         about, held.words, rows, counts, user_ids[held.users], item_ids,
         (users[sizes[0] : sizes[0] + sizes[1]], users[sizes[0] + sizes[1] :]), held.facts,
     )  # fmt: skip
+    return dataset._replace(whole_rows=True)
 
 
 def _dataset(

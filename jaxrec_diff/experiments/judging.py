@@ -221,8 +221,9 @@ def tuned_baselines(phase: PhaseRun) -> dict[str, baselines.Tuned]:
 def baselines_per_user(phase: PhaseRun, split: str, tuned: dict[str, baselines.Tuned]):
     """Every metric of every row, of every baseline, by the baselines' names."""
     dataset = phase.dataset
+    train = ragged.prefixes(dataset.train) if dataset.whole_rows else dataset.train
     return baselines.per_user(
-        dataset.train,
+        train,
         phases.rows_of(dataset, split)[0],
         dataset.train_counts,
         phase.settings.eval,

@@ -103,6 +103,19 @@ def alone(rows: Ragged, index: np.ndarray) -> Ragged:
     return found._replace(generated=None if rows.generated is None else rows.generated[kept])
 
 
+def prefixes(rows: Ragged) -> Ragged:
+    """Every item of a row but its first as the answer to those before it, as numpy.
+
+    >>> bounds = (np.array(part) for part in ([0, 4], [2, 6], [3, 7]))
+    >>> found = prefixes(make(np.arange(1, 8), *bounds))
+    >>> found.start.tolist(), found.end.tolist()
+    ([0, 0, 4, 4], [1, 2, 5, 6])
+    """
+    chex.assert_rank([rows.items, rows.start], 1)
+    end, row = expand(rows.start + 1, rows.end - rows.start)
+    return make(rows.items, rows.start[row], end, end + 1)._replace(generated=rows.generated)
+
+
 def chosen(rows: Ragged) -> Ragged:
     """The rows without the generated items ahead of them, as numpy.
 

@@ -1,5 +1,7 @@
 """Whole users held out: a row a user, nobody in two splits."""
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,32 @@ def test_a_user_of_two_files_is_refused(tmp_path):
         (tmp_path / f"{split}.csv").write_text(f"user_id,item_id\n{user},1\n{user},2\n")
     with pytest.raises(ValueError, match="holds user 'a' in two of its files"):
         load(str(tmp_path), DataConfig(split="users"))
+
+
+def test_transitions_are_counted_all_along_the_rows(tmp_path):
+    """Not only between the last two items of a training row, which alone are an example."""
+    from jaxrec_diff import config
+    from jaxrec_diff.experiments import judging, runs
+
+    clicks(tmp_path / "a.csv", users=300)
+    flags = ["--data.split=users", "--data.max-len=8", "--eval.protocol=official", "--eval.ks=3"]
+    settings = config.parse(config.preset("sasrec", "a").experiment, [*flags, "--eval.metric=hr@3"])
+    run = runs.prepare("sasrec", settings, str(tmp_path / "a.csv"), typed=())
+    data, (phase,) = run.dataset, run.phases
+    pairs, targets = collections.Counter(), collections.Counter()
+    for history, answer in rows_of(data, "train"):
+        row = [*history, *answer]
+        pairs.update(zip(row[:-1], row[1:], strict=True))
+        targets.update(answer)
+    hits = []
+    for history, (wanted,) in rows_of(data, "test"):
+        # one that scores alike stands above
+        score = {i: (pairs[history[-1], i], targets[i]) for i in data.item_ids.tolist()}
+        above = [i for i in score if i != wanted and score[i] >= score[wanted]]
+        hits.append(len(above) < 3)
+    found = judging.baselines_per_user(phase, "test", {})["transitions"]["hr@3"]
+    np.testing.assert_array_equal(found, hits)
+    assert 0 < np.mean(hits) < 1
 
 
 @pytest.mark.slow
