@@ -180,7 +180,8 @@ def _initial(phase: PhaseRun) -> TrainState:
 def _optimizer(phase: PhaseRun) -> Any:
     config = phase.settings.train
     total = programs.num_updates(config, phase.batcher.num_examples)
-    return optim.make(config, total, phases.model_of(phase).compact)
+    model = phases.model_of(phase)
+    return optim.make(config, total, model.compact, model.frozen)
 
 
 def _exports(backbone: PhaseRun) -> dict[str, np.ndarray]:

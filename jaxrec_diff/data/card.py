@@ -114,6 +114,13 @@ def render(card: dict[str, Any]) -> str:
         lines.append(
             f"  titles of {of - card['titles']['items_without']:,} of {of:,} items: {file}"
         )
+    if "item_features" in card:
+        given = card["item_features"]
+        more = f", and of {given['other_items']:,} other items" if given["other_items"] else ""
+        lines.append(
+            f"  vectors of {given['width']} numbers of every item{more}: {given['file']}, "
+            f"{given['scaling']}"
+        )
     lines += [f"  {line}" for line in split_facts.words(card)]
     return "\n".join(lines)
 

@@ -71,6 +71,15 @@ class DataConfig:
     titles: str = ""
     """File of item titles: any table with a column of ids and one of text, MovieLens' u.item and
     movies.dat too. They are shown beside ids and change no figure."""
+    item_features: str = ""
+    """File of a vector an item, .npy (row r is that of the item with id r) or .parquet (a column of
+    ids and one of lists, or a number a column): rows of the model's table of items."""
+    item_features_use: Literal["frozen", "initial"] = "frozen"
+    """frozen: the vectors stay as given, and items that training never met may be recommended by
+    theirs; initial: training goes on from them."""
+    item_features_scaling: Literal["whiten", "scale", "centre"] = "whiten"
+    """Vectors less their mean, and then: whiten, uncorrelated coordinates of one variance, of wider
+    vectors the leading ones; scale, by one factor; centre, as they are."""
     max_missing: float = 0.5
     """Rows without a user, an item or a time are left out; a larger share of them is refused."""
     min_rating: float | None = None

@@ -27,6 +27,7 @@ class Dataset(NamedTuple):
     user_items: Ragged | None = None  # row u is user u's training items; None without users
     whole_rows: bool = False  # a training row is all that is known of somebody
     titles: np.ndarray | None = None  # text of item j + 1, "" where it has none
+    item_vectors: Any = None  # item_features.ItemVectors, where vectors of items were given
     shown: dict[str, Ragged] | None = None  # histories a model sees in place of valid's and test's
 
     def label(self, item: int) -> str:

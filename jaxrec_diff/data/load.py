@@ -10,6 +10,7 @@ from jaxrec_diff.data import (
     filters,
     held_out,
     ids,
+    item_features,
     sources,
     splits,
     synthetic,
@@ -49,7 +50,7 @@ def load(source: str, config: DataConfig) -> Dataset:
     Raises:
       ValueError: in one sentence, if nothing can be learnt from it.
     """
-    return titles.attach(_load(source, config), config)
+    return item_features.attach(titles.attach(_load(source, config), config), config)
 
 
 def _load(source: str, config: DataConfig) -> Dataset:

@@ -16,12 +16,12 @@ import numpy as np
 
 from jaxrec_diff.batches.batcher import Batcher
 from jaxrec_diff.config import Experiment
-from jaxrec_diff.data import views
+from jaxrec_diff.data import item_features, views
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.synthetic import bayes_optimal
 from jaxrec_diff.evaluation import evaluator
-from jaxrec_diff.models import registry
-from jaxrec_diff.models.contract import DataSpec, Model
+from jaxrec_diff.models import given_rows, registry
+from jaxrec_diff.models.contract import DataSpec, GivenRows, Model
 from jaxrec_diff.models.protocols import Protocol, Rules
 from jaxrec_diff.ops import meshes, ragged
 
@@ -143,9 +143,13 @@ def optimum_of(dataset: Dataset, split: str, ks: tuple[int, ...]) -> dict[str, f
 
 def _builder(config, spec: DataSpec) -> Callable[[str | None, Protocol], Model]:
     build = registry.system(config).build
-    return functools.cache(
-        lambda axis_name, protocol: build(config, spec, axis_name=axis_name, protocol=protocol)
-    )
+
+    @functools.cache
+    def built(axis_name, protocol):
+        model = build(config, spec, axis_name=axis_name, protocol=protocol)
+        return model if spec.given is None else given_rows.start_from(model, spec.given)
+
+    return built
 
 
 def _spec(settings: Experiment, dataset: Dataset, exports: Mapping[str, np.ndarray]) -> DataSpec:
@@ -158,11 +162,24 @@ def _spec(settings: Experiment, dataset: Dataset, exports: Mapping[str, np.ndarr
         exports,
         settings.data.prefix_len,
     )
+    spec = spec._replace(given=_given(settings, dataset))
     backbone = settings.backbone
     if backbone is None or not exports:
         return spec
     reader = registry.system(backbone.model).reader
     return spec if reader is None else spec._replace(reader=reader(backbone.model, spec, exports))
+
+
+def _given(settings: Experiment, dataset: Dataset) -> GivenRows | None:
+    """The rows that a system with a table of items starts from, as wide as its settings say."""
+    table = registry.system(settings.model).item_table
+    if not settings.data.item_features or table is None:
+        return None
+    rows, vectors = None, dataset.item_vectors
+    if vectors is not None:
+        deviation = table.deviation(settings.model)
+        rows = item_features.rows_for(vectors.rows, settings.data, settings.model.width, deviation)
+    return GivenRows(rows, settings.data.item_features_use == "frozen")
 
 
 def _batcher(settings: Experiment, dataset: Dataset, mesh: jax.sharding.Mesh) -> Batcher:

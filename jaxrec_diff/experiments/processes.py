@@ -6,6 +6,7 @@ import jax
 
 from jaxrec_diff import config, layout
 from jaxrec_diff.config import Experiment
+from jaxrec_diff.data import item_features
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.experiments import provenance
 
@@ -22,6 +23,7 @@ def check(name: str, experiment: Experiment, dataset: Dataset) -> None:
         return
     mine: dict[str, Any] = {"preset": name, "settings": config.to_json(experiment)}
     mine |= {"data hash": dataset.card["hash"], "items": dataset.num_items}
+    mine |= {"item vectors": dataset.card.get(item_features.HASH)}
     mine |= {"commit": provenance.commit(), "jax": jax.__version__}
     first, *others = layout.agree(mine, choose=lambda each: each)
     for number, other in enumerate(others, 1):

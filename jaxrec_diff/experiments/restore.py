@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxrec_diff import config, layout
+from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.experiments import exports, phases, run_folders, runs, workdirs
@@ -61,15 +62,16 @@ def reopen(
     """
     run_folders.check(workdir)
     name, source, experiment = workdirs.read_config(workdir)
-    known, titles_of = workdirs.read_vocabulary(workdir), experiment.data.titles
+    known, before = workdirs.read_vocabulary(workdir), experiment.data
     settings = config.with_fast(settings, name, dataset_name(source))
     experiment = config.configure(config.parse(experiment, flags), settings)
-    if experiment.data.titles == titles_of:  # that file may be gone
-        plain = replace(experiment.data, titles="")
-        dataset = load(data or source, plain)._replace(titles=known.titles)
-        run = runs.prepare(name, experiment, data or source, dataset)
-    else:
-        run = runs.prepare(name, experiment, data or source)
+    _check_vectors(experiment.data, before, workdir)
+    # A file of titles may be gone, and vectors of items are in the checkpoints.
+    there = experiment.data.titles == before.titles
+    plain = replace(experiment.data, titles="" if there else experiment.data.titles)
+    dataset = load(data or source, replace(plain, item_features=""))
+    dataset = dataset._replace(titles=known.titles) if there else dataset
+    run = runs.prepare(name, experiment, data or source, dataset)
     _check_data(run, workdir, known)
     return run
 
@@ -156,7 +158,7 @@ def check_phases(run: Run, workdir: Path) -> None:
 def abstract_state(phase: PhaseRun) -> TrainState:
     """Shapes, dtypes and shardings of what a phase trains."""
     train, batcher, model = phase.settings.train, phase.batcher, phases.model_of(phase)
-    optimizer = optim.make(train, 1, model.compact)
+    optimizer = optim.make(train, 1, model.compact, model.frozen)
 
     def initial(data):
         index, key = jax.numpy.zeros(2, jax.numpy.int32), jax.random.key(0)
@@ -165,6 +167,18 @@ def abstract_state(phase: PhaseRun) -> TrainState:
 
     shapes = jax.eval_shape(initial, batcher.train)
     return checkpoint.abstract(shapes, layout.shardings(shapes, phase.mesh))
+
+
+def _check_vectors(asked: DataConfig, trained: DataConfig, workdir: Path) -> None:
+    """Refuses other vectors of items than a model was trained on: they are a part of it."""
+    for name in ("item_features", "item_features_use", "item_features_scaling"):
+        there, here = getattr(trained, name), getattr(asked, name)
+        if there != here:
+            flag = f"data.{name.replace('_', '-')}"
+            raise ValueError(
+                f"{workdir} was trained with {flag}={there or 'no file'}, not {here}; leave "
+                f"{flag} out"
+            )
 
 
 def _check_data(run: Run, workdir: Path, known: workdirs.Vocabulary) -> None:

@@ -71,6 +71,7 @@ def prepare(
     _check_candidates(experiment.eval.candidates, dataset)
     _check_shuffles(name, experiment)
     _check_metrics(name, experiment)
+    _check_vectors(name, experiment)
     made = _phases(name, experiment, dataset, mesh, typed)
     settings = made[0 if experiment.backbone is None else 1].settings
     return Run(name, source, settings, dataset, mesh, made, notes=_notes(experiment, settings))
@@ -252,6 +253,28 @@ def _check_metrics(name: str, experiment: Experiment) -> None:
             raise ValueError(
                 f"eval.metric={config.LOSS} is of models that generate items, which {model} does "
                 f"not; {config.EvalConfig.metric} is one of its metrics"
+            )
+
+
+def _check_vectors(name: str, experiment: Experiment) -> None:
+    """Refuses vectors of items that nothing of a run can start from, or that it cannot keep."""
+    if not experiment.data.item_features:
+        return
+    asked = [(name, experiment)]
+    if experiment.backbone is not None:
+        asked.append((experiment.backbone.preset, experiment.backbone))
+    taking = [each for each in asked if registry.system(each[1].model).item_table is not None]
+    if not taking:
+        raise ValueError(
+            f"{name} has no table of items that vectors could be; leave out data.item-features="
+            f"{experiment.data.item_features}, or train sasrec or preferdiff on them"
+        )
+    for title, settings in taking:
+        optimizer = settings.train.optimizer
+        if optimizer in BY_ROW and experiment.data.item_features_use == "frozen":
+            raise ValueError(
+                f"train.optimizer={optimizer} updates rows of items, and those of {title} are "
+                "frozen; take adam, or data.item-features-use=initial"
             )
 
 

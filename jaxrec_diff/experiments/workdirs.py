@@ -2,6 +2,7 @@
 
 config.json        the settings, which the same command must have to go on
 data_card.json     what the data was, vocab.npz its ids and titles
+item_scaling.npz   how vectors of items were scaled, where some were given
 metrics.jsonl      a line an epoch
 checkpoints/       the newest states and the best
 stages/NAME/       the same of an earlier phase, and export.npz, the arrays it hands on
@@ -21,20 +22,22 @@ import numpy as np
 from jaxrec_diff import config, layout
 from jaxrec_diff.config import Experiment, choice
 from jaxrec_diff.config.stored import SCHEMA, check_schema, completed, read_json
-from jaxrec_diff.data import ids
+from jaxrec_diff.data import ids, item_features
 from jaxrec_diff.data.formats.arrays import members
+from jaxrec_diff.data.item_features import Scaling
 from jaxrec_diff.experiments import exports, json_files, locks
 from jaxrec_diff.experiments.runs import Run
 from jaxrec_diff.ops import files
 from jaxrec_diff.training import tracking
 
 _TITLES = "item_titles"
+_SCALING = "item_scaling.npz"
 
 # What a set-up that was cut short leaves: config.json is written last.
 _SET_UP = {
     locks.NAME,
-    *("data_card.json", "vocab.npz"),
-    *(f"{name}.partial" for name in ("data_card.json", "vocab.npz", "config.json")),
+    *("data_card.json", "vocab.npz", _SCALING),
+    *(f"{name}.partial" for name in ("data_card.json", "vocab.npz", _SCALING, "config.json")),
 }
 
 
@@ -68,7 +71,11 @@ def check(run: Run, workdir: Path) -> None:
     if differs:
         raise ValueError(f"{workdir} holds a run with {differs}; take another workdir")
     card, ours = read_card(workdir), run.dataset.card
-    for name, what in (("hash", "a split"), ("generated_hash", "generated items")):
+    for name, what in (
+        ("hash", "a split"),
+        ("generated_hash", "generated items"),
+        (item_features.HASH, "vectors of items"),
+    ):
         there, here = (str(each.get(name, "none"))[:12] for each in (card, ours))
         if there != here:
             raise ValueError(
@@ -110,6 +117,9 @@ def create(run: Run, workdir: Path) -> None:
     if dataset.titles is not None:
         packed |= ids.pack(_TITLES, dataset.titles)
     exports.write(workdir / "vocab.npz", {"schema": np.array(SCHEMA)} | packed)
+    if dataset.item_vectors is not None:
+        scaling = dataset.item_vectors.scaling._asdict()
+        exports.write(workdir / _SCALING, {"schema": np.array(SCHEMA)} | scaling)
     settings = stored(run.name, run.source, run.experiment)
     json_files.write_json(workdir / "config.json", settings)  # last: it marks a whole workdir
 
@@ -151,6 +161,24 @@ def read_vocabulary(workdir: Path) -> Vocabulary:
         raise ValueError(f"{path} cannot be read; train again in another workdir") from None
     check_schema({"schema": arrays.get("schema", SCHEMA)}, path)
     return Vocabulary(items, users, titles)
+
+
+def read_scaling(workdir: Path) -> Scaling:
+    """How the vectors of items were scaled that a workdir was trained on.
+
+    Raises:
+      ValueError: if there were none, or the file was damaged.
+    """
+    path = workdir / _SCALING
+    if not path.exists():
+        raise ValueError(f"{workdir} was trained without data.item-features; train it with them")
+    try:
+        arrays = members(path)
+        scaling = Scaling(arrays["mean"], arrays["basis"])
+    except (KeyError, ValueError):
+        raise ValueError(f"{path} cannot be read; train again in another workdir") from None
+    check_schema({"schema": arrays.get("schema", SCHEMA)}, path)
+    return scaling
 
 
 def stored(preset: str, source: str, experiment: Experiment) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from jaxrec_diff.models.contract import (
 from jaxrec_diff.models.network import by_row, call
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
-from jaxrec_diff.models.registry import System
+from jaxrec_diff.models.registry import ItemTable, System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.transformer import Transformer, places
 from jaxrec_diff.ops import filled, rng
@@ -363,4 +363,5 @@ SYSTEM = System(
     accepts_buckets=lambda config: config.pad_key_mask,
     drawn_by=lambda config: "",
     reader=reader,
+    item_table=ItemTable(lambda config: config.init_scale, grows=False),
 )

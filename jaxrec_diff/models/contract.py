@@ -20,6 +20,13 @@ from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.ops.ragged import Ragged
 
 
+class GivenRows(NamedTuple):
+    """Vectors of items that a table of items starts from."""
+
+    rows: np.ndarray | None  # f32[I, D], row j of item j + 1; None where a checkpoint has them
+    frozen: bool  # whether training leaves them as they are
+
+
 class DataSpec(NamedTuple):
     """What a model may know of the data before it sees an example."""
 
@@ -31,6 +38,7 @@ class DataSpec(NamedTuple):
     exports: Mapping[str, np.ndarray] = MappingProxyType({})  # what the backbone learned
     prefix_len: int = 0  # M, items generated ahead of a history
     reader: "Reader | None" = None  # how the backbone reads items it is given as points
+    given: GivenRows | None = None  # vectors of items; `given_rows` puts them into a model
 
 
 class Variables(NamedTuple):
@@ -118,6 +126,8 @@ class Model(NamedTuple):
     """params, state -> the state with what all rows of an evaluation share worked out (embeddings
     moved along a graph, say). It saves time only: `sample`, `head` and the variants say the same
     from a state without it."""
+    frozen: tuple[str, ...] = ()
+    """Parameters at the top of `params` that no update moves, and no optimizer keeps moments of."""
     score_pooling: Literal["best", "mixture"] = "best"
     """What an item scores where a row has several points: the best of its scores, or the log of
     their summed exponentials, which ranks by a mean of probabilities where points are normalised

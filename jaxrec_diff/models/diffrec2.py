@@ -34,7 +34,7 @@ from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.network import by_row, call, noised_target
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
-from jaxrec_diff.models.registry import System
+from jaxrec_diff.models.registry import ItemTable, System
 from jaxrec_diff.nets.last_place import LastPlace
 from jaxrec_diff.nets.transformer import MaskMode
 from jaxrec_diff.ops import rng
@@ -436,4 +436,5 @@ SYSTEM = System(
     config=DiffRec2Config, build=build, official=HISTORIES_COMPETE, official_differs=False,
     input=SEQUENCES, accepts_buckets=lambda config: True,
     walks=lambda config: replace(config, inference="full"),
+    item_table=ItemTable(lambda config: 1.0 if config.out_norm else 0.02, grows=False),
 )  # fmt: skip

@@ -43,7 +43,7 @@ from jaxrec_diff.models.contract import (
 )
 from jaxrec_diff.models.network import by_row, call, noised_target
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
-from jaxrec_diff.models.registry import System
+from jaxrec_diff.models.registry import ItemTable, System
 from jaxrec_diff.nets.dropout import Dropout
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.transformer import MaskMode, Norm, Places, Transformer, padded, places
@@ -409,4 +409,5 @@ SYSTEM = System(
     official=HISTORIES_COMPETE,
     input=SEQUENCES,
     accepts_buckets=lambda config: True,
+    item_table=ItemTable(lambda config: 1.0),
 )

@@ -26,7 +26,7 @@ from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, Compact, DataSpec, Head, Model, Table, Variables
 from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
-from jaxrec_diff.models.registry import System
+from jaxrec_diff.models.registry import ItemTable, System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import SelfAttentiveInterests, last_items
@@ -428,4 +428,5 @@ SYSTEM = System(
     official_differs=False,
     input=SEQUENCES,
     drawn_by=lambda config: "--model.negatives=uniform" if config.negatives == "full" else "",
+    item_table=ItemTable(lambda config: config.init_scale),
 )

@@ -55,7 +55,7 @@ from jaxrec_diff.models.diffurec import (
 )
 from jaxrec_diff.models.network import by_row
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
-from jaxrec_diff.models.registry import System
+from jaxrec_diff.models.registry import ItemTable, System
 from jaxrec_diff.nets.dense import uniform_fan_in
 from jaxrec_diff.nets.transformer import MaskMode, places
 from jaxrec_diff.ops import quantize, rng
@@ -419,4 +419,7 @@ def _whole(seq: Any, max_len: int) -> jax.Array:
     return types.over_lengths(partial(latest_last, max_len=max_len), seq)
 
 
-SYSTEM = System(config=DiQDiffConfig, build=build, official=HISTORIES_COMPETE, input=SEQUENCES)
+SYSTEM = System(
+    config=DiQDiffConfig, build=build, official=HISTORIES_COMPETE, input=SEQUENCES,
+    item_table=ItemTable(lambda config: 1.0),
+)  # fmt: skip

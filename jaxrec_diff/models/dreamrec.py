@@ -29,7 +29,7 @@ from jaxrec_diff.diffusion.process import Chain, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables, head_of
 from jaxrec_diff.models.network import by_row, call
 from jaxrec_diff.models.protocols import DREAMREC_SCRIPT, Protocol
-from jaxrec_diff.models.registry import System
+from jaxrec_diff.models.registry import ItemTable, System
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.nets.encoders import HistoryBlock
@@ -424,4 +424,7 @@ def _betas(config: DreamRecConfig):
     return schedules.named(config.schedule, config.num_steps, **options)
 
 
-SYSTEM = System(config=DreamRecConfig, build=build, official=DREAMREC_SCRIPT, input=SEQUENCES)
+SYSTEM = System(
+    config=DreamRecConfig, build=build, official=DREAMREC_SCRIPT, input=SEQUENCES,
+    item_table=ItemTable(lambda config: 1.0),
+)  # fmt: skip

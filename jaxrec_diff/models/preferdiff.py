@@ -27,7 +27,7 @@ from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.dreamrec import DreamRecConfig, DreamRecNet
 from jaxrec_diff.models.network import call
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
-from jaxrec_diff.models.registry import System
+from jaxrec_diff.models.registry import ItemTable, System
 from jaxrec_diff.nets.encoders import HistoryBlock
 from jaxrec_diff.ops import rng
 
@@ -355,4 +355,5 @@ SYSTEM = System(
     official=HISTORIES_COMPETE,
     official_differs=False,
     input=SEQUENCES,
+    item_table=ItemTable(lambda config: 1.0),
 )

@@ -12,6 +12,15 @@ from jaxrec_diff.models.protocols import Rules
 from jaxrec_diff.models.readers import Reader
 
 
+class ItemTable(NamedTuple):
+    """The parameter `items`, whose row j is item j and row 0 padding: vectors may be its rows."""
+
+    deviation: Callable[[Any], float]  # settings -> that of its initial rows
+    grows: bool = True
+    """Whether it ends in the last item and nothing else has a row an item, so that a trained model
+    takes further ones."""
+
+
 class System(NamedTuple):
     """A model, what it reads, and how its authors evaluate it.
 
@@ -45,6 +54,8 @@ class System(NamedTuple):
     drawn_by: Callable[[Any], str | None] = lambda config: None
     """The flag that makes its loss read no rows of tables but those of its batch and of drawn
     negatives, so that `train.optimizer` may update these alone; "" where it does, None if none."""
+    item_table: ItemTable | None = None
+    """Where vectors of items go; None where a system has no such table."""
     reader: Callable[..., Reader] | None = None
     """config, DataSpec, exports -> the trained network as a function of embedded items."""
     check: Callable[..., None] | None = None

@@ -79,7 +79,10 @@ def learning_rate(config: TrainConfig, total_steps: int) -> optax.Schedule:
 
 
 def make(
-    config: TrainConfig, total_steps: int, compact: Compact | None = None
+    config: TrainConfig,
+    total_steps: int,
+    compact: Compact | None = None,
+    frozen: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
     """The optimizer of a run.
 
@@ -87,6 +90,7 @@ def make(
       config: settings.
       total_steps: updates of a training that is not stopped early.
       compact: of the model; its tables are what `row_adagrad` is for, Adam updates the rest.
+      frozen: of the model; parameters that are not moved, and of which nothing is kept.
 
     `lazy_adam` is `adam`, of which an update sees the rows that its batch reads (`training.rows`).
     It differs from Adam on the whole table in rows that a batch does not read: Adam decays their
@@ -94,6 +98,12 @@ def make(
     correction is global: it counts the updates of the run and not those of a row, as Adam does.
     Where every update reads every row the two are one.
     """
+    if frozen:
+        moving = make(config, total_steps, compact)
+        return optax.multi_transform(
+            {"moving": moving, "frozen": optax.set_to_zero()},
+            lambda params: {name: "frozen" if name in frozen else "moving" for name in params},
+        )
     rate = learning_rate(config, total_steps)
     tables = tuple(table.name for table in compact.tables) if compact else ()
     default = _single(config, rate, 1.0, config.weight_decay, tables)

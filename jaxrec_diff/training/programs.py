@@ -38,7 +38,9 @@ def make(
     stream: Stream | None,
 ) -> Programs:
     """The programs of a training; arguments as of `loop.fit`."""
-    optimizer = optim.make(config, num_updates(config, num_examples), model_of(None).compact)
+    model = model_of(None)
+    total = num_updates(config, num_examples)
+    optimizer = optim.make(config, total, model.compact, model.frozen)
     of_shapes = chunks.first(data, stream, streams.training(seed), config.batch_size)
     updates = updates_of(model_of, examples, optimizer, config, mesh, mode, stream)
     if stream is not None:

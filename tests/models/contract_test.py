@@ -18,9 +18,9 @@ from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation import rank
-from jaxrec_diff.models import registry
+from jaxrec_diff.models import given_rows, registry
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
-from jaxrec_diff.models.contract import DataSpec, Head
+from jaxrec_diff.models.contract import DataSpec, GivenRows, Head
 from jaxrec_diff.models.ddrm import DDRMConfig
 from jaxrec_diff.models.diffrec import DiffRecConfig
 from jaxrec_diff.models.diffrec2 import DiffRec2Config
@@ -488,6 +488,51 @@ def test_places_behind_the_history_and_the_padding_row_do_not_matter(name):
     other = dict(params) | {"items": params["items"].at[0].set(3.0)}
     values = [grad(p, extra, KEY, batch)[0][0] for p in (params, other)]
     np.testing.assert_allclose(*values, rtol=1e-6)
+
+
+# One of a system whose table of items takes vectors.
+TABLES = list({type(SMALL[name]): name for name in reversed(SMALL)
+               if registry.system(SMALL[name]).item_table is not None}.values())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_vectors_of_items_are_rows_of_its_table(name):
+    model, variables = compiled_of(name)
+    before = variables.params["items"]
+    rows = np.random.default_rng(5).normal(size=(ITEMS, before.shape[1])).astype(np.float32)
+    given = given_rows.start_from(model, GivenRows(rows, frozen=True))
+    after = jax.jit(given.init)(jax.random.key(0), example(name)).params
+    np.testing.assert_array_equal(after["items"][1 : ITEMS + 1], rows)
+    np.testing.assert_array_equal(after["items"][ITEMS + 1 :], before[ITEMS + 1 :])
+    others = [{k: v for k, v in p.items() if k != "items"} for p in (after, variables.params)]
+    close(*others)
+    assert given.frozen == ("items",) and given.compact is None
+    # what vectors are scaled to is the deviation of the rows that they replace
+    said = registry.system(SMALL[name]).item_table.deviation(SMALL[name])
+    assert 0.8 < np.std(before[1 : ITEMS + 1]) / said < 1.25
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_grows_takes_items_that_training_never_met(name):
+    """A new item with the vector of a known one is that item, in lists and in histories."""
+    system, twin = registry.system(SMALL[name]), 3
+    if not system.item_table.grows:
+        pytest.skip("has further rows or arrays of items")
+    (model, (params, extra)), asked = compiled_of(name), query(name)
+    larger = compiled(system.build(SMALL[name], SPEC._replace(num_items=ITEMS + 2)))
+    rows = np.stack([params["items"][twin], np.zeros_like(params["items"][twin])])
+    more = given_rows.grown(params, ITEMS, rows)
+    points = model.sample(params, extra, KEY, asked)
+    np.testing.assert_array_equal(points, larger.sample(more, extra, KEY, asked))
+    other = asked._replace(seq=jnp.where(asked.seq == twin, ITEMS + 1, asked.seq))
+    assert (other.seq != asked.seq).any()
+    np.testing.assert_array_equal(points, larger.sample(more, extra, KEY, other))
+    head = larger.head(more, extra)
+    assert rank.num_items(head) == ITEMS + 2
+    scores = points @ rank.item_rows(head).T
+    before = points @ rank.item_rows(model.head(params, extra)).T
+    np.testing.assert_allclose(scores[:, :ITEMS], before, rtol=1e-6)
+    np.testing.assert_allclose(scores[:, ITEMS], before[:, twin - 1], rtol=1e-6)
 
 
 def _updates(name, mode, devices, count=6, lengths=False):

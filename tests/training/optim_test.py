@@ -1,5 +1,6 @@
 """Exceptions by parameter path."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,6 +19,20 @@ def test_rules_scale_and_freeze():
     np.testing.assert_allclose(updates["items"], 0.0)
     np.testing.assert_allclose(updates["net"]["bias"], -0.05, rtol=1e-6)
     np.testing.assert_allclose(updates["net"]["kernel"], -0.1, rtol=1e-6)
+
+
+def test_what_a_model_freezes_is_neither_moved_nor_kept():
+    config = TrainConfig(optimizer="adamw", learning_rate=0.1, weight_decay=0.5, clip_norm=1.0)
+    optimizer, plain = optim.make(config, 10, frozen=("items",)), optim.make(config, 10)
+    grads = PARAMS | {"items": jnp.full(2, 100.0)}
+    state = optimizer.init(PARAMS)
+    assert "items" not in str(jax.tree_util.tree_leaves_with_path(state))
+    updates, _ = optimizer.update(grads, state, PARAMS)
+    np.testing.assert_array_equal(updates["items"], 0.0)
+    # nor does its gradient count in the norm that others are clipped to
+    rest = {"net": PARAMS["net"]}
+    alone, _ = plain.update(rest, plain.init(rest), rest)
+    jax.tree.map(np.testing.assert_array_equal, updates["net"], alone["net"])
 
 
 def test_a_pattern_without_parameters_is_refused():
