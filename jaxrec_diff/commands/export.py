@@ -19,13 +19,15 @@ from jaxrec_diff.commands.terminal import (
 USAGE = """\
 usage: bin/export --workdir=DIR --output=FOLDER [--k=20] [--include-seen]
                   [--data=SOURCE] [--sampler=KIND] [--sampler-steps=N]
+                  [--new-items=FILE]
                   [--section.field=VALUE ...]
 
   bin/export --workdir=runs/dimerec-clicks --output=serving/dimerec --k=50
 
 Writes one StableHLO program (history -> top k; cpu, cuda and tpu; any number of
 rows), the weights, the vocabulary and a README with the five lines that serve
-it.
+it. With --new-items, vectors as for --data.item-features, the program knows items
+that training never met, of a run with frozen vectors.
 """
 ACCEPTS = Accepts(
     {
@@ -33,6 +35,7 @@ ACCEPTS = Accepts(
         "output": FILE,
         "k": PLAIN,
         "data": FILE,
+        "new-items": FILE,
         "sampler": SAMPLER,
         "sampler-steps": PLAIN,
     },
@@ -57,11 +60,14 @@ def run(argv: list[str]) -> int:
         return refuse("the export needs flatbuffers: pip install 'jaxrec-diff[export]'")
     quiet_start()
     from jaxrec_diff.experiments import restore
-    from jaxrec_diff.inference import export
+    from jaxrec_diff.inference import export, new_items
 
     trained = restore.reopen(workdir, flags.dotted, flags.bare.get("data"), sampler_of(flags))
+    restored = restore.restore(trained, workdir)
+    if "new-items" in flags.bare:
+        restored = new_items.extended(restored, workdir, Path(flags.bare["new-items"]))
     sizes = export.export(
-        restore.restore(trained, workdir),
+        restored,
         output,
         k=whole(flags, "k", 20),
         include_seen="include-seen" in flags.switches,

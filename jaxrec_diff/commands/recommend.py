@@ -32,6 +32,7 @@ usage: bin/recommend --workdir=DIR
                      [--users=FILE | --histories=FILE | --history="ID,ID,..."]
                      [--output=FILE] [--k=20] [--seeds=S] [--sampler=KIND]
                      [--sampler-steps=N] [--include-seen] [--titles]
+                     [--new-items=FILE]
                      [--csv-escape=true]
                      [--section.field=VALUE ...]
 
@@ -54,6 +55,8 @@ usage: bin/recommend --workdir=DIR
 --seed       of the draws
 --batch-size histories at once; changes no list
 --data       where the interactions are now, if they were moved
+--new-items  vectors of items, as for --data.item-features: those that training
+             never met are recommended too, of a run with frozen vectors
 --titles     titles of items in the file too, of a run with --data.titles=FILE;
              the list of --history always shows them
 --quiet      no progress
@@ -78,6 +81,7 @@ ACCEPTS = Accepts(
         "sampler-steps": PLAIN,
         "batch-size": PLAIN,
         "data": FILE,
+        "new-items": FILE,
         "csv-escape": ("true", "false"),
     },
     ("include-seen", "titles", "quiet", "json"),
@@ -115,6 +119,7 @@ def run(argv: list[str]) -> int:
         include_seen="include-seen" in flags.switches,
         batch_size=_batch_size(flags),
         data=bare.get("data"),
+        new_items=bare.get("new-items"),
         flags=flags.dotted,
     )
     titles = _titles(recommender, workdir, "titles" in flags.switches)

@@ -28,7 +28,12 @@ class Dataset(NamedTuple):
     whole_rows: bool = False  # a training row is all that is known of somebody
     titles: np.ndarray | None = None  # text of item j + 1, "" where it has none
     item_vectors: Any = None  # item_features.ItemVectors, where vectors of items were given
+    any_item: bool = False  # what training never met may be recommended: vectors tell of it
     shown: dict[str, Ragged] | None = None  # histories a model sees in place of valid's and test's
+
+    def candidates(self) -> np.ndarray:
+        """Which items a user is recommended, bool[I]: those that training met."""
+        return np.full(self.num_items, self.any_item) | (self.train_counts > 0)
 
     def label(self, item: int) -> str:
         """What a person calls an item 1..I: its title, or its raw id."""

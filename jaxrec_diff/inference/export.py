@@ -151,7 +151,7 @@ def program(
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path((params, state))]
     names = [f"{number:03d}{path}" for number, path in enumerate(paths)]
     weights = dict(zip(names, map(np.asarray, layout.whole(leaves)), strict=True))
-    weights["candidates"] = phase.dataset.train_counts > 0
+    weights["candidates"] = phase.dataset.candidates()
 
     def serve(weights, history, *rest):
         user, row_id, seed = rest if by_user else (jnp.zeros_like(rest[0]), *rest)

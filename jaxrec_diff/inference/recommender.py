@@ -28,6 +28,7 @@ from jaxrec_diff.data import ids
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import restore
 from jaxrec_diff.inference import neighbours, rebatch
+from jaxrec_diff.inference import new_items as inference_new_items
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import meshes, ragged, streams
@@ -48,6 +49,7 @@ def load(
     include_seen: bool = False,
     batch_size: int | None = None,
     data: str | None = None,
+    new_items: str | Path | None = None,
     flags: Sequence[str] = (),
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recommender:
@@ -63,6 +65,8 @@ def load(
       include_seen: items of a history may be recommended again.
       batch_size: histories at once, 65,536 where it is larger; changes no list.
       data: where the interactions are now, if they were moved.
+      new_items: a file of vectors of items, of which those that training never met are recommended
+        too; for a model whose rows of items are frozen vectors (`data.item-features`).
       flags: further dotted flags, `--model.sampler.eta=0.5`.
       settings: further dotted fields with typed values, {"model.sampler.eta": 0.5}.
 
@@ -73,8 +77,11 @@ def load(
     path = {"model.sampler.kind": sampler, "model.sampler.steps": sampler_steps}
     chosen = {name: value for name, value in path.items() if value is not None}
     run = restore.reopen(folder, flags, data, {**settings, **chosen})
+    restored = restore.restore(run, folder)
+    if new_items is not None:
+        restored = inference_new_items.extended(restored, folder, Path(new_items))
     return of(
-        restore.restore(run, folder),
+        restored,
         k=k,
         seeds=seeds,
         seed=seed,
@@ -105,7 +112,7 @@ def of(
     size = meshes.rounded(min(batch_size or experiment.eval.batch_size, _BATCH), mesh)
     seed = experiment.seed if seed is None else seed
     keys = [streams.draw(seed, number) for number in range(seeds)]
-    allowed = jnp.asarray(dataset.train_counts > 0)
+    allowed = jnp.asarray(dataset.candidates())
     state = rank.precompute(model, params, state)
     by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
