@@ -20,9 +20,11 @@ from jaxrec_diff.ops import graph, meshes, ragged
 from jaxrec_diff.ops.graph import Rows
 from jaxrec_diff.ops.ragged import Ragged
 
-# Scores of a batch and a chunk stay under this many bytes, and a chunk under this many items: a CPU
-# lists the best of wider rows more slowly.
-_CHUNK_BYTES, _CHUNK_ITEMS = 64 * 2**20, 2**15
+# So many points are compared with so many items at once. A CPU lists the best of many narrow rows
+# more slowly than those of few wide ones, and loses as much by scores beyond 32 MiB, whose memory
+# it is given anew in each call. Where a row has more points than a block, chunks become narrower.
+_BLOCK, _CHUNK = 2**7, 2**15
+_BLOCK_BYTES = 64 * 2**20
 _SCORES = 2**22  # of rows that a function scores, held at once
 
 
@@ -50,7 +52,7 @@ def top(
     No [B, I] array exists when I is larger than a chunk, and no copy of the table; the result does
     not depend on the chunk. A score that is not a number counts as -inf. Inside
     `jax.set_mesh` each device ranks its rows of the batch (axis `data`) against its rows of the
-    table (axis `model`), and only lists are exchanged.
+    table (axis `model`), and only lists are exchanged: those of a row are merged by one device.
 
     Args:
       points: f32[B, D], or f32[B, P, D] for P points a row.
@@ -117,13 +119,17 @@ def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
         # items of other shards get numbers that no row of this one has
         found = ranked(points, shard, penalty, None if seen is None else seen - before)
         items = jnp.where(found.items > 0, found.items + before, 0)
-        # side by side in the order of their ids, so that ties go to the lowest
+        # each device gets all lists of a share of the rows, side by side in the order of their ids,
+        # so that ties go to the lowest
+        count = items.shape[0]
+        spare = ((0, -count % parts), (0, 0))
         scores, items = (
-            jax.lax.all_gather(each, meshes.MODEL, axis=1, tiled=True)
+            jax.lax.all_to_all(jnp.pad(each, spare), meshes.MODEL, 0, 1, tiled=True)
             for each in (found.scores, items)
         )
         scores, place = jax.lax.top_k(scores, k)
-        return Top(scores, jnp.take_along_axis(items, place, axis=1))
+        merged = Top(scores, jnp.take_along_axis(items, place, axis=1))
+        return Top(*(jax.lax.all_gather(each, meshes.MODEL, tiled=True)[:count] for each in merged))
 
     split = jax.shard_map(
         local,
@@ -135,12 +141,35 @@ def _over(mesh, ranked, k: int, points, table, penalty, seen) -> Top:
     return split(points, table, penalty, seen)
 
 
-def _ranked(points, table, penalty, seen, *, k: int, chunk: int | None, score_pooling) -> Top:
-    """`top` on one device, of rows numbered from 1; `penalty` float[R] is added to their scores."""
+def _ranked(points, table, penalty, seen, **options) -> Top:
+    """`top` on one device, of rows numbered from 1; `penalty` float[R] is added to their scores.
+
+    A block of rows of the batch at a time.
+    """
+    size, spread = points.shape[0], points.shape[1] if points.ndim == 3 else 1
+    if not isinstance(size, int) or size * spread <= _BLOCK:  # no number in exported programs
+        return _of_block(points, table, penalty, seen, **options)
+    owners = size if seen is None else seen.shape[0]
+    each = size // owners  # rows of an owner, who is in one block
+    block = -(-owners // min(-(-size * spread // _BLOCK), owners))
+    count = -(-owners // block)
+    filler = block * count - owners
+
+    def cut(array, rows):
+        array = jnp.pad(array, [(0, filler * rows)] + [(0, 0)] * (array.ndim - 1))
+        return array.reshape(count, block * rows, *array.shape[1:])
+
+    parts = cut(points, each), None if seen is None else cut(seen, 1)
+    found = jax.lax.map(lambda part: _of_block(part[0], table, penalty, part[1], **options), parts)
+    return Top(*(array.reshape(-1, array.shape[-1])[:size] for array in found))
+
+
+def _of_block(points, table, penalty, seen, *, k: int, chunk: int | None, score_pooling) -> Top:
+    """`_ranked` of a few rows of the batch, a chunk of the table at a time."""
     size, items = points.shape[0], penalty.shape[0]
     cut_from, axis = (points, points.ndim - 1) if table is None else (table, 0)
     spread = points.shape[1] if points.ndim == 3 else 1
-    chunk = chunk or max(k, 1024, min(_CHUNK_ITEMS, _CHUNK_BYTES // (4 * size * spread)))
+    chunk = chunk or max(k, 1024, min(_CHUNK, _BLOCK_BYTES // (4 * size * spread)))
     count = -(-items // chunk)
     chunk = -(-items // count)
 
