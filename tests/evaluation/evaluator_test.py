@@ -303,6 +303,32 @@ def test_a_split_under_several_rules_is_sampled_once(tmp_path, diagnose):
     assert found["honest"].metrics["hr@2"] != found["official"].metrics["hr@2"]
 
 
+def test_figures_of_the_same_arrays_are_the_same_on_every_mesh(tmp_path):
+    """Under every protocol, and what is said of lists beside; whatever the processes."""
+    data = few_users(tmp_path)
+    fed = INTERACTIONS.batcher(data, DataConfig(max_len=4))
+    spec = DataSpec(data.num_users, data.num_items, 4, data.train_counts, data.user_items)
+    model = registry.system(TINY).build(TINY, spec)
+    example = fed.example(fed.train, jnp.arange(2), jnp.arange(2), jax.random.key(0))
+    variables = jax.device_get(model.init(jax.random.key(1), example))
+    rules = {"honest": HONEST, "official": OFFICIAL._replace(multiple_of=4)}
+    splits = {
+        name: evaluator.split_of(data.test, fed.splits["test"], fed.query, each, alone=fed.alone)
+        for name, each in rules.items()
+    }
+    config, found = EvalConfig(ks=(1, 2), metric="hr@2", batch_size=3), []
+    for devices, model_axis in ((1, 1), (8, 1), (8, 4)):
+        mesh = layout.make_mesh(jax.devices()[:devices], model=model_axis)
+        run = evaluator.under_rules(
+            model, splits, rules, mesh, config, data.train_counts, num_users=data.num_users
+        )
+        placed = layout.put(variables, layout.shardings(variables, mesh))
+        found.append(run(*placed, jax.random.key(0)))
+    assert found[0]["honest"].diagnostics["distinct_items"] > 2
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, found[0])
+
+
 def test_histories_are_sampled_apart(tmp_path):
     batcher = SEQUENCES.batcher(few_users(tmp_path), DataConfig(max_len=4))
     assert batcher.shared is None
