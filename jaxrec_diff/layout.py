@@ -1,9 +1,12 @@
 """How arrays lie on the devices of one process or of many, and how processes keep step.
 
-Every process runs the same program and holds the same host arrays. `put` makes global arrays of
-them, `whole` brings global arrays back to every host. What a process knows alone (its clock, a
-signal, what its disk holds) goes through `agree` before anything depends on it: two processes that
-run different updates wait for each other forever. `first()` writes files and speaks.
+Every process runs the same program and holds the same host arrays: the data set as `data.load`
+reads it, whose ids, filters and splits are of all interactions. Devices hold shares of it: the rows
+that they rank (`evaluation.shares`) and those of their part of the next batches
+(`training.chunks`). `put` makes global arrays of host arrays, `put_parts` of a process's own parts,
+`whole` brings global arrays back to every host. What a process knows alone (its clock, a signal,
+what its disk holds) goes through `agree` before anything depends on it: two processes that run
+different updates wait for each other forever. `first()` writes files and speaks.
 
 With one process `put` is `jax.device_put`, `whole` is `jax.device_get`, and the rest does nothing.
 """

@@ -131,8 +131,9 @@ class DataConfig:
     prefix_max_items: int = 0
     """Put items ahead of users with at most so many training items only; 0: of all users."""
     resident: Literal["auto", "true", "false"] = "auto"
-    """Whether the arrays that training examples are cut from stay on the devices, or are cut on the
-    host a few updates ahead; auto keeps up to 1 GiB there. It changes no number."""
+    """Whether the arrays that training examples are cut from stay on the devices, whole on each, or
+    are cut on the host a few updates ahead, for each device its rows; auto keeps up to 1 GiB there,
+    in one process. It changes no number."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """The generated data set."""
 

@@ -43,6 +43,10 @@ class About(NamedTuple):
 def load(source: str, config: DataConfig) -> Dataset:
     """Reads, filters and splits a source.
 
+    Ids, filters and splits are of all interactions, so every process of a run reads all of them and
+    holds the result whole in the memory of its host: 4 bytes an interaction, and 12 for the bounds
+    of every row of every split.
+
     Args:
       source: "synthetic", a file of interactions, or a folder with train, valid and test tables.
       config: settings.

@@ -157,8 +157,7 @@ def _fit(run: Run, phase: PhaseRun, folder: Path, log: Log, on_progress: OnProgr
     layout.by_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     lines = folder / "metrics.jsonl"
     judge = selection.judge(phase)
-    kept = settings.data.resident
-    resident = chunks.fits(batcher.train) if kept == "auto" else kept == "true"
+    resident = chunks.stays(batcher.train, settings.data.resident)
     told = workdirs.stored(phase.title, run.source, settings)
     sinks = settings.log if layout.first() else tracking.LogConfig()
     with tracking.tracker(sinks, lines, told) as emit, signals.signals() as caught:

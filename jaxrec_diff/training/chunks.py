@@ -6,7 +6,7 @@ equal to the last bit; what differs is the size of the arrays that examples are 
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,16 @@ Chunks = Callable[[jax.Array, int, int], Iterator[Chunk]]
 def fits(data: Any, most: int = _RESIDENT_BYTES) -> bool:
     """Whether so many bytes hold the arrays."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(data)) <= most
+
+
+def stays(data: Any, asked: Literal["auto", "true", "false"]) -> bool:
+    """Whether training data stay on the devices, as `data.resident` asks.
+
+    There they lie whole on every device. Spread over devices, examples drawn from anywhere would
+    take collectives for each of a batch's lookups, in every update; so several processes cut their
+    batches on the host, each the rows of its own devices, unless they are asked not to.
+    """
+    return asked == "true" or (asked == "auto" and jax.process_count() == 1 and fits(data))
 
 
 def resident(data: Any, place: Callable[[Any], Any]) -> Chunks:

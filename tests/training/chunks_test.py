@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
 from jaxrec_diff.batches.batcher import Stream
@@ -29,13 +30,16 @@ MODELS = {
 }
 
 
+def batcher_of(name, devices):
+    kind, dataset = registry.input_of(MODELS[name]), load("synthetic", DATA)
+    if registry.system(MODELS[name]).accepts_buckets(MODELS[name]):
+        return kind.by_length(dataset, DATA, 16, devices)
+    return kind.batcher(dataset, DATA)
+
+
 def fit(name, folder, *, streams, mode="jit", devices=1, stop_at=None):
     config, dataset = MODELS[name], load("synthetic", DATA)
-    kind = registry.input_of(config)
-    if registry.system(config).accepts_buckets(config):
-        fed = kind.by_length(dataset, DATA, 16, devices)
-    else:
-        fed = kind.batcher(dataset, DATA)
+    fed = batcher_of(name, devices)
     spec = DataSpec(dataset.num_users, 30, 5, dataset.train_counts, dataset.user_items)
     events = []
     return loop.fit(
@@ -108,3 +112,32 @@ def test_data_that_fit_stay_on_the_devices():
     data = {"items": np.zeros(4, np.float32), "users": (np.zeros(2, np.int32),)}
     assert [chunks.fits(data, most) for most in (24, 23)] == [True, False]
     assert chunks.fits(data)
+
+
+def test_several_processes_cut_their_shares_unless_they_are_asked_not_to(monkeypatch):
+    data = np.zeros(4, np.float32)
+    for processes, asked, stays in (
+        (1, "auto", True), (1, "false", False), (2, "auto", False), (2, "true", True),
+    ):  # fmt: skip
+        monkeypatch.setattr(jax, "process_count", lambda: processes)  # noqa: B023
+        assert chunks.stays(data, asked) == stays
+    monkeypatch.setattr(chunks.fits, "__defaults__", (8,))
+    monkeypatch.setattr(jax, "process_count", lambda: 1)
+    assert not chunks.stays(data, "auto")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_device_holds_its_part_of_a_chunk(name):
+    held = {}
+    for devices in (1, 2, 8):
+        fed, mesh = batcher_of(name, devices), layout.make_mesh(jax.devices()[:devices])
+        updates = parallel.jit_updates(None, fed.stream.example, mesh, join=fed.stream.join)
+        order = np.arange(48, dtype=np.int32).reshape(3, 16)
+        chunks_of = chunks.over(fed.train, fed.stream, jax.random.key(0), updates)
+        leaves = jax.tree.leaves(next(iter(chunks_of(order, 0, 0))).data)
+        for leaf in leaves:
+            assert leaf.shape[0] == devices and leaf.sharding.spec == P("data")
+            assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {1}
+        held[devices] = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+    for devices in (2, 8):  # where lists begin there is one place more than lists
+        assert held[1] / devices <= held[devices] <= held[1] / devices + 4
