@@ -1,6 +1,6 @@
 """LT-DiffRec (arXiv:2304.04971): L-DiffRec on rows whose recent items weigh more.
 
-bin/train --model=ltdiffrec --data=PATH/ml-1m-clean
+`bin/train --model=ltdiffrec --data=PATH/ml-1m-clean`
 """
 
 from dataclasses import replace

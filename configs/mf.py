@@ -1,6 +1,6 @@
 """Matrix factorisation by BPR (arXiv:1205.2618).
 
-bin/train --model=mf --data=PATH/ml-1m-noisy
+`bin/train --model=mf --data=PATH/ml-1m-noisy`
 """
 
 from dataclasses import replace

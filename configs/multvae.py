@@ -1,6 +1,6 @@
 """Mult-VAE (arXiv:1802.05814), a network without a diffusion to stand beside DiffRec.
 
-bin/train --model=multvae --data=PATH/ml-1m-clean
+`bin/train --model=multvae --data=PATH/ml-1m-clean`
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """T-DiffRec (arXiv:2304.04971): DiffRec on rows whose recent items weigh more.
 
-bin/train --model=tdiffrec --data=PATH/ml-1m-clean
+`bin/train --model=tdiffrec --data=PATH/ml-1m-clean`
 """
 
 from dataclasses import replace

@@ -230,6 +230,39 @@ def bce(positive: jax.Array, negative: jax.Array) -> jax.Array:
     return jax.nn.softplus(-positive) + jax.nn.softplus(negative)
 
 
+def gbce(
+    positive: jax.Array, negatives: jax.Array, *, num_items: int, calibration: float
+) -> jax.Array:
+    """Binary cross entropy whose positive weighs less, as negatives are only sampled.
+
+        [beta softplus(-p) + sum_j softplus(n_j)] / (k + 1),
+        beta = alpha (t (1 - 1 / alpha) + 1 / alpha),  alpha = k / (N - 1)
+
+    Petrov and Macdonald 2023 (gSASRec, arXiv:2308.07192). t = 0 is the plain binary loss, under
+    which sampling makes a network overconfident; t = 1 undoes that wholly.
+
+    Args:
+      positive: float[B] logits.
+      negatives: float[B, k] logits of items drawn uniformly; -1e9 leaves one out.
+      num_items: N, the catalogue's.
+      calibration: t, in [0, 1].
+
+    Returns:
+      float[B]
+
+    >>> each = gbce(jnp.array([1.2]), jnp.array([[0.3, -0.5]]), num_items=101, calibration=0.75)
+    >>> round(float(each[0]), 6)
+    0.466067
+    """
+    chex.assert_rank([positive, negatives], [1, 2])
+    chex.assert_equal_shape_prefix([positive, negatives], 1)
+    chex.assert_type([positive, negatives], float)
+    alpha = negatives.shape[1] / max(num_items - 1, 1)
+    beta = alpha * (calibration * (1.0 - 1.0 / alpha) + 1.0 / alpha)
+    whole = beta * jax.nn.softplus(-positive) + jnp.sum(jax.nn.softplus(negatives), axis=-1)
+    return whole / (negatives.shape[1] + 1)
+
+
 def bpr(positive: jax.Array, negative: jax.Array) -> jax.Array:
     """-log sigmoid(p - n); Rendle et al. 2009 (arXiv:1205.2618)."""
     _check_pair(positive, negative)

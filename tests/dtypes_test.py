@@ -201,6 +201,9 @@ CASES: dict[str, Case] = {
         lambda d: losses.log_normaliser(x(d, 3, 2), x(d, 6, 2, seed=1), chunk=4)
     ),
     "losses.sampled_softmax": Case(lambda d: losses.sampled_softmax(x(d, 3), x(d, 3, 5, seed=1))),
+    "losses.gbce": Case(
+        lambda d: losses.gbce(x(d, 3), x(d, 3, 5, seed=1), num_items=101, calibration=0.75)
+    ),
     "losses.multinomial": Case(
         lambda d: losses.multinomial(
             x(d, 3, 2), x(d, 6, 2, seed=1), x(d, 6), ids(3, 2), positive(d, 3, 2), num_items=6
@@ -321,10 +324,8 @@ CASES: dict[str, Case] = {
     "forward.q_sample": Case(
         lambda d: forward.q_sample(forward.tables(LEVELS), x(d, 3, 2), T, x(d, 3, 2, seed=1))
     ),
-    "forward.at_step": only32(
-        lambda d: forward.at_step(
-            forward.tables(LEVELS), jax.random.key(0), jnp.arange(3), x(d, 3, 2), jnp.int32(2)
-        )
+    "forward.at_step": drawn(
+        lambda: forward.at_step(forward.tables(LEVELS), key(), ROWS, jnp.ones((4, 2)), jnp.int32(2))
     ),
     "forward.x0_from_eps": change(forward.x0_from_eps, 2),
     "forward.eps_from_x0": change(forward.eps_from_x0, 2),
@@ -478,6 +479,8 @@ CASES: dict[str, Case] = {
         lambda: negatives.unowned(key(), ROWS, ids(1, low=3), 0 * ROWS, 0 * ROWS + 1, 9)
     ),
     "negatives.strangers": drawn(lambda: negatives.strangers(key(), ROWS, ids(4, 3), 9)),
+    "negatives.uniform_rows": drawn(lambda: negatives.uniform_rows(key(), ROWS, (4,), 9)),
+    "negatives.uniform_places": drawn(lambda: negatives.uniform_places(key(), ROWS, 3, 4, 9)),
     "negatives.absent": drawn(lambda: negatives.absent(key(), ids(3), jnp.int32(4), 9)),
     "normals.whole": only32(lambda d: normals.whole(key(), (3, 2))(jnp.int32(3))),
     "normals.by_row": only32(lambda d: normals.by_row(key(), ROWS, (2,))(jnp.int32(3))),

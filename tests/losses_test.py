@@ -169,3 +169,32 @@ def test_the_divergence_of_a_normal_is_its_integral():
     integral = np.sum(p * np.log(np.maximum(p, 1e-300) / q)) * (grid[1] - grid[0])
     one = losses.normal_kl(mean[:, :1], log_variance[:, :1])
     np.testing.assert_allclose(one, integral, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "want"), [(0.0, 0.530571565329), (0.75, 0.466067360831), (1.0, 0.444565959332)]
+)
+def test_gbce_is_calibrated(calibration, want):
+    logits = jnp.array([1.2]), jnp.array([[0.3, -0.5]])
+    found = losses.gbce(*logits, num_items=101, calibration=calibration)
+    np.testing.assert_allclose(found, [want], rtol=1e-6)
+    np.testing.assert_allclose(losses.sampled_softmax(*logits), [0.463264210163], rtol=1e-6)
+    corrected = logits[1] + np.log(100 / 2)  # of a uniform proposal
+    np.testing.assert_allclose(
+        losses.sampled_softmax(logits[0], corrected), [3.4165016447], rtol=1e-6
+    )
+
+
+def test_gbce_of_one_negative_without_calibration_is_the_mean_of_both_terms():
+    positive, negative = jnp.array([1.2, -0.4]), jnp.array([0.3, 2.0])
+    found = losses.gbce(positive, negative[:, None], num_items=50, calibration=0.0)
+    np.testing.assert_allclose(found, losses.bce(positive, negative) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("num_items", "beta"), [(3416, 0.306222547584), (12101, 0.265867768595)])
+def test_the_positive_weighs_as_published(num_items, beta):
+    # all negatives left out, beta alone stands before softplus(-p)
+    found = losses.gbce(
+        jnp.zeros(1), jnp.full((1, 256), -1e9), num_items=num_items, calibration=0.75
+    )
+    np.testing.assert_allclose(found * 257 / np.log(2.0), [beta], rtol=1e-6)

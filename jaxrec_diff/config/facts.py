@@ -5,7 +5,9 @@ parity column of leaderboards read them from there, and nothing else does.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Protocol = Literal["honest", "official"]
 
 PAPER = "the paper"
 
@@ -18,6 +20,7 @@ class Figure(NamedTuple):
     value: float  # a share, never percent
     by: str = PAPER  # or who else: "a re-run of the released code", "the released weights"
     otherwise: str = ""  # what keeps it from being compared with a run of `data` here
+    protocol: Protocol = "official"  # by whose rules it was ranked: those of the authors, or ours
 
 
 class Facts(NamedTuple):
@@ -35,14 +38,15 @@ def figures(
     *,
     by: str = PAPER,
     otherwise: str = "",
+    protocol: Protocol = "official",
 ) -> tuple[Figure, ...]:
     """A table of figures: a row a data set, a column a metric.
 
-    >>> figures(("hr@10", "ndcg@10"), {"toys": (0.07, 0.05)}, by="a re-run")[1]
-    Figure(data='toys', metric='ndcg@10', value=0.05, by='a re-run', otherwise='')
+    >>> figures(("hr@10", "ndcg@10"), {"toys": (0.07, 0.05)}, by="a re-run")[1][:4]
+    ('toys', 'ndcg@10', 0.05, 'a re-run')
     """
     return tuple(
-        Figure(data, metric, value, by, otherwise)
+        Figure(data, metric, value, by, otherwise, protocol)
         for data, values in by_data.items()
         for metric, value in zip(metrics, values, strict=True)
     )

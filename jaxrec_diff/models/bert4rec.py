@@ -10,7 +10,7 @@ also does not mask attention to padding (`pad_key_mask=False`).
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -64,6 +64,9 @@ class Bert4RecConfig:
     """Whether attention passes over padding."""
     init_scale: float = 0.02
     """Deviation of initial rows; the released code leaves 1."""
+    loss: Literal["binary", "full"] = "binary"
+    """binary: a masked item against one that is not the user's (DiffuASR's code); full: softmax
+    over the catalogue, as in the paper."""
 
     def __post_init__(self) -> None:
         validation.at_least("model.num-blocks", self.num_blocks, 1)
@@ -175,6 +178,8 @@ def loss(
 
         L = -log sigmoid(f . e_j) - log(1 - sigmoid(f . e_n)), a mean over masked places
 
+    or under loss="full" the softmax over all items, without the mask and padding.
+
     Args:
       parts: from `parts`.
       params: of `init`.
@@ -198,9 +203,15 @@ def loss(
     """
     example, k_encoder = draw(parts, key, example), jax.random.split(key)[1]
     asked = types.over_lengths(partial(_ask_masked, parts, params, k_encoder), *example)
-    value = binary(
-        asked.point, params["items"], asked.label, asked.negative, asked.weight, parts.axis_name
-    )
+    items = params["items"]
+    if parts.config.loss == "full":
+        classes = 1, parts.net.num_items + 1
+        each = losses.full_softmax(asked.point, items, asked.label, classes=classes)
+        value = losses.weighted_mean(each, asked.weight, parts.axis_name)
+    else:
+        value = binary(
+            asked.point, items, asked.label, asked.negative, asked.weight, parts.axis_name
+        )
     return value, Aux(state, {"loss": value})
 
 
@@ -258,7 +269,7 @@ def build(
         init=partial(init, made),
         loss=partial(loss, made),
         draw=partial(draw, made),
-        compact=Compact((Table("items"),), compact),
+        compact=None if config.loss == "full" else Compact((Table("items"),), compact),
         sample=partial(sample, made),
         head=partial(head, made),
         deterministic=True,
@@ -361,7 +372,7 @@ SYSTEM = System(
     export=export,
     exports=("items",),
     accepts_buckets=lambda config: config.pad_key_mask,
-    drawn_by=lambda config: "",
+    drawn_by=lambda config: "--model.loss=binary" if config.loss == "full" else "",
     reader=reader,
     item_table=ItemTable(lambda config: config.init_scale, grows=False),
 )

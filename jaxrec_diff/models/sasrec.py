@@ -42,6 +42,8 @@ from jaxrec_diff.nets.transformer import Places, Transformer, places
 from jaxrec_diff.ops import filled, rng
 from jaxrec_diff.ops import negatives as ops_negatives
 
+_DRAWN = ("sampled", "gbce")  # losses against several drawn items
+
 
 @dataclass(frozen=True, kw_only=True)
 class SASRecConfig:
@@ -55,14 +57,20 @@ class SASRecConfig:
     """Attention heads."""
     dropout_rate: float = 0.5
     """Dropout of the embeddings and of the blocks."""
-    loss: Literal["full", "bce", "sampled"] = "full"
+    loss: Literal["full", "bce", "sampled", "gbce"] = "full"
     """full: softmax over the catalogue; bce: the target against one item drawn uniformly from
-    those outside the window (released); sampled: softmax over the target and drawn negatives."""
+    those outside the window (released); sampled: softmax over the target and drawn negatives;
+    gbce: gSASRec's binary loss of the target and drawn negatives (arXiv:2308.07192)."""
+    share: Literal["batch", "sequence", "position"] = "batch"
+    """Who shares drawn negatives: the batch; the places of a sequence (published on MovieLens with
+    3000); none, every place has its own (eSASRec, gSASRec), which gathers B L n rows an update."""
+    gbce_t: float = 0.75
+    """Calibration t of gbce, from 0, the plain binary loss, to 1."""
     negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
     """What the sampled softmax draws, shared by the batch and corrected by its log Q: items
     uniformly, by popularity, or the last targets of the batch's rows."""
     num_negatives: int = 2560
-    """Negatives a batch (of the sampled softmax; ignored by in_batch)."""
+    """Negatives of those who share them (of sampled and gbce; ignored by in_batch)."""
     negatives_power: float = 1.0
     """Exponent of the counts where negatives are drawn by popularity."""
     mask: Literal["key", "none"] = "key"
@@ -90,6 +98,13 @@ class SASRecConfig:
         validation.at_least("model.ff-multiplier", self.ff_multiplier, 1)
         validation.at_least("model.num-negatives", self.num_negatives, 1)
         validation.at_least("model.negatives-power", self.negatives_power, 0)
+        validation.within("model.gbce-t", self.gbce_t, 0, 1)
+        if self.share != "batch" and (self.loss not in _DRAWN or self.negatives != "uniform"):
+            raise ValueError(
+                f"model.share={self.share} is of uniform negatives of model.loss=sampled or gbce, "
+                f"got model.loss={self.loss} and model.negatives={self.negatives}; the nearest is "
+                "model.share=batch"
+            )
         if self.negatives != "uniform" and self.loss != "sampled":
             raise ValueError(
                 f"model.negatives={self.negatives} needs --model.loss=sampled, got {self.loss}"
@@ -167,7 +182,8 @@ class Parts(NamedTuple):
 
     config: SASRecConfig
     net: SASRecNet
-    draw_negatives: negatives.Draw | None  # of a sampled softmax
+    draw_negatives: negatives.Draw | None  # shared by a batch
+    num_items: int  # of the whole catalogue
     axis_name: str | None
 
 
@@ -177,19 +193,21 @@ class Asked(NamedTuple):
     point: jax.Array  # f32[N, D] what the network says
     target: jax.Array  # i32[N] the item that came next, 0 on padding
     weight: jax.Array  # f32[N], 0 where nothing is asked
-    drawn: Any  # bce: i32[N] an item outside the history; sampled: f32[N] log Q
+    drawn: Any
+    """bce: i32[N] an item outside the history; negatives shared by the batch: f32[N] log Q of the
+    target; by fewer: f32[N, n] their logits."""
 
 
 def parts(config: SASRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
     """The network of SASRec; arguments as of `build`."""
     net = SASRecNet(num_items=spec.num_items, max_len=spec.max_len, config=config)
     drawn = None
-    if config.loss == "sampled":
+    if config.loss in _DRAWN and config.share == "batch":
         drawn = negatives.sampler(
             config.negatives, config.num_negatives, spec.num_items, spec.item_counts,
             power=config.negatives_power, axis_name=axis_name,
         )  # fmt: skip
-    return Parts(config, net, drawn, axis_name)
+    return Parts(config, net, drawn, spec.num_items, axis_name)
 
 
 def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
@@ -205,6 +223,16 @@ def draw(parts: Parts, key: jax.Array, example: Sequences) -> Sequences:
     if parts.draw_negatives is not None:
         targets = types.at_lengths(next_items, example.seq, example.target)
         return example._replace(negatives=parts.draw_negatives(key, example, targets))
+    count, num_items = parts.config.num_negatives, parts.num_items
+    if parts.config.share == "sequence":
+        ids = ops_negatives.uniform_rows(key, example.row_id, (count,), num_items)
+        return example._replace(negatives=ids)
+    if parts.config.share == "position":
+
+        def apart(seq, row):
+            return ops_negatives.uniform_places(key, row, seq.shape[1], count, num_items)
+
+        return example._replace(negatives=types.at_lengths(apart, example.seq, example.row_id))
 
     def outside(seq, target, keys):
         absent = jax.vmap(ops_negatives.absent, in_axes=(0, 0, 0, None))
@@ -221,7 +249,8 @@ def loss(
 
         full: L = -log softmax(E f)_j,  bce: L = -log sigmoid(f . e_j) - log(1 - sigmoid(f . e_n))
 
-    sampled: the softmax of j and the drawn items, each logit less its log Q.
+    sampled: the softmax of j and the drawn items, each logit less its log Q; gbce: `losses.gbce`.
+    A drawn item that is the target itself does not compete.
 
     Args:
       parts: from `parts`.
@@ -250,12 +279,22 @@ def loss(
         scores = (jnp.sum(at.point * items[i], -1) for i in (at.target, at.drawn))
         each = losses.bce(*scores)
     else:
-        drawn = example.negatives
-        positive = jnp.sum(at.point * items[at.target], -1) - at.drawn
-        others = at.point @ items[drawn.ids].T + negatives.corrections(drawn, at.target)
-        each = losses.sampled_softmax(positive, others)
+        each = _against_drawn(parts, items, at, example.negatives)
     value = losses.weighted_mean(each, at.weight, parts.axis_name)
     return value, Aux(state, {"loss": value})
+
+
+def _against_drawn(parts: Parts, items: jax.Array, at: Asked, drawn: Any) -> jax.Array:
+    """f32[N] losses of places against several drawn items."""
+    positive = jnp.sum(at.point * items[at.target], -1)
+    others = at.drawn
+    if isinstance(drawn, types.Negatives):
+        positive = positive - at.drawn
+        others = at.point @ items[drawn.ids].T + negatives.corrections(drawn, at.target)
+    if parts.config.loss == "sampled":
+        return losses.sampled_softmax(positive, others)
+    calibration = parts.config.gbce_t
+    return losses.gbce(positive, others, num_items=parts.num_items, calibration=calibration)
 
 
 def ask_everywhere(parts: Parts, params: Any, key: jax.Array, example: Sequences) -> Asked:
@@ -272,8 +311,19 @@ def ask_everywhere(parts: Parts, params: Any, key: jax.Array, example: Sequences
 def _ask_everywhere(parts: Parts, params: Any, seq, target, weight, first, keys, drawn=None):
     point = by_row(partial(call, parts, params, "__call__"), keys, seq)
     asked = asks(seq, first) * weight[:, None]
+    if parts.config.share != "batch":
+        drawn = _logits(params["items"], point, next_items(seq, target), drawn)
     at = Asked(point, next_items(seq, target), asked, drawn)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), at)
+
+
+def _logits(items: jax.Array, point: jax.Array, target: jax.Array, ids: jax.Array) -> jax.Array:
+    """f32[B, L, n] logits of a row's or a place's own items i32[B, n] or [B, L, n]."""
+    of_row = ids.ndim == 2
+    rows = "bnd" if of_row else "blnd"
+    found = jnp.einsum(f"bld,{rows}->bln", point, items[ids])
+    itself = target[..., None] == (ids[:, None] if of_row else ids)
+    return jnp.where(itself, -1e9, found)
 
 
 def sample(

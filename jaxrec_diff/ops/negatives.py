@@ -84,6 +84,28 @@ def popularity(counts: np.ndarray, *, power: float = 1.0) -> Law:
     return Law(draw, lambda items: table[items])
 
 
+def uniform_rows(
+    key: jax.Array, row_id: jax.Array, shape: tuple[int, ...], num_items: int
+) -> jax.Array:
+    """Every row's own items, uniformly and with repeats: i32[B, *shape]."""
+    return rng.randint(key, row_id, 1, num_items + 1, shape)
+
+
+def uniform_places(
+    key: jax.Array, row_id: jax.Array, length: int, count: int, num_items: int
+) -> jax.Array:
+    """`count` items for each of `length` places of a row, whatever other places it has: i32[B, L,
+    n]."""
+
+    def of_row(key):
+        keys = rng.row_keys(key, jnp.arange(length))
+        return jax.vmap(lambda k: jax.random.randint(k, (count,), 1, num_items + 1, jnp.int32))(
+            keys
+        )
+
+    return jax.vmap(of_row)(rng.row_keys(key, row_id))
+
+
 def below(key: jax.Array, row_id: jax.Array, count: jax.Array) -> jax.Array:
     """i32[B], each row's own draw from [0, count): of `row_id` i32[B] and `count` i32[B]."""
     chex.assert_equal_shape([row_id, count])

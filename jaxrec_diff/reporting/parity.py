@@ -23,6 +23,7 @@ REPRODUCED = 0.95
 """Share of a published figure from which on it is called reproduced."""
 
 _READ = ("model", "data")  # settings that make another model or other data where they differ
+_EPOCHS = "train.num_epochs"
 _TRAINED = ("batch_size", "learning_rate", "optimizer")
 
 
@@ -35,13 +36,14 @@ class Measured(NamedTuple):
     seeds: int
     metrics: Mapping[str, Mapping[str, float]]  # test figures by protocol, means over seeds
     files: tuple[str, ...]  # of the results, by name
+    epochs: float | None = None  # trained at most, where that is known
 
 
 class Parity(NamedTuple):
     """A published figure, ours, and what may be said of them."""
 
     figure: Figure
-    ours: float | None  # under the official protocol
+    ours: float | None  # by the rules of the figure
     seeds: int
     verdict: str  # "reproduced", "lower", "not comparable" or "not run"
     why: str = ""
@@ -70,7 +72,7 @@ def of_results(results: Mapping[str, Mapping[str, Any]]) -> tuple[Measured, ...]
         key = kept["model"], kept["dataset"], command
         groups.setdefault(key, {})[file] = kept
     return tuple(
-        Measured(*key, len(runs), _means([*runs.values()]), tuple(runs))
+        Measured(*key, len(runs), _means([*runs.values()]), tuple(runs), _epochs([*runs.values()]))
         for key, runs in groups.items()
     )
 
@@ -88,7 +90,7 @@ def parity(name: str, found: Sequence[Measured] = ()) -> tuple[Parity, ...]:
         judged = [
             _judged(
                 figure,
-                run.metrics.get("official", {}).get(figure.metric),
+                run.metrics.get(figure.protocol, {}).get(figure.metric),
                 run.seeds,
                 other_settings(name, run),
             )
@@ -105,7 +107,7 @@ def _judged(figure: Figure, ours: float | None, seeds: int, other: str) -> Parit
     if figure.otherwise:
         return Parity(figure, ours, seeds, "not comparable", figure.otherwise)
     if ours is None:
-        why = f"{figure.metric} was not measured under the official protocol"
+        why = f"{figure.metric} was not measured under the {figure.protocol} protocol"
         return Parity(figure, ours, seeds, "not comparable", why)
     if other:
         return Parity(figure, ours, seeds, "not comparable", f"other settings: {other}")
@@ -125,6 +127,8 @@ def other_settings(name: str, run: Measured) -> str:
         return "flags of an older version"
     there, here = (dict(config.flattened(config.to_json(e))) for e in (preset, chosen))
     apart = [field for field, value in here.items() if _matters(field, value, there.get(field))]
+    if run.epochs is not None and run.epochs < chosen.train.num_epochs:  # it stopped by itself
+        apart = [field for field in apart if field != _EPOCHS]
     return ", ".join(f"{field}={_said(here[field])}" for field in apart)
 
 
@@ -132,7 +136,7 @@ def _matters(field: str, value: Any, before: Any) -> bool:
     if value == before:
         return False
     section, _, rest = field.partition(".")
-    if field == "train.num_epochs":
+    if field == _EPOCHS:
         return value < before
     return section in _READ or (section == "train" and rest in _TRAINED)
 
@@ -208,6 +212,12 @@ def _means(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         }
         for protocol, metrics in by_protocol[0].items()
     }
+
+
+def _epochs(runs: Sequence[Mapping[str, Any]]) -> float | None:
+    if not all(run.get("curve") for run in runs):
+        return None
+    return max(run["curve"][-1]["epoch"] for run in runs)
 
 
 def _files(folder: Path | None) -> list[Path]:

@@ -94,6 +94,18 @@ def test_loss_asks_for_what_stood_behind_the_mask():
     assert aux.metrics["loss"] == value
 
 
+def test_the_full_loss_is_a_softmax_over_items_alone():
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), released())
+    made = bert4rec.parts(replace(CONFIG, last_share=1.0, loss="full"), SPEC)
+    expected, items = [], np.asarray(params["items"], np.float64)[1:7]  # no padding, no mask
+    for shown, place, item in (([3, 1, 7, 0, 0], 2, 5), ([2, 7, 0, 0, 0], 1, 4)):
+        found = made.net.apply({"params": params}, jnp.array([shown]), method="encode")[0, place]
+        logits = items @ np.asarray(found, np.float64)
+        expected.append(np.log(np.exp(logits).sum()) - logits[item - 1])
+    value, _ = bert4rec.loss(made, params, (), KEY, walk([[3, 1, 5, 0, 0], [2, 4, 0, 0, 0]]))
+    np.testing.assert_allclose(value, np.mean(expected), rtol=1e-5)
+
+
 def test_number_of_parameters():
     net = Bert4RecNet(57_289, 200, Bert4RecConfig())
     shapes = jax.eval_shape(

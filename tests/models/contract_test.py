@@ -192,6 +192,9 @@ SMALL = {
         positions="inverse",
         windows="last",
     ),
+    "sasrec-gbce": SASRecConfig(
+        width=8, num_blocks=1, loss="gbce", share="position", num_negatives=4
+    ),
     "sasrec-sampled": SASRecConfig(
         width=8, num_blocks=1, loss="sampled", negatives="popularity", num_negatives=12
     ),
@@ -218,6 +221,7 @@ SMALL = {
         dropout_rate=0.0,
     ),
     "bert4rec": Bert4RecConfig(width=8, num_blocks=1, num_heads=2),
+    "bert4rec-full": Bert4RecConfig(width=8, num_blocks=1, num_heads=2, loss="full"),
     "diffuasr": DiffuASRConfig(
         denoiser="mlp", mlp_hidden=16, num_steps=50, sampler=SamplerConfig(kind="ddim", steps=3)
     ),

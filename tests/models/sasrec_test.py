@@ -146,6 +146,75 @@ def test_a_sampled_softmax_is_corrected_by_its_log_q(source):
         np.testing.assert_allclose(model.loss(weights(), (), key, same)[0], got, rtol=1e-5)
 
 
+def losses_at(model, example):
+    run = jax.jit(jax.value_and_grad(lambda p: model.loss(p, (), jax.random.key(0), example)[0]))
+    return run(weights())
+
+
+def with_all_items(**settings):
+    every = jnp.arange(1, 7)
+    example = Sequences(SEQ, jnp.array([2, 5]), jnp.ones(2), jnp.arange(2))
+    shape = (2, 6) if settings["share"] == "sequence" else (2, 5, 6)
+    model = sasrec.build(config(num_negatives=6, **settings), SPEC)
+    return model, example._replace(negatives=jnp.broadcast_to(every, shape))
+
+
+@pytest.mark.parametrize("share", ["sequence", "position"])
+def test_against_all_items_a_sampled_softmax_is_the_full_one(share):
+    model, example = with_all_items(loss="sampled", share=share)
+    whole = sasrec.build(config(loss="full"), SPEC)
+    plain = losses_at(whole, example._replace(negatives=None))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        losses_at(model, example), plain,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", ["sampled", "gbce"])
+def test_negatives_of_a_sequence_are_those_of_its_places(loss):
+    found = [losses_at(*with_all_items(loss=loss, share=s)) for s in ("sequence", "position")]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+
+
+@pytest.mark.parametrize("share", ["batch", "sequence", "position"])
+def test_gbce_is_its_formula_at_every_place(share):
+    model = sasrec.build(config(loss="gbce", share=share, num_negatives=4, gbce_t=0.3), SPEC)
+    example = Sequences(SEQ, jnp.array([2, 5]), jnp.ones(2), jnp.arange(2))
+    key = jax.random.key(3)
+    drawn = model.draw(key, example)
+    ids = drawn.negatives.ids if share == "batch" else drawn.negatives
+    table, each = np.asarray(weights()["items"], np.float64), []
+    alpha = 4 / 5
+    beta = alpha * (0.3 * (1 - 1 / alpha) + 1 / alpha)
+    for row, items in enumerate([[3, 1, 5, 2], [2, 4, 6, 1, 5]]):
+        for n in range(1, len(items)):
+            prefix = jnp.array([items[:n] + [0] * (5 - n)])
+            point = sasrec.build(config(), SPEC).sample(
+                weights(), (), None, SequenceQuery(prefix, jnp.arange(1))
+            )[0]
+            logits = table @ np.asarray(point, np.float64)
+            own = {"batch": ids, "sequence": ids[row % len(ids)], "position": ids[row % len(ids)]}
+            own = own[share][n - 1] if share == "position" else own[share]
+            others = [logits[j] for j in np.asarray(own) if j != items[n]]
+            positive = beta * np.log1p(np.exp(-logits[items[n]]))
+            each.append((positive + np.sum(np.log1p(np.exp(others)))) / 5)
+    got, _ = model.loss(weights(), (), key, drawn)
+    np.testing.assert_allclose(got, np.mean(each), rtol=1e-5)
+    # drawn by the loss itself, and in histories of two lengths
+    cut = example._replace(seq=(SEQ[:1, :3], SEQ[1:]))
+    for same in (example, cut, model.draw(key, cut)):
+        np.testing.assert_allclose(model.loss(weights(), (), key, same)[0], got, rtol=1e-5)
+
+
+def test_a_share_of_negatives_that_there_is_none_of_is_refused():
+    with pytest.raises(ValueError, match="the nearest is model.share=batch"):
+        SASRecConfig(share="sequence")
+    with pytest.raises(ValueError, match="negatives=popularity"):
+        SASRecConfig(loss="sampled", share="position", negatives="popularity")
+    with pytest.raises(ValueError, match="gbce-t"):
+        SASRecConfig(loss="gbce", gbce_t=1.5)
+
+
 def test_parameters_of_the_released_encoder():
     # 64 (N + 2) + 73,920 of the released encoder, less its mask token, 99 places beyond the longest
     # history, the place of padding and an unused 64 x 64 projection.
