@@ -2,13 +2,14 @@
 
     python benchmarks/fast.py runs/diffurec-ml-100k diffurec-ml-100k
 
-ranks validation and test rows of a finished run by its whole reverse process and by every shorter
-way there is: means only, ancestral, DDIM and DPM-Solver++ with few steps, one call at the noisiest
-step, and a system's own (DreamRec's closed form, DiffRec2's seeds). Figures are means over
-`--draws` draws of the noise, the same users in each. `fast` is the way with the fewest calls of the
-network whose NDCG@10 on validation rows is at least 99 % of the whole process's; test rows choose
-nothing. The error of a share is that over users; where it is above 2 %, the users are too few to
-say that a way is as good, and it is not taken. Writes `benchmarks/results/fast-NAME.json`, which
+ranks the validation rows of a finished run by its whole reverse process, and then by shorter ways
+from one call of the network upwards: one call at the noisiest step, few steps of means only,
+ancestral, of DDIM and of DPM-Solver++, and a system's own (DreamRec's closed form, DiffRec2's
+seeds). Figures are means over `--draws` draws of the noise, the same users in each. `fast` is the
+way with the fewest calls whose NDCG@10 is at least 99 % of the whole process's, where it ends
+unless `--all`. Test rows choose nothing: they are ranked by the whole process and by what was
+chosen. The error of a share is that over users; where it is above 2 %, the users are too few to say
+that a way is as good, and it is not taken. Writes `benchmarks/results/fast-NAME.json`, which
 `configs/` then name.
 """
 
@@ -16,7 +17,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ import numpy as np
 from jaxrec_diff import config
 from jaxrec_diff.evaluation import evaluator
 from jaxrec_diff.experiments import judging, phases, provenance, restore
-from jaxrec_diff.training.state import averaged
+from jaxrec_diff.experiments.phases import PhaseRun
+from jaxrec_diff.training.state import TrainState, averaged
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("mean", "ddpm", "ddim", "dpmpp")
@@ -36,11 +37,11 @@ METRIC = "ndcg@10"
 
 
 class Judged(NamedTuple):
-    """One way to recommend."""
+    """One way to recommend, on a split."""
 
     model: dict[str, Any]  # dotted fields
     calls: int  # of the network, for a list
-    users: dict[str, np.ndarray]  # by split, every row's NDCG@10, the mean over draws
+    users: np.ndarray  # every row's NDCG@10, the mean over draws
 
 
 def whole(model: Any) -> dict[str, Any]:
@@ -85,46 +86,65 @@ def own(model: Any, **fields: Any) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if getattr(model, k, v) != v}
 
 
-def judge(run, workdir: Path, draws: int) -> Iterator[tuple[dict[str, Any], Judged | str]]:
-    """Every way with its figures, the whole process first, or why there is no such way."""
-    phase = restore.last_phase(run, workdir)
-    train = restore.best_of(phase, workdir)
+class Judge(NamedTuple):
+    """A trained run, ready to be ranked in any way."""
 
-    def settings_of(fields):
+    phase: PhaseRun
+    train: TrainState
+    draws: int
+
+    def settings(self, fields: dict[str, Any]) -> config.Experiment:
         changed = {f"model.{name}": value for name, value in fields.items()}
-        return config.configure(phase.settings, changed)
+        return config.configure(self.phase.settings, changed)
 
-    model = phase.settings.model
-    total = calls_of(settings_of(whole(model)).model)
-    for fields in (whole(model), *shorter(model, total)):
-        try:
-            made = phases.changed(phase, settings=settings_of(fields))
-            built = phases.model_of(made)
-        except ValueError as error:
-            yield fields, str(error)
-            continue
-        users = {}
-        for split in ("valid", "test"):
-            found = evaluator.over_seeds(
-                judging.ranker(made, split), averaged(train), train.state,
-                phase.settings.seed, 1 if built.deterministic else draws,
-            )  # fmt: skip
-            users[split] = evaluator.mean_over_seeds(found).per_user[METRIC]
-        yield fields, Judged(fields, calls_of(made.settings.model), users)
+    def judged(self, fields: dict[str, Any], split: str) -> Judged:
+        """Raises ValueError if there is no such way."""
+        made = phases.changed(self.phase, settings=self.settings(fields))
+        draws = 1 if phases.model_of(made).deterministic else self.draws
+        found = evaluator.over_seeds(
+            judging.ranker(made, split), averaged(self.train), self.train.state,
+            self.phase.settings.seed, draws,
+        )  # fmt: skip
+        users = evaluator.mean_over_seeds(found).per_user[METRIC]
+        return Judged(fields, calls_of(made.settings.model), users)
 
 
-def line(one: Judged, full: Judged) -> dict[str, Any]:
+def line(one: Judged, full: Judged, split: str) -> dict[str, Any]:
     """Figures of a way, as shares of the whole process's, with the error of the share."""
-    out: dict[str, Any] = {"model": one.model, "calls": one.calls}
-    for split, users in one.users.items():
-        base = full.users[split].mean()
-        error = np.std(users - full.users[split]) / np.sqrt(len(users)) / base
-        out |= {
-            f"{split}_{METRIC}": round(float(users.mean()), 6),
-            f"{split}_ratio": round(float(users.mean() / base), 4),
-            f"{split}_ratio_error": round(float(error), 4),
-        }
-    return out
+    base = full.users.mean()
+    error = np.std(one.users - full.users) / np.sqrt(len(one.users)) / base
+    return {
+        f"{split}_{METRIC}": round(float(one.users.mean()), 6),
+        f"{split}_ratio": round(float(one.users.mean() / base), 4),
+        f"{split}_ratio_error": round(float(error), 4),
+    }
+
+
+def keeps(figures: dict[str, Any]) -> bool:
+    return figures["valid_ratio"] >= KEEPS and figures["valid_ratio_error"] <= ERROR
+
+
+def search(judge: Judge, every: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every way that was ranked, the whole process first, and those that there are not."""
+    model = judge.phase.settings.model
+    full = judge.judged(whole(model), "valid")
+    lines = [{"model": full.model, "calls": full.calls} | line(full, full, "valid")]
+    print(json.dumps(lines[0]), flush=True)
+    by_calls: dict[int, list[dict[str, Any]]] = {}
+    refused = []
+    for fields in shorter(model, full.calls):
+        try:
+            by_calls.setdefault(calls_of(judge.settings(fields).model), []).append(fields)
+        except ValueError as error:
+            refused.append({"model": fields, "because": str(error)})
+    for calls in sorted(count for count in by_calls if count < full.calls):
+        for fields in by_calls[calls]:
+            figures = line(judge.judged(fields, "valid"), full, "valid")
+            lines.append({"model": fields, "calls": calls} | figures)
+            print(json.dumps(lines[-1]), flush=True)
+        if not every and any(keeps(one) for one in lines[1:]):
+            break
+    return lines, refused
 
 
 def main() -> None:
@@ -132,26 +152,19 @@ def main() -> None:
     parser.add_argument("workdir", type=Path)
     parser.add_argument("name", help="of the file, MODEL-DATA")
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--data", default=None, help="where the data is now")
+    parser.add_argument("--all", action="store_true", help="rank every way")
     options = parser.parse_args()
-    run = restore.reopen(options.workdir, data=options.data)
-    run = run._replace(experiment=replace(run.experiment, devices=1))
-    full, lines, refused = None, [], []
-    for fields, found in judge(run, options.workdir, options.draws):
-        if isinstance(found, str):
-            refused.append({"model": fields, "because": found})
-            continue
-        full = full or found
-        lines.append(line(found, full))
-        print(json.dumps(lines[-1]), flush=True)
-    shorter_ones = [one for one in lines[1:] if one["calls"] < full.calls]
-    kept = [
-        one
-        for one in shorter_ones
-        if one["valid_ratio"] >= KEEPS and one["valid_ratio_error"] <= ERROR
-    ]
+    run = restore.reopen(options.workdir)
+    phase = restore.last_phase(run, options.workdir)
+    judge = Judge(phase, restore.best_of(phase, options.workdir), options.draws)
+    lines, refused = search(judge, options.all)
+    kept = [one for one in lines[1:] if keeps(one)]
     # the fewest calls, and of those the best on validation; the simplest where they are equal
     fast = min(kept, key=lambda one: (one["calls"], -one[f"valid_{METRIC}"]), default=None)
+    tested = judge.judged(lines[0]["model"], "test")
+    lines[0] |= line(tested, tested, "test")
+    if fast is not None:
+        fast |= line(judge.judged(fast["model"], "test"), tested, "test")
     results = json.loads((options.workdir / "results.json").read_text())
     found = {
         "question": "the fewest reverse calls that keep 99 % of the whole process's NDCG@10",
@@ -159,15 +172,14 @@ def main() -> None:
         "data": run.dataset.name,
         "settings": config.preset(run.name, run.dataset.name).origin,
         "run": _told(results["command"]),
-        "trained_to": {"best_step": results["best_step"], METRIC: results["metrics"].get(METRIC)},
+        "best_step": results["best_step"],
         "draws": options.draws,
-        "rows": {split: len(users) for split, users in full.users.items()},
+        "rows": {"valid": len(phase.dataset.valid.start), "test": len(phase.dataset.test.start)},
         "fast": fast,
         "refused": refused,
     } | provenance.provenance(
-        _told(" ".join(["python benchmarks/fast.py", "RUN", options.name])), run.experiment.seed,
-        run.mesh,
-    )  # fmt: skip
+        f"python benchmarks/fast.py RUN {options.name}", run.experiment.seed, run.mesh
+    )
     text = json.dumps(found, indent=1).removesuffix("\n}")
     arms = ",\n  ".join(map(json.dumps, lines))
     path = RESULTS / f"fast-{options.name}.json"
