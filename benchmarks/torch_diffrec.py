@@ -54,11 +54,12 @@ def load(net: Net, params) -> None:
         layer.bias.data = torch.tensor(np.asarray(bias))
 
     put(net.step, params["step"]["kernel"], params["step"]["bias"])
-    put(net.inward[0], np.concatenate([p["table_in"], p["step_in"]]), p["bias_in"])
+    items = net.outward[-1].out_features  # tables may end in rows that fill them up
+    put(net.inward[0], np.concatenate([p["table_in"][:items], p["step_in"]]), p["bias_in"])
     hidden = [*net.inward[1:], *net.outward[:-1]]
     for i, layer in enumerate(hidden):
         put(layer, params[f"layers_{i}"]["kernel"], params[f"layers_{i}"]["bias"])
-    put(net.outward[-1], p["table_out"].T, p["bias_out"])
+    put(net.outward[-1], p["table_out"][:items].T, p["bias_out"][:items])
 
 
 class Diffusion:

@@ -131,7 +131,9 @@ def load(model: DiffuRec, params) -> None:
         layer.bias.copy_(torch.tensor(np.asarray(leaf["bias"])))
 
     with torch.no_grad():
-        model.items.weight.copy_(torch.tensor(np.asarray(params["items"])))
+        # a table may end in rows that fill it up
+        rows = np.asarray(params["items"])[: len(model.items.weight)]
+        model.items.weight.copy_(torch.tensor(rows))
         put(model.norm_in, params["norm_in"])
         put(model.inner, params["step"]["inner"])
         put(model.outer, params["step"]["outer"])
@@ -170,6 +172,11 @@ def peer_train(
 
 
 def _peer(config: Any, spec: Any, params: Any) -> DiffuRec:
+    if config.mask != "query" or config.positions:
+        raise ValueError(
+            "the PyTorch port of DiffuRec has the released network: add --model.mask=query "
+            "--model.positions=false"
+        )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     betas = released_betas(config.schedule, config.num_steps)
     model = DiffuRec(spec.num_items, config.width, config.num_blocks, config.num_heads, betas)

@@ -6,12 +6,20 @@ blocks, a loop over the codes with boolean masks, and similarities by broadcasti
 """
 
 import math
+import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+from jaxrec_diff.batches import types
+from jaxrec_diff.diffusion import forward
+from jaxrec_diff.models.diffurec import released_betas
+from jaxrec_diff.models.diqdiff import latest_last
 
 WIDTH, HEADS, BLOCKS = 128, 4, 4
 
@@ -82,12 +90,13 @@ class DiQDiff(nn.Module):
         return self.norm_out(self.drop_out(z))[:, -1]
 
 
-def load(model: DiQDiff, params: dict[str, Any], selector: dict[str, Any]) -> None:
-    """Copies the parameters of `jaxrec_diff.models.diqdiff` into the port."""
+def load(model: DiQDiff, params: dict[str, Any], selector: dict[str, Any] | None = None) -> None:
+    """Copies the parameters of `jaxrec_diff.models.diqdiff`; without a selector, which
+    is never trained, the port keeps its own."""
 
     def put(target: torch.Tensor, value: Any) -> None:
-        with torch.no_grad():
-            target.copy_(torch.from_numpy(np.array(value)))
+        with torch.no_grad():  # a table may end in rows that fill it up
+            target.copy_(torch.from_numpy(np.array(value)[: len(target)]))
 
     def linear(target: nn.Linear, value: Any) -> None:
         put(target.weight, np.asarray(value["kernel"]).T)
@@ -96,7 +105,8 @@ def load(model: DiQDiff, params: dict[str, Any], selector: dict[str, Any]) -> No
     put(model.items.weight, params["items"])
     linear(model.inner, params["step"]["inner"])
     linear(model.outer, params["step"]["outer"])
-    linear(model.selector, selector)
+    if selector is not None:
+        linear(model.selector, selector)
     norms = [
         (model.norm_in, params["norm_in"]),
         (model.norm_out, params["transformer"]["norm_out"]),
@@ -143,3 +153,28 @@ def train_step(
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def peer_train(
+    config: Any, spec: Any, params: Any, example: Any, *, compiled: bool
+) -> Callable[[], float]:
+    """The peer of `bin/benchmark train`: an update with its contrast as a product."""
+    shape = config.width, config.num_heads, config.num_blocks, config.mask, config.num_steps
+    weights = config.code_weight, config.history_weight, config.contrast_weight
+    if shape != (WIDTH, HEADS, BLOCKS, "query", 32) or weights != (0.4, 0.6, 1.0):
+        raise ValueError(
+            "the PyTorch port of DiQDiff has the settings published for Amazon Beauty: add "
+            "--preset=amazon-beauty"
+        )
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = DiQDiff(spec.num_items, spec.max_len, config.num_codes, config.dropout_rate)
+    load(model, params)
+    if compiled:
+        model.read = torch.compile(model.read)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    tables = forward.tables(forward.levels(released_betas(config.schedule, config.num_steps)))
+    signal, noise = (torch.from_numpy(np.array(table)) for table in (tables.signal, tables.noise))
+    whole = types.over_lengths(partial(latest_last, max_len=spec.max_len), example.seq)
+    seq = torch.from_numpy(np.array(whole)).long()
+    target = torch.from_numpy(np.array(example.target)).long()
+    return lambda: train_step(model, adam, signal, noise, seq, target, contrast_by_matmul)

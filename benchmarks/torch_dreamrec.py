@@ -74,8 +74,8 @@ def load(model: DreamRec, params: dict[str, Any]) -> None:
     """Copies the parameters of `jaxrec_diff.models.dreamrec` into the port."""
 
     def put(target: torch.Tensor, value: Any) -> None:
-        with torch.no_grad():
-            target.copy_(torch.from_numpy(np.array(value)))
+        with torch.no_grad():  # a table may end in rows that fill it up
+            target.copy_(torch.from_numpy(np.array(value)[: len(target)]))
 
     put(model.items.weight, params["items"])
     put(model.positions.weight, params["positions"])
