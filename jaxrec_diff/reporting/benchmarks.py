@@ -121,17 +121,19 @@ def drawings(points: Sequence[Point]) -> dict[str, Drawing]:
     out = {}
     for name, across in _ACROSS.items():
         for what, figure in (("rate", "a second"), ("seconds", "seconds"), ("memory", "bytes")):
-            lines = _lines(points, name, what)
+            lines, shared = _lines(points, name, what)
             if lines:
                 unit = f"{points[0]['unit']} " if what == "rate" else ""
-                out[f"{what}-{name}"] = figures.scaling(unit + figure, lines, across=across)
+                along = f"{across} ({shared})" if shared else across
+                out[f"{what}-{name}"] = figures.scaling(unit + figure, lines, across=along)
     placed = [point for point in points if "flops_per_s" in point and point.get("intensity")]
     if placed:
-        varied = _varied(points)
-        named = {
-            _name(point, varied): (point["intensity"], point["flops_per_s"] / point["devices"])
-            for point in placed
-        }
+        # a mark a size would be more than a legend has room for
+        varied = [name for name in _varied(placed) if name not in _ACROSS]
+        named: dict[str, list[tuple[float, float]]] = {}
+        for point in placed:
+            at = point["intensity"], point["flops_per_s"] / point["devices"]
+            named.setdefault(_name(point, varied), []).append(at)
         peaks = placed[0]["peak_flops"], placed[0]["peak_bytes"]
         out["roofline"] = figures.roofline(named, *peaks)
     return out
@@ -139,18 +141,25 @@ def drawings(points: Sequence[Point]) -> dict[str, Drawing]:
 
 def _lines(
     points: Sequence[Point], across: str, what: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Points that differ in one size alone, as lines of two points at least."""
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
+    """Points that differ in one size alone, as lines of two points at least, and in words the
+    sizes that all lines share while other points have others."""
     others = [name for name in _varied(points) if name != across]
-    grouped: dict[str, dict[float, float]] = {}
+    grouped: dict[tuple, list[Point]] = {}
     for point in points:
         if what in point:
-            grouped.setdefault(_name(point, others), {})[point[across]] = point[what]
-    return {
-        name: (np.array(sorted(found)), np.array([found[x] for x in sorted(found)]))
-        for name, found in grouped.items()
-        if len(found) > 1
-    }
+            grouped.setdefault(tuple(point.get(name) for name in others), []).append(point)
+    lines = [each for each in grouped.values() if len({point[across] for point in each}) > 1]
+    firsts = [each[0] for each in lines]
+    alike = [name for name in others if len({first.get(name) for first in firsts}) == 1]
+    apart = [name for name in others if name not in alike or name == "model"]
+    out = {}
+    for each in lines:
+        found = {point[across]: point[what] for point in each}
+        x = sorted(found)
+        out[_name(each[0], apart)] = np.array(x), np.array([found[at] for at in x])
+    shared = [name for name in alike if name in _ACROSS]
+    return out, _name(firsts[0], shared) if firsts else ""
 
 
 def _name(point: Point, varied: Sequence[str]) -> str:

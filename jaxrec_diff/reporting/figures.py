@@ -282,20 +282,21 @@ def scaling(
 
 
 def roofline(
-    points: Mapping[str, tuple[float, float]], peak_flops: float, peak_bytes: float
+    points: Mapping[str, Sequence[tuple[float, float]]], peak_flops: float, peak_bytes: float
 ) -> Drawing:
-    """Operations a second against operations a byte, name -> (intensity, attained), under what the
-    machine can do: Williams et al. 2009, doi:10.1145/1498765.1498785."""
+    """Operations a second against operations a byte, name -> its points (intensity, attained),
+    under what the machine can do: Williams et al. 2009, doi:10.1145/1498765.1498785."""
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         ridge = peak_flops / peak_bytes
-        every = [intensity for intensity, _ in points.values()]
+        every = [intensity for each in points.values() for intensity, _ in each]
         x = np.geomspace(min(*every, ridge) / 2, max(*every, ridge) * 2, 200)
         axes.plot(x, np.minimum(x * peak_bytes, peak_flops), color=SOFT)
         for number, (name, at) in enumerate(points.items()):
             mark = _MARKS[number // len(COLOURS) % len(_MARKS)]
-            axes.plot(*at, mark, color=COLOURS[number % len(COLOURS)], label=name, ms=5)
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(*zip(*at, strict=True), mark, color=colour, label=name, ms=5)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("operations a byte")

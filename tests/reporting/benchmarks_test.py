@@ -42,10 +42,16 @@ def test_points_that_differ_in_one_size_make_a_line():
     expected = {f"{what}-{size}" for what in ("rate", "seconds", "memory")
                 for size in ("batch", "items")}  # fmt: skip
     assert made.keys() == expected | {"roofline"}
-    lines = benchmarks._lines(points, "batch", "rate")
+    lines, shared = benchmarks._lines(points, "batch", "rate")
     ((name, (x, y)),) = lines.items()
-    assert name == "dreamrec, ours, items 40"  # what they share is not in it
+    assert (name, shared) == ("dreamrec", "items 40")  # said once, beside what it lies across
     assert x.tolist() == [100, 1000] and y.tolist() == [1234.5, 9e4]
+
+
+def test_lines_are_named_by_what_sets_them_apart():
+    points = [point(batch=batch, way=way) for batch in (1, 10) for way in ("ours", "loop")]
+    lines, shared = benchmarks._lines([*points, point(steps=500)], "batch", "rate")
+    assert (list(lines), shared) == (["dreamrec, ours", "dreamrec, loop"], "steps 10")
 
 
 @pytest.mark.filterwarnings("error")  # of a legend that leaves no room
