@@ -1,5 +1,6 @@
 """What the README shows is true: its Python runs, its commands' flags are known."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -66,3 +67,13 @@ def test_every_preset_is_in_the_table():
     names = {path.stem for path in (ROOT / "configs").glob("*.py")}
     listed = set(re.findall(r"^\| `([a-z0-9_]+)` \|", README, re.MULTILINE))
     assert names == listed
+
+
+def test_the_table_of_peers_is_what_the_results_say():
+    path = ROOT / "benchmarks" / "summary.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_summary", path)
+    assert spec is not None and spec.loader is not None
+    summary = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(summary)
+    assert summary.written(README) == README, "run python benchmarks/summary.py"
+    assert summary.table().count("\n") > 5

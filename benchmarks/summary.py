@@ -1,0 +1,134 @@
+"""Ours against what a user would pick instead: the table of the README, from `results/`.
+
+    python benchmarks/summary.py            # writes it into README.md
+    python benchmarks/summary.py --print
+
+Every number is read from a file; a row whose file is not there is left out.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- benchmarks/summary.py -->", "<!-- end -->"
+
+
+class Side(NamedTuple):
+    """A number of a file: the figure that has all of `where`, and its field."""
+
+    where: dict[str, Any]
+    field: str
+
+
+class Row(NamedTuple):
+    """One thing done in two ways."""
+
+    what: str
+    instead: str
+    file: str  # without .json
+    theirs: Side
+    ours: Side
+    unit: str  # a rate, or s for seconds
+
+
+def sampled(which: str, **where: Any) -> Side:
+    return Side({"question": "sampler", "which": which, "batch": 100} | where, "users_per_second")
+
+
+def stepped(which: str) -> Side:
+    return Side({"question": "train step", "which": which}, "examples_per_second")
+
+
+def listed(which: str) -> Side:
+    return Side({"question": "recommend", "which": which}, "users_per_second")
+
+
+def took(question: str, which: str) -> Side:
+    return Side({"question": question, "which": which}, "seconds")
+
+
+EAGER = "eager PyTorch"
+DREAMREC, DIFFUREC = "samplers-cpu", "amazon-beauty-diffurec-speed"
+DIFFREC, DIQDIFF = "diffrec-cpu", "diqdiff-cpu"
+ROWS = (
+    Row("DreamRec, 500 reverse steps for 100 users", EAGER, DREAMREC, sampled("torch"),
+        sampled("scan"), "users/s"),
+    Row("the same in closed form", EAGER, DREAMREC, sampled("torch"), sampled("closed_form"),
+        "users/s"),
+    Row("DreamRec, updates", EAGER, DREAMREC, stepped("torch"), stepped("jax"), "examples/s"),
+    Row("DiffuRec on Beauty, lists by 32 reverse steps", EAGER, DIFFUREC, listed("torch"),
+        listed("cut, 32 steps"), "users/s"),
+    Row("the same by one step", f"{EAGER}, 32 steps", DIFFUREC, listed("torch"),
+        listed("cut, 1 step"), "users/s"),
+    Row("DiffuRec on Beauty, updates", EAGER, DIFFUREC, stepped("torch"), stepped("cut, one pad"),
+        "examples/s"),
+    Row("DiffRec on ML-1M, an epoch", EAGER, DIFFREC, took("epoch", "torch"), took("epoch", "jax"),
+        "s"),
+    Row("DiffRec on ML-1M, validation and test", EAGER, DIFFREC, took("evaluation", "torch"),
+        took("evaluation", "jax"), "s"),
+    Row("DiQDiff on Beauty, updates", EAGER, DIQDIFF, stepped("torch"), stepped("jax"),
+        "examples/s"),
+    Row("the same", f"{EAGER}, contrast as a product", DIQDIFF,
+        stepped("torch, contrast by matmul"), stepped("jax"), "examples/s"),
+)  # fmt: skip
+
+
+def number(figures: list[dict[str, Any]], side: Side) -> float:
+    """The one number that a side names.
+
+    Raises:
+      ValueError: if there is none or several.
+    """
+    found = [f[side.field] for f in figures if side.where.items() <= f.items()]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} figures have {side.where}")
+    return found[0]
+
+
+def table() -> str:
+    """The rows in markdown."""
+    lines = [
+        "| what, on one CPU thread | instead | there | here | times |",
+        "|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        path = RESULTS / f"{row.file}.json"
+        if not path.exists():
+            continue
+        figures = json.loads(path.read_text())["figures"]
+        theirs, ours = number(figures, row.theirs), number(figures, row.ours)
+        factor = theirs / ours if row.unit == "s" else ours / theirs
+        lines.append(
+            f"| {row.what} | {row.instead} | {_shown(theirs)} {row.unit} | {_shown(ours)} "
+            f"{row.unit} | {_shown(factor)} |"
+        )
+    return "\n".join(lines)
+
+
+def written(readme: str) -> str:
+    """The README with the table between its marks."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--print", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    if options.print:
+        print(table())
+        return
+    path = ROOT / "README.md"
+    path.write_text(written(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
