@@ -34,6 +34,7 @@ ROOMS = (
     "inference",
     "benchmarking",
     "reporting",
+    "docs",
     "commands",
     "cli",
     "api",

@@ -13,6 +13,7 @@ COMMANDS = {
     "tune": "a search for a model's settings",
     "launch": "one of these as several processes of this machine",
     "benchmark": "what systems cost: time, memory and programs, against peers",
+    "docs": "the documentation as pages to be read offline",
     "completion": "what a shell needs to complete all this",
 }
 """Each with what it does, in the order of their use."""

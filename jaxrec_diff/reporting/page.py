@@ -28,6 +28,9 @@ th, td { padding: .3rem .65rem; border-bottom: 1px solid var(--line); text-align
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 td.text, th.text { text-align: left; } td.text { white-space: normal; min-width: 9rem; }
+.prose td, .prose th { text-align: left; white-space: normal; vertical-align: top; }
+td:first-child code { white-space: nowrap; }
+nav { margin-bottom: 1rem; } code { overflow-wrap: anywhere; } h3 { font-size: 1rem; }
 td small { color: var(--soft); font-weight: 400; } a { color: var(--link); }
 .verdict { font-size: 1.05rem; } .verdict li { margin: .15rem 0; }
 ul.verdict { margin: .5rem 0; padding-left: 1.2rem; }
@@ -75,13 +78,16 @@ for (const box of document.querySelectorAll(".command")) {
 </script>"""
 
 
-def document(title: str, sections: Sequence[tuple[str, str]], lead: str = "") -> str:
+def document(
+    title: str, sections: Sequence[tuple[str, str]], lead: str = "", *, above: str = ""
+) -> str:
     """A whole page.
 
     Args:
       title: plain text.
       sections: (heading as plain text or "", body as html).
       lead: html under the title.
+      above: html over it.
     """
     parts = []
     for heading, body in sections:
@@ -93,7 +99,7 @@ def document(title: str, sections: Sequence[tuple[str, str]], lead: str = "") ->
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
         f"<style>{_COLOURS}{_STYLE}</style>"
-        f"</head><body><h1>{escape(title)}</h1>{lead}{inside}{script}</body></html>\n"
+        f"</head><body>{above}<h1>{escape(title)}</h1>{lead}{inside}{script}</body></html>\n"
     )
 
 
