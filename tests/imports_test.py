@@ -35,6 +35,7 @@ ROOMS = (
     "benchmarking",
     "reporting",
     "docs",
+    "serving",
     "commands",
     "cli",
     "api",

@@ -4,6 +4,7 @@ COMMANDS = {
     "train": "trains a model, to a folder with its results and its page",
     "evaluate": "a trained model under another sampler, protocol or split",
     "recommend": "top lists for known users and for new histories",
+    "serve": "a trained model behind HTTP, with a page to try it",
     "compare": "a leaderboard of runs, paired over users",
     "leaderboard": "every model on one data set, trained and compared",
     "report": "the page of a run",

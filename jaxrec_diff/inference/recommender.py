@@ -25,15 +25,17 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
 from jaxrec_diff.data import ids
+from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import restore
-from jaxrec_diff.inference import neighbours, rebatch
+from jaxrec_diff.inference import neighbours, program, rebatch
 from jaxrec_diff.inference import new_items as inference_new_items
+from jaxrec_diff.inference.program import Asked
 from jaxrec_diff.inference.types import Histories, Lists, Recommender, Vocabulary
 from jaxrec_diff.models import registry
 from jaxrec_diff.ops import meshes, ragged, streams
 
-_SEEDS = 1_000  # the draws are one program, which grows with their number
+_SEEDS = 1_000  # the points of all draws are on the device at once
 _BATCH = 2**16
 _CELLS = 2**22  # places of the histories that are on a device at once, padding among them
 
@@ -100,7 +102,8 @@ def of(
     batch_size: int | None = None,
 ) -> Recommender:
     """The same from a model that is in memory, whatever protocol it was evaluated under."""
-    phase, model, params, state = restore.honest(restored)
+    restored = restore.honest(restored)
+    phase, model, params, state = restored
     for flag, value in (("k", k), ("seeds", seeds)):
         if value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
@@ -112,20 +115,17 @@ def of(
     size = meshes.rounded(min(batch_size or experiment.eval.batch_size, _BATCH), mesh)
     seed = experiment.seed if seed is None else seed
     keys = [streams.draw(seed, number) for number in range(seeds)]
-    allowed = jnp.asarray(dataset.candidates())
+    found_by = program.lists(restored, keys=keys, k=k)
     state = rank.precompute(model, params, state)
     by_row, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
     @partial(jax.jit, out_shardings=everywhere)
     def step(params, state, first, user, history):
         row_id = first + jnp.arange(len(history), dtype=jnp.int32)
-        query = kind.from_history(history, row_id, user, experiment.data)
-        draws = [rank.sample(model, params, state, key, query) for key in keys]
-        top = partial(rank.top, k=k, seen=None if include_seen else history, allowed=allowed)
-        found = top(rank.joined(draws))
-        if len(draws) == 1:
-            return found.items, found.scores, jnp.zeros(len(history))
-        return found.items, found.scores, _spread(jnp.stack([top(each).items for each in draws]))
+        hidden = None if include_seen else history
+        top, draws = found_by(params, state, Asked(row_id, user, history, hidden))
+        spread = jnp.zeros(len(history)) if draws is None else program.spread(draws)
+        return top.items, top.scores, spread
 
     def ranked(histories: Histories, first: int):
         lengths = np.diff(histories.offsets)
@@ -141,8 +141,6 @@ def of(
                 found.append(step(params, state, np.int32(first + begin), *placed))
         return found
 
-    order = np.argsort(-dataset.train_counts, kind="stable")
-    order = order[dataset.train_counts[order] > 0][:k]
     return Recommender(
         dataset,
         experiment,
@@ -151,9 +149,15 @@ def of(
         seeds,
         neighbours.owners(dataset) if kind.knows_users else None,
         ranked,
-        (order + 1).astype(np.int32),
-        dataset.train_counts[order].astype(np.float32),
+        *most_popular(dataset, k),
     )
+
+
+def most_popular(dataset: Dataset, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The items that occur most often in training, i32[k] at most, and how often, f32[k]."""
+    order = np.argsort(-dataset.train_counts, kind="stable")
+    order = order[dataset.train_counts[order] > 0][:k]
+    return (order + 1).astype(np.int32), dataset.train_counts[order].astype(np.float32)
 
 
 class Capped(UserWarning):
@@ -210,18 +214,6 @@ def _padded(histories: Histories, size: int, width: int) -> np.ndarray:
     place, row = ragged.expand(0, np.diff(histories.offsets))
     out[row, place] = histories.items
     return out
-
-
-def _spread(items: jax.Array) -> jax.Array:
-    """i32[S, B, k] lists of draws -> f32[B], one minus the mean share two lists have in common."""
-    draws = items.shape[0]
-    shared = jnp.zeros(items.shape[1], jnp.int32)
-    for a in range(draws):
-        for b in range(a):
-            same = (items[a][:, :, None] == items[b][:, None, :]) & (items[a][:, :, None] > 0)
-            shared = shared + same.sum(axis=(1, 2))
-    places = jnp.maximum((items[0] > 0).sum(axis=1), 1) * (draws * (draws - 1) // 2)
-    return (places - shared) / places
 
 
 def _lists(recommender: Recommender, part: Histories, arrays: list[tuple]) -> Lists:
