@@ -113,7 +113,8 @@ def _from_table(
             raise ValueError(f"data.split=users has no use for the generated items of {source}")
         return _of_users(about, held_out.drawn(sequences, config), user_ids, item_ids)
     cuts, words = splits.cut(sequences, config)
-    found = facts.of_split(cuts, sequences.users, sequences.times if timed else None)
+    times = sequences.times if timed else None
+    found = facts.of_split(cuts, sequences.users, sequences.items, times)
     dataset = _assemble(about, words, sequences.items, cuts, user_ids, item_ids, config, found)
     if ahead is None:
         return dataset
@@ -221,7 +222,7 @@ def _from_pairs(source: str, read: Source, config: DataConfig) -> Dataset:
     known = None
     if all(table.times is not None for table in ordered.values()):
         known = np.concatenate([table.times for table in ordered.values()])[by_user]
-    found = facts.of_split(cuts, users[by_user], known)
+    found = facts.of_split(cuts, users[by_user], flat, known)
     return _assemble(about, "as given", flat, cuts, user_ids, item_ids, config, found)
 
 

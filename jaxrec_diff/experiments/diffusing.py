@@ -1,9 +1,10 @@
 """Does it diffuse? What a trained model recommends when its reverse process is changed.
 
 Rows of the same test split, each with the same weights: its own lists; the full chain; one call of
-the network; the chain whose network is shown nothing in place of x_t, another user's x_0 or the
-true one at every step; no guidance. The true x_0 is a ceiling: if showing the answer changes
-nothing, the network cannot use x_t, whatever its loss says.
+the network; the fewest that its preset has measured to be enough; the chain whose network is shown
+nothing in place of x_t, another user's x_0 or the true one at every step; no guidance. The true x_0
+is a ceiling: if showing the answer changes nothing, the network cannot use x_t, whatever its loss
+says.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrec_diff import config
 from jaxrec_diff.evaluation import lists, shown
 from jaxrec_diff.evaluation.config import LOSS
 from jaxrec_diff.evaluation.lists import Lists
@@ -28,7 +30,7 @@ from jaxrec_diff.training.state import averaged
 
 LIST = 10
 
-OWN, FULL, ONE_CALL = "as it recommends", "full chain", "one call"
+OWN, FULL, ONE_CALL, FAST = "as it recommends", "full chain", "one call", "fewest steps"
 WITHOUT, STRANGER, ANSWER = "without x_t", "another user's x_0 shown", "the true x_0 shown"
 UNGUIDED = "without guidance"
 
@@ -102,24 +104,30 @@ def of_run(run: Run, workdir: Path, split: str = "test") -> dict[str, Any]:
 
 
 def _rows(phase: PhaseRun) -> Iterator[Row]:
-    config = phase.settings.model
-    walks = registry.system(config).walks
-    sampler = config.sampler
+    model = phase.settings.model
+    walks = registry.system(model).walks
+    sampler = model.sampler
 
     def with_sampler(**fields: Any) -> Callable[[], PhaseRun]:
-        return lambda: _changed(phase, walks(replace(config, sampler=replace(sampler, **fields))))
+        return lambda: _changed(phase, walks(replace(model, sampler=replace(sampler, **fields))))
 
     def unguided() -> PhaseRun:
-        weight = getattr(config, "guidance_weight", None)
+        weight = getattr(model, "guidance_weight", None)
         if not weight:
             raise ValueError(
                 "it has no guidance" if weight is None else "its guidance has no weight as it is"
             )
-        return _changed(phase, replace(config, guidance_weight=0.0))
+        return _changed(phase, replace(model, guidance_weight=0.0))
+
+    def fast() -> PhaseRun:
+        found = config.fast(phase.title, phase.dataset.name).model
+        dotted = {f"model.{field}": value for field, value in found.items()}
+        return phases.changed(phase, settings=config.configure(phase.settings, dotted))
 
     kind = "ddpm" if sampler.kind in _NO_PATH else sampler.kind
     yield Row(FULL, with_sampler(kind=kind, steps=0), shown.itself)
     yield Row(ONE_CALL, with_sampler(kind="one_step", steps=0), shown.itself)
+    yield Row(FAST, fast)
     # the chain that it recommends by, where it walks one
     chain = with_sampler(kind=kind) if sampler.kind in _NO_PATH else with_sampler()
     yield Row(WITHOUT, chain, shown.nothing)

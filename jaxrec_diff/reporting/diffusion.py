@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxrec_diff.experiments.diffusing import (
     ANSWER,
+    FAST,
     FULL,
     ONE_CALL,
     OWN,
@@ -19,7 +20,7 @@ from jaxrec_diff.experiments.diffusing import (
 SAME = 0.05
 """Two figures that differ by less than this share of the first are called the same."""
 
-ROWS = (OWN, FULL, ONE_CALL, WITHOUT, STRANGER, ANSWER, UNGUIDED)
+ROWS = (OWN, FULL, ONE_CALL, FAST, WITHOUT, STRANGER, ANSWER, UNGUIDED)
 
 
 def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

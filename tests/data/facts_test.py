@@ -36,6 +36,49 @@ def test_shares_against_loops(tmp_path):
     assert not cut.card["trained_later"]
 
 
+def test_what_training_holds_of_the_future_against_loops(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [(u, int(rng.integers(30)), int(rng.integers(40))) for u in range(12) for _ in range(9)]
+    card = load(table(tmp_path / "a.csv", rows), DataConfig()).card
+    by_user = {u: [row for row in rows if row[0] == u] for u in range(12)}
+    for each in by_user.values():
+        each.sort(key=lambda row: row[2])
+    train = [row for each in by_user.values() for row in each[:-2]]
+    answers = [each[-1] for each in by_user.values()]
+    later = [np.mean([time > answer[2] for _, _, time in train]) for answer in answers]
+    assert card["later_training"] == pytest.approx(np.mean(later)) and 0 < np.mean(later)
+    met = {}
+    for _, item, time in train:
+        met[item] = min(time, met.get(item, time))
+    first = [item in met and met[item] > time for _, item, time in answers]
+    assert card["first_trained_later"] == pytest.approx(np.mean(first)) and any(first)
+    tied = [sum(time == other for _, _, other in by_user[user]) > 1 for user, _, time in answers]
+    assert card["tied_answers"] == pytest.approx(np.mean(tied)) and any(tied)
+    assert card["test_span"] == max(a[2] for a in answers) - min(a[2] for a in answers)
+
+
+def test_movielens_is_as_measured_elsewhere(real_data):
+    card = load(str(real_data / "ml-100k" / "ml-100k.inter"), DataConfig()).card
+    assert card["later_training"] == pytest.approx(0.413, abs=5e-4)
+    assert card["first_trained_later"] == pytest.approx(0.0106, abs=5e-5)
+    assert card["tied_answers"] == pytest.approx(0.440, abs=5e-4)
+    assert card["test_span"] / 86_400 == pytest.approx(214, abs=0.5)
+    said = render(card)
+    assert "41.3% of training interactions are later than a test answer" in said
+    assert "44.0% of test answers have the time of another item" in said
+
+
+def test_a_cut_in_time_says_when_few_are_judged():
+    card = {"split": "80/10/10 of all interactions in time order", "rows": {"test": 166}}
+    card["without_history"] = {"valid": 0, "test": 76}
+    said = facts.words(card)
+    assert "166 test rows are few: the error of a share is up to 3.9%" in said
+    assert "31% of test users have no history before the cut" in said
+    card["rows"]["test"] = 4000
+    assert len(facts.words(card)) == 1  # those left out
+    assert len(facts.words(card | {"split": "as given", "rows": {"test": 9}})) == 1
+
+
 def test_training_that_sees_later_events_is_said(tmp_path):
     rows = [("a", item, item) for item in range(4)] + [("b", item, 10 + item) for item in range(4)]
     data = load(table(tmp_path / "a.csv", rows), DataConfig())

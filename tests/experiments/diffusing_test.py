@@ -78,7 +78,7 @@ def asked(phase, denoiser, monkeypatch):
 def test_a_network_that_ignores_x_t_says_the_same_whatever_it_is_shown(phase, monkeypatch):
     found = asked(phase, blind, monkeypatch)
     rows = found["rows"]
-    assert set(rows) == set(diffusion.ROWS) - {diffusing.UNGUIDED}
+    assert set(rows) == set(diffusion.ROWS) - {diffusing.UNGUIDED, diffusing.FAST}
     figures = {
         name: {k: v for k, v in row.items() if k not in ("steps", "overlap")}
         for name, row in rows.items()
@@ -88,7 +88,9 @@ def test_a_network_that_ignores_x_t_says_the_same_whatever_it_is_shown(phase, mo
     assert {row["overlap"] for row in rows.values()} == {1.0} and found["draws"] == 1.0
     assert rows[diffusing.ONE_CALL]["steps"] == 1 and rows[diffusing.FULL]["steps"] == 6
     assert "no use of x_t" in diffusion.verdict(found)
-    assert found["left_out"] == {diffusing.UNGUIDED: "it has no guidance"}
+    assert found["left_out"].keys() == {diffusing.UNGUIDED, diffusing.FAST}
+    assert found["left_out"][diffusing.UNGUIDED] == "it has no guidance"
+    assert "has not been measured for dimerec" in found["left_out"][diffusing.FAST]
 
 
 def test_a_network_that_copies_x_t_is_as_good_as_what_it_is_shown(phase, monkeypatch):
@@ -108,7 +110,9 @@ def test_a_network_that_copies_x_t_is_as_good_as_what_it_is_shown(phase, monkeyp
     assert "reads x_t" in diffusion.verdict(found)
 
 
-def test_own_lists_are_the_full_chain_and_guidance_is_taken_away():
+def test_own_lists_are_the_full_chain_and_guidance_is_taken_away(monkeypatch):
+    fast = config.Fast(model={"sampler.kind": "ddim", "sampler.steps": 2}, measured="a.json")
+    monkeypatch.setattr(config, "fast", lambda name, dataset: fast)
     phase = prepared(
         "dreamrec", "--model.sampler.kind=mean", "--model.num-steps=5", "--model.width=8",
         "--model.guidance-weight=3.0", "--eval.ks=10",
@@ -120,6 +124,7 @@ def test_own_lists_are_the_full_chain_and_guidance_is_taken_away():
     rows = found["rows"]
     own, full = rows[diffusing.OWN], rows[diffusing.FULL]
     assert own == full and own["steps"] == 5
+    assert rows[diffusing.FAST]["steps"] == 2
     plain = phases.changed(
         phase,
         settings=replace(phase.settings, model=replace(phase.settings.model, guidance_weight=0.0)),
