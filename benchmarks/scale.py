@@ -7,18 +7,19 @@
 `run` trains with a sampled softmax and lazy Adam, the table and its moments split over the axis
 `model`, and then lists the exact top 100 of every item for 1,000 users; ten users' lists are
 compared with a plain product over the whole table. `project` compiles the same programs, and those
-that it is compared with, for shapes that nothing is allocated for. Megabytes a device are the
-arguments and the temporary arrays of a compiled program (donated ones are counted once).
+that it is compared with, for shapes that nothing is allocated for: also updates with a softmax over
+all items, of these and of ten million on 8 devices. Megabytes a device are the arguments and the
+temporary arrays of a compiled program (donated ones are counted once).
 """
 
 import argparse
 import json
 import os
 import platform
-import re
 import resource
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -32,17 +33,18 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
-from jaxrec_diff.evaluation import topk
+from jaxrec_diff.benchmarking import hlo
+from jaxrec_diff.evaluation import rank, topk
 from jaxrec_diff.experiments import provenance
 from jaxrec_diff.models import dimerec
 from jaxrec_diff.models.contract import DataSpec, Model
 from jaxrec_diff.models.dimerec import DimeRecConfig
-from jaxrec_diff.training import optim, rows, state, step
+from jaxrec_diff.training import checkpoint, optim, rows, state, step
 from jaxrec_diff.training.config import BY_ROW, TrainConfig
 
 DEVICES = {"run": 8, "project": 64}
 RESULTS = Path(__file__).parent / "results"
-LENGTH, K = 20, 100
+TEN, LENGTH, K = 10_000_000, 20, 100
 _STRETCH = 2**17  # rows of the table whose float64 scores are looked at together
 TASTES, TASTE = 100, 1000  # a user likes one of so many stretches of so many items
 CONFIG = DimeRecConfig(
@@ -50,35 +52,45 @@ CONFIG = DimeRecConfig(
     positions="end", num_negatives=1000,
 )  # fmt: skip
 OPTIMIZERS = ("lazy_adam", "row_adagrad", "adam")
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f64": 8, "s64": 8, "u64": 8}
 
 
 class Programs:
     """DimeRec's programs for one catalogue on one mesh."""
 
-    def __init__(self, num_items: int, mesh: jax.sharding.Mesh, optimizer: str):
+    def __init__(self, num_items: int, mesh: jax.sharding.Mesh, optimizer: str, **settings: Any):
         self.mesh, self.num_items = mesh, num_items
-        self.model: Model = dimerec.build(CONFIG, DataSpec(0, num_items, LENGTH))
-        settings = TrainConfig(optimizer=optimizer, learning_rate=1e-2)
-        self.optimizer = optim.make(settings, 1000, self.model.compact)
+        config = replace(CONFIG, **settings)
+        self.model: Model = dimerec.build(config, DataSpec(0, num_items, LENGTH))
+        training = TrainConfig(optimizer=optimizer, learning_rate=1e-2)
+        self.optimizer = optim.make(training, 1000, self.model.compact)
         self.take = rows.update if optimizer in BY_ROW else step.update
 
-    def initial(self) -> Any:
+    def variables(self) -> Any:
         one = Sequences(
             jnp.ones((1, LENGTH), jnp.int32), jnp.ones(1, jnp.int32), jnp.ones(1), jnp.arange(1)
         )
-        return state.create(self.model.init(jax.random.key(0), one), self.optimizer)
+        return self.model.init(jax.random.key(0), one)
+
+    def initial(self) -> Any:
+        return state.create(self.variables(), self.optimizer)
+
+    def begun(self) -> Any:
+        """The first state, what the optimizer keeps made when what drew the table is gone."""
+        lies = layout.shardings(jax.eval_shape(self.variables), self.mesh)
+        drawn = jax.block_until_ready(jax.jit(self.variables, out_shardings=lies)())
+        make = jax.jit(
+            lambda drawn: state.create(drawn, self.optimizer),
+            donate_argnums=0, out_shardings=self.layouts(),
+        )  # fmt: skip
+        return jax.block_until_ready(make(drawn))
+
+    def like(self) -> Any:
+        """Shapes, dtypes and layout of a state."""
+        shapes = jax.eval_shape(self.initial)
+        return checkpoint.abstract(shapes, layout.shardings(shapes, self.mesh))
 
     def layouts(self) -> Any:
-        """How the state lies: what has a row an item over `model`, the rest everywhere."""
-        shapes = jax.eval_shape(self.initial)
-        height = shapes.params["items"].shape[0]
-
-        def lies(leaf):
-            return NamedSharding(self.mesh, P("model") if leaf.shape[:1] == (height,) else P())
-
-        return jax.tree.map(lies, shapes)
+        return layout.shardings(jax.eval_shape(self.initial), self.mesh)
 
     def by_row(self) -> NamedSharding:
         return NamedSharding(self.mesh, P("data"))
@@ -90,24 +102,19 @@ class Programs:
 
     def lists(self, params: Any, key: jax.Array, seq: jax.Array) -> topk.Top:
         query = SequenceQuery(seq, jnp.arange(seq.shape[0], dtype=jnp.int32))
-        points, table = self.model.sample(params, (), key, query), params["items"]
-        row = jnp.arange(len(table))
-        real = (row > 0) & (row <= self.num_items)  # row j is item j, and not j + 1
-        found = topk.top(points, table, k=K, seen=seq + 1, allowed=real)
-        return found._replace(items=found.items - 1)
+        drawn = rank.sample(self.model, params, (), key, query)
+        return rank.top(drawn, k=K, seen=seq)
 
     def compiled_update(self, batch: int) -> Any:
-        lies = self.layouts()
-        shapes = abstract(jax.eval_shape(self.initial), lies)
-        fn = jax.jit(self.update, donate_argnums=0, out_shardings=(lies, None))
+        fn = jax.jit(self.update, donate_argnums=0, out_shardings=(self.layouts(), None))
         with jax.set_mesh(self.mesh):
-            return fn.lower(shapes, self.key(), *self.ids((batch, LENGTH), (batch,))).compile()
+            given = self.key(), *self.ids((batch, LENGTH), (batch,))
+            return fn.lower(self.like(), *given).compile()
 
     def compiled_lists(self, users: int) -> Any:
-        shapes = abstract(jax.eval_shape(self.initial), self.layouts())
         with jax.set_mesh(self.mesh):
             seq = self.ids((users, LENGTH))
-            return jax.jit(self.lists).lower(shapes.params, self.key(), *seq).compile()
+            return jax.jit(self.lists).lower(self.like().params, self.key(), *seq).compile()
 
     def key(self) -> Any:
         shape = jax.eval_shape(lambda: jax.random.key(0))
@@ -117,13 +124,6 @@ class Programs:
         return [jax.ShapeDtypeStruct(each, jnp.int32, sharding=self.by_row()) for each in shapes]
 
 
-def abstract(shapes: Any, lies: Any) -> Any:
-    def struct(leaf, sharding):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(struct, shapes, lies)
-
-
 def megabytes(program: Any) -> dict[str, float]:
     memory = program.memory_analysis()
     sizes = {"argument": memory.argument_size_in_bytes, "temp": memory.temp_size_in_bytes}
@@ -131,30 +131,16 @@ def megabytes(program: Any) -> dict[str, float]:
 
 
 def cost(program: Any) -> dict[str, Any]:
-    """What XLA counts of a device's program; a loop's body counts once."""
+    """What a device computes and is sent; of its operations, XLA counts the body of a loop once."""
     counted = program.cost_analysis() or {}
-    moved = collectives(program.as_text())
+    text = program.as_text()
+    moved = {name: size / 1e6 for name, size in hlo.collectives(text).items()}
     return {
         "gflops_a_device": round(counted.get("flops", 0) / 1e9, 2),
-        "bytes_accessed_mb_a_device": round(counted.get("bytes accessed", 0) / 1e6, 1),
-        "collective_mb_a_device": round(sum(moved.values()) / 1e6, 1),
-        "collectives_mb": {name: round(size / 1e6, 2) for name, size in moved.items() if size},
+        "bytes_accessed_mb_a_device": round(hlo.count(text).bytes / 1e6, 1),
+        "collective_mb_a_device": round(sum(moved.values()), 1),
+        "collectives_mb": {name: round(size, 2) for name, size in sorted(moved.items())},
     }
-
-
-def collectives(hlo: str) -> dict[str, int]:
-    """Bytes that the collectives of a program give each device.
-
-    >>> collectives("%a = f32[2,3]{1,0} all-reduce(%b), channel_id=1")["all-reduce"]
-    24
-    """
-    found = dict.fromkeys(COLLECTIVES, 0)
-    pattern = rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\("
-    for shapes, name in re.findall(pattern, hlo):
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            sizes = [int(size) for size in dims.split(",") if size]
-            found[name] += _BYTES.get(dtype, 4) * int(np.prod(sizes, dtype=np.int64))
-    return found
 
 
 def histories(count: int, num_items: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,8 +156,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     made = Programs(given.items, mesh, "lazy_adam")
     start = time.perf_counter()
     update, lists = made.compiled_update(given.batch), made.compiled_lists(given.users)
-    compile_s, lies = time.perf_counter() - start, made.layouts()
-    train = jax.block_until_ready(jax.jit(made.initial, out_shardings=lies)())
+    compile_s, train = time.perf_counter() - start, made.begun()
     put = partial(jax.device_put, device=made.by_row())
     key = jax.device_put(jax.random.key(given.seed), NamedSharding(mesh, P()))
     losses, at = [], (time.process_time(), time.perf_counter())
@@ -245,25 +230,31 @@ def project(given: argparse.Namespace) -> dict[str, Any]:
     """Compiles for `given.items` on a mesh of 64 devices; says what each would hold and send."""
     mesh, programs = layout.make_mesh(jax.devices(), model=given.model), []
 
-    def add(what, program, **more):
-        programs.append(
-            {"program": what} | dict(mesh.shape) | megabytes(program) | cost(program) | more
-        )
+    def add(what, program, made, batch, products=0.0):
+        # of all devices, with the loops: a product of points and a table is 2 B I D operations
+        every = products * 2 * batch * made.num_items * CONFIG.width / made.mesh.size
+        formula = {"gflops_by_formula": round(every / 1e9, 1)} if products else {}
+        about = {"program": what, "items": made.num_items, "batch": batch, **made.mesh.shape}
+        programs.append(about | megabytes(program) | cost(program) | formula)
         print(json.dumps(programs[-1]), flush=True)
 
     for optimizer in OPTIMIZERS:
         made = Programs(given.items, mesh, optimizer)
-        add(f"update, sampled softmax, {optimizer}", made.compiled_update(given.batch))
-    flops = 2 * given.users * given.items * CONFIG.width / mesh.size
+        what = f"update, sampled softmax, {optimizer}"
+        add(what, made.compiled_update(given.batch), made, given.batch)
     lists = made.compiled_lists(given.users)
-    add(f"top {K} for {given.users} users", lists, gflops_by_formula=round(flops / 1e9, 1))
+    add(f"top {K} for {given.users} users", lists, made, given.users, products=1)
+    few = layout.make_mesh(jax.devices()[:8], model=8)
+    for items, batch, devices in ((given.items, given.batch, mesh), (TEN, 1024, few)):
+        made = Programs(items, devices, "adam", negatives="full")
+        # logits, the same again for their gradients, and these of both sides
+        what = "update, softmax over all items, adam"
+        add(what, made.compiled_update(batch), made, batch, products=4)
     return {
-        "items": given.items,
         "width": CONFIG.width,
-        "batch": given.batch,
         "negatives": CONFIG.num_negatives,
-        "devices": mesh.size,
-        "counting": "XLA counts the body of a loop once; gflops_by_formula counts all items",
+        "counting": "gflops_a_device counts the body of a loop once, gflops_by_formula all items; "
+        "bytes and collectives count loops by their turns",
         "programs": programs,
     }
 
@@ -271,8 +262,7 @@ def project(given: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("question", choices=tuple(DEVICES))
-    # one less than a multiple of 256: with padding's row the table divides over the devices
-    parser.add_argument("--items", type=int, default=0, help="10,000,127 and 100,000,255")
+    parser.add_argument("--items", type=int, default=0, help="10 and 100 million")
     parser.add_argument("--batch", type=int, default=0, help="1,024 and 8,192")
     parser.add_argument("--users", type=int, default=0, help="1,000 and 1,024")
     parser.add_argument("--updates", type=int, default=150)
@@ -283,7 +273,7 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", DEVICES[given.question])
     big = given.question == "project"
     written = given.items == 0  # a smaller question only says what it found
-    given.items = given.items or (100_000_255 if big else 10_000_127)
+    given.items = given.items or (10 * TEN if big else TEN)
     given.batch = given.batch or (8192 if big else 1024)
     given.users = given.users or (1024 if big else 1000)
     figures = {
@@ -300,11 +290,15 @@ def main() -> None:
     name = "scale-projection.json" if big else "scale-10m.json"
     if big and (RESULTS / name).exists():  # the other mesh
         before = json.loads((RESULTS / name).read_text())
-        own = [each for each in before["programs"] if each["model"] != given.model]
-        figures["programs"] += own
+        about = ("program", "items", "data", "model")
+        found = {tuple(each[name] for name in about) for each in figures["programs"]}
+        others = [each for each in before["programs"] if tuple(map(each.get, about)) not in found]
+        figures["programs"] += [each for each in others if "items" in each]
         figures["command"] = "; ".join(
             f"python benchmarks/scale.py project --model={model}"
-            for model in sorted({each["model"] for each in figures["programs"]})
+            for model in sorted(
+                each["model"] for each in figures["programs"] if "row_adagrad" in each["program"]
+            )
         )
     if written:
         (RESULTS / name).write_text(json.dumps(figures, indent=1) + "\n")
