@@ -1,4 +1,4 @@
-"""Ours against what a user would pick instead: the table of the README, from `results/`.
+"""The tables of the README, from `results/`: all systems, and ours against what is picked instead.
 
     python benchmarks/summary.py            # writes it into README.md
     python benchmarks/summary.py --print
@@ -11,9 +11,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxrec_diff.docs import systems
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks/summary.py -->", "<!-- end -->"
+SYSTEMS, SYSTEMS_END = "<!-- systems -->", "<!-- end of systems -->"
 
 
 class Side(NamedTuple):
@@ -109,10 +112,15 @@ def table() -> str:
 
 
 def written(readme: str) -> str:
-    """The README with the table between its marks."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    """The README with the tables between their marks."""
+    readme = _between(readme, BEGIN, END, table())
+    return _between(readme, SYSTEMS, SYSTEMS_END, systems.table(RESULTS))
+
+
+def _between(text: str, begin: str, end: str, inside: str) -> str:
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n\n{inside}\n\n{end}{after}"
 
 
 def _shown(value: float) -> str:
@@ -124,7 +132,7 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="write nothing")
     options = parser.parse_args()
     if options.print:
-        print(table())
+        print(systems.table(RESULTS), table(), sep="\n\n")
         return
     path = ROOT / "README.md"
     path.write_text(written(path.read_text()))

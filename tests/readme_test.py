@@ -63,6 +63,13 @@ def test_flags_of_commands_are_known(name, words, capsys):
     config.parse(config.preset(model, "clicks").experiment, dotted)
 
 
+def test_links_lead_to_files():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert "benchmarks/results/walk.svg" in links and len(links) > 5
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
 def test_every_preset_is_in_the_table():
     names = {path.stem for path in (ROOT / "configs").glob("*.py")}
     listed = set(re.findall(r"^\| `([a-z0-9_]+)` \|", README, re.MULTILINE))

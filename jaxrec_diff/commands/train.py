@@ -156,6 +156,7 @@ def _next(run: Any, workdir: Path) -> str:
     where = shlex.quote(f"--workdir={workdir}")
     commands = (
         f"bin/recommend {where} {shlex.quote(f'--history={history}')}",
+        f"bin/serve {where}",
         f"bin/compare {shlex.quote(str(workdir))}",
         f"bin/export {where} {shlex.quote(f'--output={workdir}-serving')}",
     )

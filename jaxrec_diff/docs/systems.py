@@ -69,6 +69,7 @@ def _row(card: Card, results: Path | None) -> list[str]:
     if nearest is not None:
         figure = nearest.figure
         data, metric, mark = figure.data, figure.metric, nearest.verdict
+        mark += " (honest)" if figure.protocol == "honest" else ""
         theirs = _percent(figure.value) + ("" if figure.by == PAPER else "*")
     run = _run_of(card, nearest)
     if run is not None and nearest is None:
@@ -84,7 +85,7 @@ def _run_of(card: Card, nearest: Parity | None) -> Measured | None:
     for run in card.measured:
         if nearest is None:
             return run
-        found = run.metrics.get("official", {}).get(nearest.figure.metric)
+        found = run.metrics.get(nearest.figure.protocol, {}).get(nearest.figure.metric)
         if run.data == nearest.figure.data and found == nearest.ours:
             return run
     return None

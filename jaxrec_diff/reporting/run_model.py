@@ -157,8 +157,8 @@ def walks(restored: restore.Restored) -> str:
     if found is None:
         return ""
     points = found.points
-    cloud = _scaled(found) if found.same else points[-1]
-    centre, plane, share = _plane(cloud)
+    cloud = scaled(found) if found.same else points[-1]
+    centre, plane, share = main_plane(cloud)
     picture = figures.paths(
         (cloud[_some(len(cloud))] - centre) @ plane if found.same else None,
         (points[:, :_DRAWN] - centre) @ plane,
@@ -181,7 +181,7 @@ def _rank(found: Walk) -> tuple[str, str] | None:
     points, table = found.points, found.table
     if table is None or not found.same:
         return None
-    ranks = _ranks(points, table, found.bias, found.answers)
+    ranks = true_ranks(points, table, found.bias, found.answers)
     walked = np.arange(len(points))
     lines = {
         f"{q:.0%} of users": (walked, np.quantile(ranks, q, axis=1)) for q in (0.25, 0.5, 0.75)
@@ -246,7 +246,7 @@ def _items(restored: restore.Restored) -> tuple[str, str] | None:
     if table is None or len(table) != dataset.num_items or min(table.shape) < 2:
         return None
     counts = dataset.train_counts
-    centre, plane, share = _plane(table)
+    centre, plane, share = main_plane(table)
     order = np.argsort(counts, kind="stable")
     kept = order[_some(len(order))]
     groups, names = statistics.quarters(counts[kept].astype(np.float64))
@@ -291,7 +291,7 @@ def _is_history(leaf: Any) -> bool:
     return isinstance(leaf, timesteps.History)
 
 
-def _scaled(found: Walk) -> np.ndarray:
+def scaled(found: Walk) -> np.ndarray:
     """The items, as long as the ends of walks are: both are compared by direction."""
     assert found.table is not None, "walks among items need their rows"
     middle = np.median(np.linalg.norm(found.points[-1], axis=-1))
@@ -299,7 +299,7 @@ def _scaled(found: Walk) -> np.ndarray:
     return found.table * (middle / own)
 
 
-def _plane(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def main_plane(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Mean, two main directions f[D, 2] and the share of the variance that these hold."""
     centre = rows.mean(axis=0)
     _, sizes, axes = np.linalg.svd(rows - centre, full_matrices=False)
@@ -325,7 +325,7 @@ def _lists(restored: restore.Restored, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> np.ndarray:
+def true_ranks(points: np.ndarray, table: np.ndarray, bias, answers: np.ndarray) -> np.ndarray:
     """i64[N, B] how many items score at least as much as the answer, step by step."""
     out = []
     for each in points:

@@ -90,8 +90,8 @@ def test_a_csv_with_holes_from_training_to_lists(tmp_path, capsys):
     told, _, following = said.partition("everything is in ")
     assert max(map(len, told.splitlines())) <= 80
     first, *commands = following.splitlines()
-    assert first == str(workdir) and len(commands) == 3
-    recommend, compare, export = (shlex.split(line) for line in commands)
+    assert first == str(workdir) and len(commands) == 4
+    recommend, serve, compare, export = (shlex.split(line) for line in commands)
     assert recommend[:2] == ["bin/recommend", f"--workdir={workdir}"]
     assert recommend[2].count("SKU-") == 3 and compare == ["bin/compare", str(workdir)]
     assert export == ["bin/export", f"--workdir={workdir}", f"--output={workdir}-serving"]

@@ -38,8 +38,8 @@ def html(clicks_run, tmp_path_factory):
 def test_ranks_along_a_walk_by_hand():
     table = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     points = np.array([[[2.0, 1.0]], [[-1.0, 0.5]]])
-    assert run_model._ranks(points, table, None, np.array([1])).tolist() == [[1], [3]]
-    assert run_model._ranks(points, table, np.array([0, 9, 0]), np.array([1])).tolist() == [
+    assert run_model.true_ranks(points, table, None, np.array([1])).tolist() == [[1], [3]]
+    assert run_model.true_ranks(points, table, np.array([0, 9, 0]), np.array([1])).tolist() == [
         [2],
         [3],
     ]
