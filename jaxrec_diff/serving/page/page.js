@@ -317,7 +317,7 @@ function go(place) {
   at("step").setAttribute("aria-valuetext", said);
   at("taken").textContent = said;
   for (const each of columns) {
-    [...each.strip.children].forEach((cell, at) => cell.classList.toggle("here", at === place));
+    [...each.strip.children].forEach((cell, i) => cell.classList.toggle("here", i === place));
     each.list.replaceChildren(
       ...each.steps[place].map((entry, rank) =>
         make("li", { className: each.kinds[place][rank], title: shown(entry.score) }, nameOf(entry))
