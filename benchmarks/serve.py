@@ -28,7 +28,8 @@ from jaxrec_diff.experiments import provenance, restore
 
 ROOT = Path(__file__).parents[1]
 K = 20
-WARM, CHECKED = 200, 50
+WARM, CHECKED, DRAWS = 200, 50, 4
+CALLS = 'jaxrec_batch_histories_count{program="recommend"}'
 
 
 class Client:
@@ -101,29 +102,44 @@ def load(port: int, histories: list[list], clients: int, every: int, pid: int) -
                 if done[0] % every == 0:
                     memory.append(used(pid)[0])
 
+    watch = Client(port)
+    calls = watch.counted(CALLS)
     cpu, begun = used(pid)[1], time.perf_counter()
     threads = [threading.Thread(target=work) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    wall = time.perf_counter() - begun
-    low, high, highest = np.quantile(seconds, [0.5, 0.99, 1.0])
+    wall, calls = time.perf_counter() - begun, watch.counted(CALLS) - calls
     found = {
         "clients": clients,
         "requests": len(histories),
         "lost": sum(each is None for each in lists),
         "requests_per_second": round(len(histories) / wall, 1),
-        "p50_ms": round(1e3 * low, 2),
-        "p99_ms": round(1e3 * high, 2),
-        "highest_ms": round(1e3 * highest, 2),
+        **quantiles(seconds),
+        "histories_per_call": round(len(histories) / calls, 2),
         "server_processor_ms_per_request": round(1e3 * (used(pid)[1] - cpu) / len(histories), 2),
         "memory_mib": [round(each, 1) for each in memory],
     }
-    alone = Client(port)
     places = range(0, len(histories), max(len(histories) // CHECKED, 1))
-    same = [alone.list_of(histories[place]) == lists[place] for place in places]
+    same = [watch.list_of(histories[place]) == lists[place] for place in places]
     return found | {"asked_again_alone": len(same), "other_lists": len(same) - sum(same)}
+
+
+def quantiles(seconds: np.ndarray) -> dict[str, float]:
+    low, high, highest = (round(1e3 * each, 2) for each in np.quantile(seconds, [0.5, 0.99, 1.0]))
+    return {"p50_ms": low, "p99_ms": high, "highest_ms": highest}
+
+
+def walks(port: int, histories: list[list]) -> dict[str, Any]:
+    """Asks for walks, one after the other."""
+    client, seconds = Client(port), []
+    for history in histories:
+        begun = time.perf_counter()
+        status, _ = client.ask("/walk", {"history": history, "draws": DRAWS})
+        seconds.append(time.perf_counter() - begun)
+        assert status == 200, "this model does not walk"
+    return {"requests": len(histories), "draws": DRAWS, **quantiles(np.array(seconds))}
 
 
 def measured(workdir: Path, requests: int, clients: int) -> dict[str, Any]:
@@ -136,11 +152,10 @@ def measured(workdir: Path, requests: int, clients: int) -> dict[str, Any]:
         histories = [draw.sample(items, draw.randint(1, 16)) for _ in range(WARM + requests)]
         load(port, histories[:WARM], clients, WARM, server.pid)
         before = client.counted("jaxrec_compiled_programs_total")
-        batches = client.counted("jaxrec_batch_histories_count")
         many = load(port, histories[WARM:], clients, max(requests // 10, 1), server.pid)
-        batches = client.counted("jaxrec_batch_histories_count") - batches
         compiled = client.counted("jaxrec_compiled_programs_total") - before
-        one = load(port, histories[WARM : WARM + requests // 20], 1, requests, server.pid)
+        few = histories[: requests // 20]
+        one, walked = load(port, few, 1, requests, server.pid), walks(port, few)
         server.send_signal(signal.SIGTERM)
         return {
             "model": about["model"],
@@ -150,7 +165,7 @@ def measured(workdir: Path, requests: int, clients: int) -> dict[str, Any]:
             "ready_s": round(ready, 1),
             "many_clients": many,
             "one_client": one,
-            "histories_per_call": round((requests + many["asked_again_alone"]) / batches, 2),
+            "walks_of_one_client": walked,
             "compiled_meanwhile": int(compiled),
             "exit_code": server.wait(120),
         }
