@@ -64,7 +64,8 @@ class GiffCFConfig:
     init_scale: float = 1.0
     """Factor on the initial item embeddings."""
     sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(kind="mean"))
-    """The reverse path: mean, which draws nothing, or one_step, the estimate of its first call."""
+    """The reverse path: mean, which draws nothing (ddim without eta is the same path), or one_step,
+    the estimate of its first call."""
 
     def __post_init__(self) -> None:
         validation.at_least("model.width", self.width, 1)
@@ -77,10 +78,15 @@ class GiffCFConfig:
         validation.at_least("model.ideal-cutoff", self.ideal_cutoff, 1)
         validation.above("model.init-scale", self.init_scale, 0, 1.0)
         validation.within("model.sampler.steps", self.sampler.steps, 0, self.num_steps)
-        if self.sampler.kind not in ("mean", "one_step"):
+        if self.sampler.kind not in ("mean", "ddim", "one_step"):
             raise ValueError(
                 f"model.sampler.kind={self.sampler.kind} moves noise, and this reverse path has "
                 "none; take mean or one_step"
+            )
+        if self.sampler.kind == "ddim" and self.sampler.eta:
+            raise ValueError(
+                f"model.sampler.eta={self.sampler.eta} draws noise, and this reverse path has "
+                "none; the nearest is 0"
             )
 
 

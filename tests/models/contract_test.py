@@ -565,6 +565,7 @@ def _updates(name, mode, devices, count=6, lengths=False):
 
 
 _SLOW = (
+    "giffcf",
     "preferdiff-official",
     "sgl",
     "ddrm",

@@ -330,7 +330,8 @@ def test_rows_that_fill_the_table_get_no_gradient():
     [
         ({"alpha": 0.0}, "model.alpha must be above 0"),
         ({"noise_decay": 1.5}, "nearest valid value is 1"),
-        ({"sampler": SamplerConfig(kind="ddim")}, "take mean or one_step"),
+        ({"sampler": SamplerConfig(kind="ddpm")}, "take mean or one_step"),
+        ({"sampler": SamplerConfig(kind="ddim", eta=0.5)}, "the nearest is 0"),
         ({"sampler": SamplerConfig(kind="mean", steps=4)}, "nearest valid value is 3"),
     ],
 )
