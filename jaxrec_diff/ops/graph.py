@@ -16,6 +16,8 @@ import numpy as np
 from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
+_ENTRIES = 2**14  # of a sparse matrix, visited at once where any program may run
+
 
 class Rows(NamedTuple):
     """Sets over one flat array: row r holds `members[start[r]:start[r + 1]]`, rising, no repeats.
@@ -205,6 +207,9 @@ def row_sums(rows: Rows, x: jax.Array, keep: jax.Array | None = None) -> jax.Arr
     chex.assert_type(x, float)
     if keep is not None:
         chex.assert_equal_shape([keep, rows.members])
+    columns: Any = x.shape[1]
+    if not isinstance(columns, int):
+        return _row_sums_anywhere(rows, x, keep)
     matrix = sparse.BCSR(
         (jnp.ones(rows.members.shape, x.dtype) if keep is None else keep, rows.members, rows.start),
         shape=(rows.start.shape[0] - 1, x.shape[0]),
@@ -212,3 +217,22 @@ def row_sums(rows: Rows, x: jax.Array, keep: jax.Array | None = None) -> jax.Arr
         unique_indices=True,
     )
     return matrix @ x
+
+
+def _row_sums_anywhere(rows: Rows, x: jax.Array, keep: jax.Array | None) -> jax.Array:
+    """`row_sums` of any number of columns, some entries at a time.
+
+    An exported program holds no operation that a later JAX may not know, as the sparse product is.
+    """
+    count, num_rows = rows.members.shape[0], rows.start.shape[0] - 1
+    size = min(count, _ENTRIES)
+
+    def add(turn, total):
+        at = turn * size + jnp.arange(size, dtype=rows.start.dtype)
+        row = jnp.searchsorted(rows.start, at, side="right") - 1  # behind the last entry: no row
+        at = jnp.minimum(at, count - 1)
+        entry = x[rows.members[at]]
+        return total.at[row].add(entry if keep is None else keep[at, None] * entry, mode="drop")
+
+    turns = -(-count // max(size, 1))
+    return jax.lax.fori_loop(0, turns, add, jnp.zeros((num_rows, x.shape[1]), x.dtype))

@@ -159,3 +159,26 @@ def test_without_layers_no_graph_is_needed():
     tables = Nodes(jnp.ones((2, 3)), 2 * jnp.ones((4, 3)))
     got = graph.propagate(None, tables, 0)
     assert (got.users == 1).all() and (got.items == 2).all()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_sums_of_any_number_of_columns_can_be_exported(kept, monkeypatch):
+    monkeypatch.setattr(graph, "_ENTRIES", 7)
+    x = np.random.default_rng(3).random((9, 6)) < 0.4
+    x[[0, 4, 8]] = False  # rows without entries, the last one too
+    rows = graph.Rows(
+        jnp.asarray(np.append(0, np.cumsum(x.sum(axis=1))), jnp.int32),
+        jnp.asarray(np.nonzero(x)[1], jnp.int32),
+    )
+    keep = jnp.asarray(np.random.default_rng(4).random(x.sum()) < 0.5, jnp.float32)
+    weights = np.zeros(x.shape)
+    weights[np.nonzero(x)] = keep if kept else 1.0
+    summed = jax.jit(lambda y: graph.row_sums(rows, y, keep if kept else None))
+    (columns,) = jax.export.symbolic_shape("n")
+    shape = jax.ShapeDtypeStruct((6, columns), jnp.float32)
+    program = jax.export.export(summed, platforms=("cpu", "cuda", "tpu"))(shape)
+    again = jax.export.deserialize(bytearray(program.serialize()))
+    for width in (1, 5):
+        y = np.random.default_rng(width).integers(-3, 4, (6, width)).astype(np.float32)
+        np.testing.assert_array_equal(again.call(y), weights @ y)
+        np.testing.assert_array_equal(summed(y), weights @ y)
