@@ -64,6 +64,9 @@ def test_a_run_starts_from_whitened_vectors_and_keeps_them(tmp_path):
     example = found.phase.batcher.example(
         found.phase.batcher.train, jnp.arange(32), jnp.arange(32), jax.random.key(0)
     )
+    loss = functools.partial(found.model.loss, state=found.state, key=jax.random.key(1))
+    grads = jax.jit(jax.grad(lambda params: loss(params, example=example)[0]))(found.params)
+    np.testing.assert_array_equal(grads["items"], 0.0)
     optimizer = optim.make(
         TrainConfig(optimizer="adamw", weight_decay=0.1), 10, None, found.model.frozen
     )
