@@ -198,6 +198,12 @@ def test_a_run_keeps_its_vectors(tmp_path, capsys):
     scaling = workdirs.read_scaling(workdir)
     want = 0.02 * scaling.apply(vectors)[:, :4]  # SASRec's own deviation
     np.testing.assert_allclose(params["items"][1:41], want, rtol=1e-5)
+    np.save(tmp_path / "more.npy", np.concatenate([vectors, vectors[:2] + 1.0]))
+    capsys.readouterr()
+    asked = ["recommend", f"--workdir={workdir}", "--history=3,41", "--k=42", "--include-seen"]
+    assert cli.main([*asked, f"--new-items={tmp_path / 'more.npy'}", "--json", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["lists"][0]["items"]) == set(range(42))
     asked = ["evaluate", f"--workdir={workdir}", "--data.item-features-use=initial"]
     assert cli.main(asked) == 2
     assert "was trained with data.item-features-use=frozen" in capsys.readouterr().err
