@@ -31,6 +31,7 @@ SYSTEMS = {
     "dimerec_tuned": (*_SHORT, "--train.num-epochs=6"),
     "diffrec": (*_ROWS, "--train.num-epochs=60"),
     "tdiffrec": (*_ROWS, "--train.num-epochs=60"),
+    "giffcf": (*_ROWS, "--train.num-epochs=30"),
     "ldiffrec": (*_ROWS, "--train.num-epochs=100", "--backbone.train.num-epochs=10"),
     "ltdiffrec": (*_ROWS, "--train.num-epochs=100", "--backbone.train.num-epochs=10"),
     "ddrm": (*_ROWS, "--train.num-epochs=5", "--backbone.train.num-epochs=10"),

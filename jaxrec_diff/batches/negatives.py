@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff.batches import types
 from jaxrec_diff.batches.types import Negatives, Sequences, Triplets
 from jaxrec_diff.ops import negatives, rng
 from jaxrec_diff.ops.negatives import Law
@@ -83,6 +84,33 @@ def corrections(negatives: Negatives, target: jax.Array) -> jax.Array:
     ids = negatives.ids[None, :]
     absent = jnp.where((target[:, None] == ids) | (ids == 0), _NEVER, 0.0)
     return -negatives.log_q + absent
+
+
+def own(
+    share: Literal["sequence", "position"],
+    key: jax.Array,
+    example: Sequences,
+    count: int,
+    num_items: int,
+) -> Any:
+    """Uniform items that a sequence has to itself, i32[B, n], or each of its places, i32[B, L, n]
+    (a tuple where histories come in several lengths)."""
+    if share == "sequence":
+        return negatives.uniform_rows(key, example.row_id, (count,), num_items)
+
+    def apart(seq, row):
+        return negatives.uniform_places(key, row, seq.shape[1], count, num_items)
+
+    return types.at_lengths(apart, example.seq, example.row_id)
+
+
+def own_logits(items: jax.Array, point: jax.Array, target: jax.Array, ids: jax.Array) -> jax.Array:
+    """f32[B, L, n] logits of points f32[B, L, D] for `own` ids; no hope for a target i32[B, L]."""
+    of_row = ids.ndim == 2
+    rows = "bnd" if of_row else "blnd"
+    found = jnp.einsum(f"bld,{rows}->bln", point, items[ids])
+    itself = target[..., None] == (ids[:, None] if of_row else ids)
+    return jnp.where(itself, _NEVER, found)
 
 
 def by_law(law: Law, key: jax.Array, example: Triplets) -> Triplets:

@@ -223,16 +223,10 @@ def draw(parts: Parts, key: jax.Array, example: Sequences) -> Sequences:
     if parts.draw_negatives is not None:
         targets = types.at_lengths(next_items, example.seq, example.target)
         return example._replace(negatives=parts.draw_negatives(key, example, targets))
-    count, num_items = parts.config.num_negatives, parts.num_items
-    if parts.config.share == "sequence":
-        ids = ops_negatives.uniform_rows(key, example.row_id, (count,), num_items)
+    if parts.config.share != "batch":
+        count, share = parts.config.num_negatives, parts.config.share
+        ids = negatives.own(share, key, example, count, parts.num_items)
         return example._replace(negatives=ids)
-    if parts.config.share == "position":
-
-        def apart(seq, row):
-            return ops_negatives.uniform_places(key, row, seq.shape[1], count, num_items)
-
-        return example._replace(negatives=types.at_lengths(apart, example.seq, example.row_id))
 
     def outside(seq, target, keys):
         absent = jax.vmap(ops_negatives.absent, in_axes=(0, 0, 0, None))
@@ -312,18 +306,9 @@ def _ask_everywhere(parts: Parts, params: Any, seq, target, weight, first, keys,
     point = by_row(partial(call, parts, params, "__call__"), keys, seq)
     asked = asks(seq, first) * weight[:, None]
     if parts.config.share != "batch":
-        drawn = _logits(params["items"], point, next_items(seq, target), drawn)
+        drawn = negatives.own_logits(params["items"], point, next_items(seq, target), drawn)
     at = Asked(point, next_items(seq, target), asked, drawn)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), at)
-
-
-def _logits(items: jax.Array, point: jax.Array, target: jax.Array, ids: jax.Array) -> jax.Array:
-    """f32[B, L, n] logits of a row's or a place's own items i32[B, n] or [B, L, n]."""
-    of_row = ids.ndim == 2
-    rows = "bnd" if of_row else "blnd"
-    found = jnp.einsum(f"bld,{rows}->bln", point, items[ids])
-    itself = target[..., None] == (ids[:, None] if of_row else ids)
-    return jnp.where(itself, -1e9, found)
 
 
 def sample(
