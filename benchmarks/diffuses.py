@@ -1,7 +1,9 @@
 """Does it diffuse? Every system with a reverse process, trained shortly on one data set.
 
     JAXREC_DATA=data python benchmarks/diffuses.py run --workdir=runs/diffuses
-    python benchmarks/diffuses.py table
+    python benchmarks/diffuses.py table [--write]
+
+The table stands in `benchmarks/README.md`, between its marks; `table --write` puts it there.
 
 `run` trains each system at small settings with `--eval.diffuses=true`, a process each, and keeps
 what it says in `benchmarks/results/diffuses-ml-100k.json`; a run that is finished is not trained
@@ -18,6 +20,8 @@ import time
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "diffuses-ml-100k.json"
+README = Path(__file__).parent / "README.md"
+MARKS = "<!-- diffuses -->", "<!-- /diffuses -->"
 DATA = "ml-100k/ml-100k.inter"
 
 _SHORT = ("--data.max-len=20", "--eval.metric=ndcg@10", "--eval.ks=10,20")
@@ -74,13 +78,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--workdir", type=Path, default=Path("runs/diffuses"))
+    parser.add_argument("--write", action="store_true")
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     options = parser.parse_args()
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"systems": {}}
     if options.what == "table":
         from jaxrec_diff.reporting import diffusion
 
-        print(diffusion.markdown({k: v["diffusion"] for k, v in kept["systems"].items()}))
+        table = diffusion.markdown({k: v["diffusion"] for k, v in kept["systems"].items()})
+        print(table)
+        if options.write:
+            before, _, rest = README.read_text().partition(MARKS[0])
+            after = rest.partition(MARKS[1])[2]
+            README.write_text(f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}")
         return
     for name in options.systems.split(","):
         found = train(name, options.workdir / name, os.environ["JAXREC_DATA"])

@@ -1,5 +1,8 @@
 """The table of what a diffusion is worth, and the sentence under it."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from jaxrec_diff.experiments import diffusing
@@ -55,3 +58,11 @@ def test_systems_stand_side_by_side():
     lines = text.splitlines()
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
     assert lines[2].startswith("| a | ndcg@10 | 4 | 0.2000 | - | -") and "0.3000" in lines[3]
+
+
+def test_the_table_of_the_benchmarks_is_made_of_its_file():
+    folder = Path(__file__).parents[2] / "benchmarks"
+    kept = json.loads((folder / "results" / "diffuses-ml-100k.json").read_text())["systems"]
+    table = diffusion.markdown({name: each["diffusion"] for name, each in kept.items()})
+    assert table in (folder / "README.md").read_text() and len(kept) > 5
+    assert all("--eval.diffuses=true" in each["command"] for each in kept.values())
