@@ -51,6 +51,9 @@ def wheel(tmp_path_factory) -> Path:
 def test_a_wheel_holds_the_presets_the_license_and_the_types(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "jaxrec_diff/configs/dimerec.py" in names and "jaxrec_diff/py.typed" in names
+    assert {"index.html", "page.css", "page.js"} <= {
+        name.removeprefix("jaxrec_diff/serving/page/") for name in names
+    }
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"jaxrec_diff"}
 
