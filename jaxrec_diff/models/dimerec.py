@@ -18,7 +18,7 @@ import numpy as np
 from jaxrec_diff import losses, validation
 from jaxrec_diff.batches import negatives
 from jaxrec_diff.batches.sequences import SEQUENCES
-from jaxrec_diff.batches.types import Negatives, SequenceQuery, Sequences
+from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import forward as diffusion_forward
 from jaxrec_diff.diffusion import process, samplers, schedules, sphere, timesteps
 from jaxrec_diff.diffusion.config import SamplerConfig, check_diffusion, plan, refuse_closed_form
@@ -155,7 +155,7 @@ class Parts(NamedTuple):
     config: DimeRecConfig
     net: DimeRecNet
     add_noise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # x0, t, eps -> x_t
-    draw_negatives: negatives.Draw
+    draw_negatives: negatives.Draw | None  # none where all items are classes
     steps: Steps  # of the reverse path
     noisy: bool  # whether its rows add noise
     axis_name: str | None
@@ -181,7 +181,7 @@ def init(parts: Parts, key: jax.Array, example: Sequences) -> Variables:
 
 def draw(parts: Parts, key: jax.Array, example: Sequences) -> Sequences:
     """The example with its negatives, if it has none yet; `key` is that of `loss`."""
-    if example.negatives is not None:
+    if example.negatives is not None or parts.draw_negatives is None:
         return example
     k_negatives = jax.random.split(key, 3)[2]
     return example._replace(negatives=parts.draw_negatives(k_negatives, example, example.target))
@@ -223,16 +223,20 @@ def loss(
     interests = call(parts, params, "guide", example.seq)
     estimate = _on_sphere(config, call(parts, params, "denoise", xt, t, interests))
 
-    drawn = example.negatives
-    rows, correction = params["items"][drawn.ids], negatives.corrections(drawn, example.target)
-    gem = gem_loss(interests, raw, rows, correction, -drawn.target_log_q)
-    unit = x0 if config.normalize_estimate else raw
-    others = sphere.normalize(rows) if config.normalize_estimate else rows
-    positive = jnp.sum(estimate * unit, axis=-1) / config.temperature
-    ssm = losses.sampled_softmax(
-        positive - drawn.target_log_q,
-        estimate @ others.T / config.temperature + correction,
-    )
+    table, drawn = params["items"], example.negatives
+    unit = sphere.normalize if config.normalize_estimate else lambda rows: rows
+    if drawn is None:
+        every = partial(losses.full_softmax, classes=(1, parts.net.num_items + 1))
+        gem = every(nearest_interest(interests, raw), table, example.target)
+        ssm = every(estimate / config.temperature, unit(table), example.target)
+    else:
+        rows, correction = table[drawn.ids], negatives.corrections(drawn, example.target)
+        gem = gem_loss(interests, raw, rows, correction, -drawn.target_log_q)
+        positive = jnp.sum(estimate * unit(raw), axis=-1) / config.temperature
+        ssm = losses.sampled_softmax(
+            positive - drawn.target_log_q,
+            estimate @ unit(rows).T / config.temperature + correction,
+        )
     recon = jnp.sum((x0 - estimate) ** 2, axis=-1)
 
     each = gem + config.recon_weight * recon + config.ssm_weight * ssm
@@ -334,6 +338,15 @@ def build(
     )
 
 
+def nearest_interest(interests: jax.Array, target: jax.Array) -> jax.Array:
+    """The interest with the highest product with the target: f32[B, K, D], f32[B, D] -> f32[B, D].
+
+    The first of equals.
+    """
+    best = jnp.argmax(jnp.einsum("bkd,bd->bk", interests, target), axis=-1)
+    return jnp.take_along_axis(interests, best[:, None, None], axis=1)[:, 0]
+
+
 def gem_loss(
     interests: jax.Array,
     target: jax.Array,
@@ -355,9 +368,7 @@ def gem_loss(
     Returns:
       f32[B]
     """
-    affinity = jnp.einsum("bkd,bd->bk", interests, target)
-    best = jnp.argmax(affinity, axis=-1)
-    picked = jnp.take_along_axis(interests, best[:, None, None], axis=1)[:, 0]
+    picked = nearest_interest(interests, target)
     positive = jnp.sum(picked * target, axis=-1) + target_correction
     return losses.sampled_softmax(positive, picked @ negatives.T + correction)
 
@@ -410,11 +421,11 @@ def _forward(config: DimeRecConfig, betas: np.ndarray):
     return lambda x0, t, eps: sphere.q_sample(table, x0, t, eps, project=config.project)
 
 
-def _negatives(config: DimeRecConfig, spec: DataSpec, axis_name: str | None) -> negatives.Draw:
+def _negatives(
+    config: DimeRecConfig, spec: DataSpec, axis_name: str | None
+) -> negatives.Draw | None:
     if config.negatives == "full":
-        everything = jnp.arange(1, spec.num_items + 1)
-        flat = jnp.zeros(spec.num_items)
-        return lambda key, example, target: Negatives(everything, flat, jnp.zeros(target.shape))
+        return None
     return negatives.sampler(
         config.negatives, config.num_negatives, spec.num_items, spec.item_counts,
         power=config.negatives_power, axis_name=axis_name,

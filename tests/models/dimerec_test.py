@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from jaxrec_diff import losses
-from jaxrec_diff.batches.types import SequenceQuery, Sequences
+from jaxrec_diff import layout, losses
+from jaxrec_diff.batches.types import Negatives, SequenceQuery, Sequences
+from jaxrec_diff.benchmarking import hlo
 from jaxrec_diff.diffusion import forward, process, samplers, schedules, sphere
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import dimerec
@@ -324,6 +325,42 @@ def test_full_negatives_are_the_softmax_over_the_catalogue():
         logits = items[1:8] @ best
         each.append(np.log(np.exp(logits).sum()) - logits[target - 1])
     np.testing.assert_allclose(gem, np.mean(each), rtol=1e-5)
+
+
+def test_the_softmax_over_all_items_is_that_over_each_of_them_drawn():
+    model, example = _model(negatives="full"), _example()
+    params = model.init(jax.random.key(0), example).params
+    drawn = Negatives(jnp.arange(1, 8), jnp.zeros(7), jnp.zeros(example.target.shape))
+
+    @jax.jit
+    def graded(example):
+        loss = jax.value_and_grad(model.loss, has_aux=True)
+        return loss(params, (), jax.random.key(1), example)
+
+    want, found = graded(example._replace(negatives=drawn)), graded(example)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, want)
+
+
+@pytest.mark.slow
+def test_devices_that_share_a_table_are_not_sent_it_for_its_softmax():
+    items, rows = 5000, 8
+    spec = DataSpec(0, items, 2)
+    model = dimerec.build(dimerec.DimeRecConfig(width=8, num_steps=3, negatives="full"), spec)
+    ids = jnp.arange(rows, dtype=jnp.int32) + 1
+    example = Sequences(jnp.stack([ids, ids], axis=1), ids, jnp.ones(rows), ids - 1)
+    mesh = layout.make_mesh(jax.devices()[:4], model=4)
+    params = jax.eval_shape(model.init, jax.random.key(0), example).params
+    lies = layout.shardings(params, mesh)
+    given = jax.tree.map(
+        lambda leaf, lie: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=lie), params, lies
+    )
+
+    def grads(params):
+        return jax.grad(model.loss, has_aux=True)(params, (), jax.random.key(1), example)[0]
+
+    with jax.set_mesh(mesh):
+        text = jax.jit(grads, out_shardings=lies).lower(given).compile().as_text()
+    assert sum(hlo.collectives(text).values()) < 4 * items * 8 / 10
 
 
 def _gem(model, params, example, ids, log_q):
