@@ -84,7 +84,7 @@ def alone(rows: Ragged, index: np.ndarray) -> Ragged:
     """Some rows, whole, over a flat array of their own; what two of them share stands there once.
 
     Args:
-      rows: numpy, memory-mapped or not.
+      rows: numpy, memory-mapped or not; only what is kept is read.
       index: int[n] the rows, in any order.
 
     >>> rows = make(np.arange(10, 20), *(np.array(part) for part in ([1, 5], [3, 8], [4, 9])))
@@ -94,12 +94,12 @@ def alone(rows: Ragged, index: np.ndarray) -> Ragged:
     """
     chex.assert_rank([rows.items, rows.start, index], 1)
     picked = pick(rows, index)
-    edges = np.zeros(len(rows.items) + 1, np.int32)
-    np.add.at(edges, picked.start, 1)
-    np.add.at(edges, picked.stop, -1)
-    kept = np.cumsum(edges[:-1]) > 0
-    before = np.append(0, np.cumsum(kept))  # kept places ahead of each
-    found = make(rows.items[kept], *(before[part] for part in picked[1:4]))
+    by_start = np.argsort(picked.start, kind="stable")
+    start, stop = picked.start[by_start], picked.stop[by_start]
+    reached = np.maximum.accumulate(np.append(0, stop))[:-1]  # by the rows before
+    first = np.maximum(start, reached)
+    kept, _ = expand(first, np.maximum(stop - first, 0))  # rising
+    found = make(rows.items[kept], *(np.searchsorted(kept, part) for part in picked[1:4]))
     return found._replace(generated=None if rows.generated is None else rows.generated[kept])
 
 
