@@ -32,6 +32,9 @@ MODELS = {
     "dimerec-in-batch": DIMEREC(negatives="in_batch"),
     "sasrec-bce": SASREC(loss="bce"),
     "sasrec-sampled": SASREC(loss="sampled"),
+    "sasrec-gbce": SASREC(loss="gbce"),
+    "sasrec-gbce-sequence": SASREC(loss="gbce", share="sequence", num_negatives=3),
+    "sasrec-sampled-position": SASREC(loss="sampled", share="position", num_negatives=2),
     "bert4rec": Bert4RecConfig(width=8, num_blocks=1, last_share=0.0),
     "mf": MFConfig(width=8),
 }
