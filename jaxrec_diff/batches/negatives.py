@@ -120,7 +120,31 @@ def by_law(law: Law, key: jax.Array, example: Triplets) -> Triplets:
     softmax does. A pair of an item with itself weighs nothing.
     """
     draw = jax.vmap(lambda key: law.draw(key, 1)[0])
-    other = draw(rng.row_keys(key, example.row_id))
+    return _against(draw(rng.row_keys(key, example.row_id)), law, example)
+
+
+def by_batch(
+    law: Law, key: jax.Array, example: Triplets, *, axis_name: str | None = None
+) -> Triplets:
+    """Triplets against the item of a row of the batch that is drawn for each, as for `by_law`.
+
+    A row of weight 0 has no item, and a pair that draws it weighs nothing.
+
+    Args:
+      law: the items' share of the training data.
+      key: of the draws, each row's own.
+      example: B triplets.
+      axis_name: device axis of `pmap`, over which items are gathered.
+    """
+    items = jnp.where(example.weight > 0, example.positive, 0)
+    if axis_name is not None:
+        items = jax.lax.all_gather(items, axis_name, tiled=True)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, items.shape[0]))
+    other = items[draw(rng.row_keys(key, example.row_id))]
+    return _against(jnp.where(other == 0, example.positive, other), law, example)
+
+
+def _against(other: jax.Array, law: Law, example: Triplets) -> Triplets:
     return example._replace(
         negative=other,
         weight=jnp.where(other == example.positive, 0.0, example.weight),

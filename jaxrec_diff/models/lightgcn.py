@@ -42,9 +42,9 @@ class LightGCNConfig:
     """Weight of half the squared length of a pair's three embeddings."""
     init_scale: float = 0.1
     """Deviation of the initial embeddings."""
-    negatives: Literal["uniform", "popularity"] = "uniform"
-    """A pair's other item: drawn uniformly from those that are not the user's, or by popularity
-    from all, corrected by log Q."""
+    negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
+    """A pair's other item: drawn uniformly from those that are not the user's; by popularity from
+    all, or from the items of the batch's rows, corrected by log Q."""
     contrast_weight: float = 0.0
     """Weight of SGL's InfoNCE between two views of the graph; 0 is off."""
     contrast_temperature: float = 0.2
@@ -122,7 +122,10 @@ def draw(parts: Parts, key: jax.Array, example: Triplets) -> Triplets:
     """The example with the negatives of the settings, if it has not; `key` is that of `loss`."""
     if parts.law is None or example.log_q is not None:
         return example
-    return negatives.by_law(parts.law, jax.random.split(key, 3)[2], example)
+    law, key = parts.law, jax.random.split(key, 3)[2]
+    if parts.config.negatives == "in_batch":
+        return negatives.by_batch(law, key, example, axis_name=parts.axis_name)
+    return negatives.by_law(law, key, example)
 
 
 def loss(

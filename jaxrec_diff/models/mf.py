@@ -39,9 +39,9 @@ class MFConfig:
     """Size d of embeddings."""
     l2: float = 1e-4
     """Weight of half the squared length of a pair's three embeddings."""
-    negatives: Literal["uniform", "popularity"] = "uniform"
-    """A pair's other item: drawn uniformly from those that are not the user's, or by popularity
-    from all, corrected by log Q."""
+    negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
+    """A pair's other item: drawn uniformly from those that are not the user's; by popularity from
+    all, or from the items of the batch's rows, corrected by log Q."""
     init_scale: float = 0.1
     """Deviation of the initial embeddings."""
 

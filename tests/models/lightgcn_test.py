@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec_diff.batches import negatives
 from jaxrec_diff.batches.types import InteractionQuery, Triplets
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import lightgcn, mf
@@ -193,3 +194,40 @@ def test_negatives_by_popularity_are_corrected_by_their_log_q():
     many = Triplets(*jnp.ones((3, 20_000), int), jnp.ones(20_000), jnp.arange(20_000))
     found = np.bincount(np.asarray(model.draw(KEY, many).negative), minlength=8)[1:]
     np.testing.assert_allclose(found / 20_000, counts / counts.sum(), atol=0.015)
+
+
+def test_negatives_of_the_batch_are_items_of_its_rows():
+    counts = np.array([3, 1, 4, 2, 1, 0, 2])
+    law, rows = negatives.law_of("in_batch", 7, counts, 1.0), 8000
+    user, other = jnp.zeros((2, rows), int)
+    positive = jnp.where(jnp.arange(rows) % 4 == 0, 1, 3)  # and a padding row in eight, item 4
+    weight = jnp.where(jnp.arange(rows) % 8 == 5, 0.0, 1.0)
+    positive = jnp.where(weight > 0, positive, 4)
+    batch = Triplets(user, positive, other, weight, jnp.arange(rows))
+    drawn = negatives.by_batch(law, KEY, batch)
+    item, against, heavy = (np.asarray(x) for x in (positive, drawn.negative, drawn.weight))
+    assert not set(against[heavy > 0].tolist()) - {1, 3}
+    np.testing.assert_array_equal(heavy > 0, (against != item) & (np.asarray(weight) > 0))
+    # an item is met as often as rows have it: a quarter of all is item 1, five eighths are item 3
+    np.testing.assert_allclose((against[item == 3] == 1).mean(), 2 / 8, atol=0.02)
+    np.testing.assert_allclose((against[item == 1] == 3).mean(), 5 / 8, atol=0.03)
+    log_q = np.log(counts[item - 1] / counts[against - 1])
+    np.testing.assert_allclose(drawn.log_q, log_q, atol=1e-5)
+
+    def of_device(batch):
+        return negatives.by_batch(law, KEY, batch, axis_name="data")
+
+    cut = jax.tree.map(lambda leaf: leaf[:64].reshape(2, 32), batch)
+    found = jax.pmap(of_device, axis_name="data", devices=jax.devices()[:2])(cut)
+    want = negatives.by_batch(law, KEY, jax.tree.map(lambda leaf: leaf[:64], batch))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.reshape(-1), b), found, want)
+
+
+def test_matrix_factorisation_takes_negatives_of_the_batch():
+    data = spec()[0]._replace(item_counts=np.array([3, 1, 4, 2, 1, 1, 2]))
+    model = compiled(mf.build(MFConfig(width=WIDTH, l2=0.0, negatives="in_batch"), data))
+    params, state = model.init(KEY, example())
+    drawn = model.draw(KEY, example())
+    assert set(drawn.negative[:3].tolist()) <= set(example().positive[:3].tolist())
+    same = (model.loss(params, state, KEY, batch)[0] for batch in (example(), drawn))
+    np.testing.assert_array_equal(*same)
