@@ -23,7 +23,7 @@ from jaxrec_diff.data import frames
 from jaxrec_diff.experiments import diffusing, judging, pipeline, restore, runs
 from jaxrec_diff.inference.recommend import recommend
 from jaxrec_diff.inference.recommender import load
-from jaxrec_diff.inference.types import Recommendations, Recommender
+from jaxrec_diff.inference.types import Recommendations, Recommender, as_frame
 from jaxrec_diff.ops import files
 from jaxrec_diff.reporting import board_text, leaderboard
 from jaxrec_diff.training.progress import Progress
@@ -87,8 +87,12 @@ class Fitted(dict[str, Any]):
         return pa.table(named | {m: [row.get(m) for row in rows.values()] for m in self["metrics"]})
 
     def to_pandas(self) -> Any:
-        """The same as a DataFrame, where pandas is installed."""
-        return self.to_arrow().to_pandas()
+        """The same as a DataFrame, where pandas is installed.
+
+        Raises:
+          ValueError: where it is not.
+        """
+        return as_frame(self.to_arrow())
 
     def __repr__(self) -> str:
         metric = self["selected_by"].split()[-1]
@@ -245,8 +249,12 @@ class Board:
         return pa.table(columns)
 
     def to_pandas(self) -> Any:
-        """The same as a DataFrame, where pandas is installed."""
-        return self.to_arrow().to_pandas()
+        """The same as a DataFrame, where pandas is installed.
+
+        Raises:
+          ValueError: where it is not.
+        """
+        return as_frame(self.to_arrow())
 
     def __repr__(self) -> str:
         return board_text.plain(self.found)

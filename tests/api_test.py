@@ -1,6 +1,7 @@
 """The Python calls make the runs of the commands, from any table."""
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from jaxrec_diff import api, cli, config
 from jaxrec_diff.data import frames
 from jaxrec_diff.inference import recommend
+from jaxrec_diff.inference.types import Recommendation, Recommendations
+from jaxrec_diff.reporting import leaderboard
 
 COLUMNS = {
     "shopper": ["u-Zoë", "b", None, "b", "u-Zoë"],
@@ -158,6 +161,36 @@ def test_a_training_can_be_heard(monkeypatch, tmp_path, capsys):
     api.train("mf", "synthetic", tmp_path / "b", settings=small, progress=True)
     said = capsys.readouterr().out
     assert "compiling ..." in said and "epoch 1  step" in said
+
+
+def told_of(tmp_path):
+    """Results, lists and a leaderboard, as the calls return them."""
+    results = {
+        "model": "mf", "dataset": "shop", "selected_by": "valid hr@10", "metrics": {"hr@10": 0.5},
+        "controls": {"popularity": {"hr@10": 0.25}},
+    }  # fmt: skip
+    row = Recommendation("u-1", ["x", "y"], [2.0, 1.0], None, False, [], ["Hat", ""])
+    values = {"ndcg@10": np.array([0.0, 1.0]), "popularity:ndcg@10": np.array([0.0, 0.5])}
+    told = {"data_hash": "f" * 64, "protocol": "honest", "dataset": "shop", "seed": 0}
+    run = leaderboard.Run("mf", "runs/mf", "{}", told, np.arange(2), values)
+    board = api.Board(leaderboard.board([run], resamples=100))
+    return api.Fitted(results, tmp_path), Recommendations([row], []), board
+
+
+def test_results_are_frames_of_pandas(tmp_path):
+    pytest.importorskip("pandas", reason="a caller's library, not one of this package")
+    fitted, lists, board = (each.to_pandas() for each in told_of(tmp_path))
+    assert fitted.to_dict("list") == {"model": ["mf", "popularity"], "hr@10": [0.5, 0.25]}
+    assert list(lists.columns) == ["user", "rank", "item", "score", "title"]
+    assert lists["title"].tolist() == ["Hat", ""] and lists["rank"].tolist() == [1, 2]
+    assert board.set_index("model")["ndcg@10"].to_dict() == {"mf": 0.5, "popularity": 0.25}
+
+
+def test_without_pandas_a_frame_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    for each in told_of(tmp_path):
+        with pytest.raises(ValueError, match=r"needs pandas; to_arrow\(\) gives a table without"):
+            each.to_pandas()
 
 
 def test_settings_are_those_that_training_takes():

@@ -55,6 +55,7 @@ def test_a_wheel_holds_the_presets_the_license_and_the_types(wheel):
         name.removeprefix("jaxrec_diff/serving/page/") for name in names
     }
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert "jaxrec_diff/LICENSE" in names and "jaxrec_diff/docs/pages/faq.md" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"jaxrec_diff"}
 
 

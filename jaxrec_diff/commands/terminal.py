@@ -1,5 +1,7 @@
 """What the commands share: flags, usage, refusals, a progress bar, a quiet start of JAX."""
 
+import dataclasses
+import difflib
 import os
 import re
 import sys
@@ -45,7 +47,7 @@ def split_flags(argv: list[str], accepts: Accepts) -> Flags:
     """Separates a command's own flags from the dotted ones.
 
     Raises:
-      ValueError: on a flag that lacks its value or is given twice.
+      ValueError: on a flag that lacks its value, is given twice, or is misspelt.
     """
     bare: dict[str, str] = {}
     on: set[str] = set()
@@ -70,6 +72,7 @@ def split_flags(argv: list[str], accepts: Accepts) -> Flags:
                 on.add(name)
             continue
         if not found or name not in accepts.values:
+            _check_spelling(word, name, accepts)
             dotted.append(word)
             continue
         if value is None:
@@ -80,6 +83,17 @@ def split_flags(argv: list[str], accepts: Accepts) -> Flags:
             raise ValueError(f"--{name} is given twice; give it once")
         bare[name] = value
     return Flags(bare, on, dotted, plain, asked)
+
+
+def _check_spelling(word: str, name: str, accepts: Accepts) -> None:
+    """Refuses what is nearly a flag of the command and no field, as `--seed` beside `--seeds`."""
+    near = difflib.get_close_matches(name, [*accepts.values, *accepts.switches], 1, 0.75)
+    if not near or near[0][0] != name[0]:
+        return
+    from jaxrec_diff.config import Experiment
+
+    if name.replace("-", "_") not in {field.name for field in dataclasses.fields(Experiment)}:
+        raise ValueError(f"unknown flag {word}; did you mean --{near[0]}?")
 
 
 _MOST = 2**31 - 1  # what a device counts with

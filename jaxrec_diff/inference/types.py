@@ -100,16 +100,25 @@ class Recommendations(list[Recommendation]):
         Raises:
           ValueError: where it is not.
         """
-        try:
-            import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore] # noqa: F401
-        except ImportError:
-            raise ValueError("a DataFrame needs pandas; to_arrow() gives a table without") from None
-        return self.to_arrow().to_pandas()
+        return as_frame(self.to_arrow())
 
     def __repr__(self) -> str:
         of = f", unknown {self.unknown[:_SHOWN]}" if self.unknown else ""
         rows = "".join(f"\n  {row!r}" for row in self[:_SHOWN])
         return f"<{len(self)} lists{of}>{rows}" + "\n  ..." * (len(self) > _SHOWN)
+
+
+def as_frame(table: Any) -> Any:
+    """An arrow table as a DataFrame.
+
+    Raises:
+      ValueError: where pandas is not installed.
+    """
+    try:
+        import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore] # noqa: F401
+    except ImportError:
+        raise ValueError("a DataFrame needs pandas; to_arrow() gives a table without") from None
+    return table.to_pandas()
 
 
 class Vocabulary(NamedTuple):

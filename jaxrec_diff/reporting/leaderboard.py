@@ -5,6 +5,7 @@ settings differ in the seed alone are one entry; a user's value is its mean over
 over users with an answer, also where a protocol's own figures count the others with zeros.
 """
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,8 +137,10 @@ def board(
     for name in (*metrics, *([metric] if metric else [])):
         for run in runs:
             if name not in run.values:
-                known = ", ".join(known for known in run.values if ":" not in known)
-                raise ValueError(f"{run.folder} has no {name!r}; it has {known}")
+                known = [known for known in run.values if ":" not in known]
+                near = difflib.get_close_matches(name, known, 1)
+                said = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+                raise ValueError(f"{run.folder} has no {name!r}; {said}")
     metric = metric or next((name for name in metrics if name.startswith("ndcg")), metrics[0])
     metrics = metrics if metric in metrics else (metric, *metrics)
     raw = [*_models(runs), *_baselines(runs[0], metrics)]
