@@ -56,23 +56,23 @@ PRESET = Preset(
         "model.ideal-weight": Choice((0.0, 0.1, 0.2, 0.5)),
     },
     facts=Facts(
-        # Recall as printed there divides by min(K, answers); of the weights as shares of all.
         figures(
-            ("recall@10", "recall@20", "ndcg@10", "ndcg@20"),
-            {"ml-1m-clean": (0.1108, 0.1901, 0.0962, 0.1221)},
-            by="the released weights of the paper",
-        )
-        + figures(
-            ("recall@10", "recall@20", "ndcg@10", "ndcg@20"),
-            {"ml-1m-clean": (0.1166, 0.1977, 0.1002, 0.1272)},
-            by="the released weights of a later training",
-        )
-        + figures(
             ("ndcg@10", "ndcg@20"),
-            {"yelp-clean": (0.0397, 0.0523), "amazon-book-clean": (0.0733, 0.0858)},
+            {
+                "ml-1m-clean": (0.0962, 0.1221),
+                "yelp-clean": (0.0397, 0.0523),
+                "amazon-book-clean": (0.0733, 0.0858),
+            },
+        )
+        # Recall as printed there divides by min(K, answers); of the paper's weights as it is here.
+        + figures(
+            ("recall@10", "recall@20"),
+            {"ml-1m-clean": (0.1108, 0.1901)},
+            by="the released weights",
         ),
         differs=(
-            "Recall is a share of all answers; the paper's divides by min(K, answers).",
+            "Recall is a share of all answers; the paper's divides by min(K, answers). Weights of "
+            "a later training, released beside the paper's, have .1977 on ML-1M here.",
             "A user or an item without training interactions has a row of zeros in the filter; in "
             "the released code it has none that is a number.",
             "The checkpoint is picked by this recall; Adam's epsilon is 1e-8, released 1e-7.",
@@ -82,8 +82,8 @@ PRESET = Preset(
         limits=(
             "No noise is added in any published run, and lists of one call, or of a network that "
             "never sees the state, are as good: it is an autoencoder beside a graph filter.",
-            "With the published initial embeddings training rests for thousands of updates where "
-            "popularity would; larger ones (model.init-scale) leave sooner.",
+            "With the published initial embeddings training rests for thousands of updates at the "
+            "loss of a list of the most popular; --model.init-scale=4 leaves it within 20 epochs.",
             "Scores fill a row of the catalogue for every user of a batch.",
         ),
         choose="Implicit feedback without an order; beside `diffrec`, `multvae` and `ease`.",
