@@ -114,6 +114,8 @@ def log_normaliser(
     table, bias = _filled_up(table, bias, -(-table.shape[0] // parts) * parts)
 
     def local(points, shard, bias):
+        # of each device from here on: their gradients are summed once, and not in every chunk
+        points = jax.lax.pcast(points, meshes.MODEL, to="varying")
         part = _log_normaliser(points, shard, bias, chunk)
         most = jax.lax.pmax(jax.lax.stop_gradient(part), meshes.MODEL)
         return most + jnp.log(jax.lax.psum(jnp.exp(part - most), meshes.MODEL))

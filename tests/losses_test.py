@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrec_diff import layout, losses
+from jaxrec_diff.benchmarking import hlo
 
 
 def inputs(rows=13, batch=5, width=3):
@@ -143,6 +144,9 @@ def test_a_table_over_devices_has_the_softmax_of_one(data, model, chunk):
         sizes = [np.prod([int(n) for n in d.split(",")]) for line in moved for d in
                  re.findall(r"f32\[([\d,]+)\]", line)]  # fmt: skip
         assert max(sizes, default=0) < table.size
+    if data == 1:  # rows that are picked, gradients of points and a few numbers a row, in no loop
+        sent = sum(hlo.collectives(program.as_text()).values())
+        assert sent <= 4 * (2 * points.size + 5 * len(points))
 
 
 def test_the_multinomial_of_sparse_rows_is_that_of_dense_ones():
