@@ -54,6 +54,7 @@ class Walk(NamedTuple):
 
     items: np.ndarray  # i32[S, M, n]; of S draws, at M steps, 0 where no candidate is left
     scores: np.ndarray  # f32[S, M, n]
+    place: np.ndarray  # i32[S, M], from 1, of the item that a draw ends in; 0 beyond the last
 
 
 class Engine:
@@ -85,6 +86,7 @@ class Engine:
         self._rows = sorted({meshes.rounded(size, phase.mesh) for size in _ROWS})
         self.k = min(limits.k, phase.dataset.num_items)
         self.nearest = min(limits.nearest, phase.dataset.num_items)
+        self.places = max(min(limits.places, phase.dataset.num_items), self.nearest)
         self.shown = self._shown(limits.shown)
         known = histories.known_users(phase.dataset)
         self._widths = widths(max(limits.length, int((known.end - known.start).max(initial=0))))
@@ -131,10 +133,13 @@ class Engine:
         if self.shown is None:
             raise ValueError("this model has no reverse process")
         top = self._call(self._walks, questions, draws)
-        return [
-            Walk(top.items[:, row, :, : question.k], top.scores[:, row, :, : question.k])
-            for row, question in enumerate(questions)
-        ]
+        found = []
+        for row, question in enumerate(questions):
+            items, scores = top.items[:, row], top.scores[:, row]
+            same = items == items[:, -1:, :1]
+            place = np.where(same.any(axis=-1), same.argmax(axis=-1) + 1, 0)
+            found.append(Walk(items[..., : question.k], scores[..., : question.k], place))
+        return found
 
     def _lists(self, draws: int) -> Callable:
         keys = self._keys(draws)
@@ -152,7 +157,7 @@ class Engine:
     def _walks(self, draws: int) -> Callable:
         assert self.shown is not None
         taken = np.array(self.shown)
-        walk = walks.nearest(self._restored, keys=self._keys(draws), taken=taken, k=self.nearest)
+        walk = walks.nearest(self._restored, keys=self._keys(draws), taken=taken, k=self.places)
         return lambda params, state, asked, k: walk(params, state, asked)
 
     def _keys(self, draws: int) -> list[jax.Array]:

@@ -15,6 +15,7 @@ class Limits(NamedTuple):
     draws: int = 8
     nearest: int = 10  # items at a step of a walk
     shown: int = 33  # steps of a walk
+    places: int = 100  # among which the item that a walk ends in is looked for
     found: int = 100  # items of a search
     wait: float = 0.002  # seconds in which others may join a batch
     waiting: int = 1024  # histories that wait for their batch

@@ -100,10 +100,10 @@ class Service:
         shown = self.engine.shown or []
         draws = [
             [
-                self._items(items[items > 0], scores[items > 0])
-                for items, scores in zip(*draw, strict=True)
+                self._items(items[items > 0], scores[items > 0]) | {"place": int(place) or None}
+                for items, scores, place in zip(*draw, strict=True)
             ]
-            for draw in zip(walk.items, walk.scores, strict=True)
+            for draw in zip(*walk, strict=True)
         ]
         return {"steps": shown[-1], "shown": shown, "draws": draws}
 
@@ -124,7 +124,7 @@ class Service:
         engine, limits = self.engine, self._limits
         walk: dict[str, Any] = {"steps": None, "why": self._no_walk()}
         if engine.shown is not None:
-            walk = {"steps": engine.shown[-1], "nearest": engine.nearest}
+            walk = {"steps": engine.shown[-1], "places": engine.places}
             if not walks.ends_in_list(self._restored):
                 walk["why"] = (
                     "lists are drawn from the law of a walk's end in closed form, so they are not "

@@ -32,7 +32,9 @@ def test_lists_are_those_of_the_model(name, untrained):
     points = np.asarray(jax.jit(model.sample)(params, state, key, query), np.float64)
     head = model.head(params, state)
     points = points[:, None] if points.ndim == 2 else points
-    each = points @ np.asarray(rank.item_rows(head), np.float64).T
+    table = rank.item_rows(head)  # None where a point is the row of scores itself
+    rows = np.eye(points.shape[-1], dataset.num_items) if table is None else np.asarray(table).T
+    each = points @ rows.astype(np.float64)
     scores = each.max(1) if model.score_pooling == "best" else np.log(np.exp(each).sum(1))
     scores = scores if head.bias is None else scores + np.asarray(head.bias)[: scores.shape[1]]
     scores[:, dataset.train_counts == 0] = -np.inf

@@ -74,7 +74,7 @@ def test_a_walk_begins_in_noise_and_is_that_of_the_sampler(untrained):
     """Along the way against a float64 product of the chain's own trajectory."""
     restored = restore.honest(untrained("dimerec"))
     phase, model, params, state = restored
-    made = Engine(restored, Limits(shown=5))
+    made = Engine(restored, Limits(shown=5, places=20))
     history = np.array([4, 9, 2], np.int32)
     (walk,) = made.walk([Question(history, row=0, k=4)], 2)
     assert made.shown == [0, 6, 12, 18, 24]
@@ -96,6 +96,9 @@ def test_a_walk_begins_in_noise_and_is_that_of_the_sampler(untrained):
             best = np.argsort(-scores)[:4]
             assert walk.items[draw, place].tolist() == (best + 1).tolist()
             np.testing.assert_allclose(walk.scores[draw, place], scores[best], rtol=1e-4)
+            end = walk.items[draw, -1, 0] - 1
+            assert walk.place[draw, place] in (0, (scores >= scores[end]).sum())
+            assert (walk.place[draw, place] == 0) == ((scores >= scores[end]).sum() > 20)
     assert walk.items[0, 0].tolist() != walk.items[1, 0].tolist()  # noise is each draw's own
 
 

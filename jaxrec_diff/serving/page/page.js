@@ -274,7 +274,7 @@ function aboutWalk() {
   const several = draws > 1 ? `${draws} walks, each with noise of its own` : "The walk";
   at("about-walk").textContent =
     `${several}: what ${model} would recommend, were it to stop after so many of its ` +
-    `${counted(walk.steps, "reverse step")}.` + (walk.why ? ` ${sentence(walk.why)}` : "");
+    `${counted(walk.steps, "reverse step")}. Bold is the item that a walk ends in, dark the four behind it.` + (walk.why ? ` ${sentence(walk.why)}` : "");
 }
 
 function drawWalks(walked) {
@@ -284,17 +284,18 @@ function drawWalks(walked) {
   if (walked === null) return;
   const walks = walked.draws.map((steps) => steps.map(entries));
   const columns = walks.map((steps, number) => {
-    const last = steps[steps.length - 1].map((entry) => entry.item);
-    const kinds = steps.map((near) => near.map((entry) => kind(entry.item, last)));
-    const strip = make("div", { className: "strip", role: "img" }, ...kinds.map((of) => make("i", { className: of[0] || "" })));
-    strip.setAttribute("aria-label", settled(kinds, walked));
+    const last = steps[steps.length - 1];
+    const places = walked.draws[number].map((step) => step.place);
+    const strip = make("div", { className: "strip", role: "img" }, ...places.map((place) => make("i", { className: shade(place) })));
+    strip.setAttribute("aria-label", settled(places, walked));
     strip.addEventListener("click", (event) => {
       const place = [...strip.children].indexOf(event.target);
       if (place >= 0) go(place);
     });
+    const where = make("p", { className: "where soft" });
     const list = make("ol", {});
     const heading = walks.length > 1 ? make("h3", {}, `Draw ${number + 1}`) : null;
-    return { steps, kinds, strip, list, box: make("div", {}, heading, strip, list) };
+    return { steps, last, places, strip, where, list, box: make("div", {}, heading, strip, where, list) };
   });
   at("walks").replaceChildren(...columns.map((each) => each.box));
   state.walk = { ...walked, columns };
@@ -302,12 +303,14 @@ function drawWalks(walked) {
   go(walked.shown.length - 1);
 }
 
-const kind = (item, last) => (item === last[0] ? "end" : last.includes(item) ? "late" : "");
+// How dark a cell is: the nearer the item that the walk ends in, the darker.
+const shade = (place) =>
+  place === null ? "" : place === 1 ? "p1" : place <= 5 ? "p5" : place <= 20 ? "p20" : "p100";
 
-function settled(kinds, walked) {
-  let place = kinds.length - 1;
-  while (place > 0 && kinds[place - 1][0] === "end") place -= 1;
-  return `the item that it ends in is nearest from step ${walked.shown[place]} of ${walked.steps} on`;
+function settled(places, walked) {
+  let from = places.length - 1;
+  while (from > 0 && places[from - 1] === 1) from -= 1;
+  return `the item that it ends in is the nearest from step ${walked.shown[from]} of ${walked.steps} on`;
 }
 
 function go(place) {
@@ -318,10 +321,17 @@ function go(place) {
   at("taken").textContent = said;
   for (const each of columns) {
     [...each.strip.children].forEach((cell, i) => cell.classList.toggle("here", i === place));
+    const end = nameOf(each.last[0]);
+    const stands = each.places[place];
+    each.where.textContent = stands === null
+      ? `${end} is beyond place ${state.about.walk.places}`
+      : `${end} is at place ${stands}`;
     each.list.replaceChildren(
-      ...each.steps[place].map((entry, rank) =>
-        make("li", { className: each.kinds[place][rank], title: shown(entry.score) }, nameOf(entry))
-      )
+      ...each.steps[place].map((entry) => {
+        const found = each.last.findIndex((other) => other.item === entry.item);
+        const className = found === 0 ? "end" : found > 0 ? "late" : "";
+        return make("li", { className, title: shown(entry.score) }, nameOf(entry));
+      })
     );
   }
 }
