@@ -53,7 +53,13 @@ def took(question: str, which: str) -> Side:
     return Side({"question": question, "which": which}, "seconds")
 
 
+def point(way: str) -> Side:
+    """A line of `bin/benchmark`."""
+    return Side({"way": way}, "rate")
+
+
 EAGER = "eager PyTorch"
+LOOP, PLAIN = "a loop over a jitted step", "JAX without jit"
 DREAMREC, DIFFUREC = "samplers-cpu", "amazon-beauty-diffurec-speed"
 DIFFREC, DIQDIFF = "diffrec-cpu", "diqdiff-cpu"
 ROWS = (
@@ -62,6 +68,9 @@ ROWS = (
     Row("the same in closed form", EAGER, DREAMREC, sampled("torch"), sampled("closed_form"),
         "users/s"),
     Row("DreamRec, updates", EAGER, DREAMREC, stepped("torch"), stepped("jax"), "examples/s"),
+    Row("DimeRec, 50 reverse steps for 100 users", LOOP, "dimerec-sampler-cpu", point("loop"),
+        point("ours"), "users/s"),
+    Row("the same", PLAIN, "dimerec-sampler-cpu", point("eager-jax"), point("ours"), "users/s"),
     Row("DiffuRec on Beauty, lists by 32 reverse steps", EAGER, DIFFUREC, listed("torch"),
         listed("cut, 32 steps"), "users/s"),
     Row("the same by one step", f"{EAGER}, 32 steps", DIFFUREC, listed("torch"),
