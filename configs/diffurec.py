@@ -12,7 +12,7 @@ for the next permutation: histories of several lengths need batches with fixed s
 `--model.pads=one` trains on histories as long as they are.
 """
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
@@ -40,6 +40,12 @@ _DEFAULT = Experiment(
 PRESET = Preset(
     default=_DEFAULT,  # smaller, not tuned
     published={"amazon-beauty": _RELEASED, "ml-1m": _RELEASED},
+    fast={
+        "default": Fast(
+            model={"sampler.kind": "one_step", "sampler.steps": 0},
+            measured="fast-diffurec-ml-100k.json",
+        )
+    },
     # Ours.
     search={
         "train.learning-rate": Range(1e-4, 1e-2, log=True),

@@ -174,3 +174,10 @@ def test_one_of_several_systems_that_cannot_be_measured_is_said_and_passed_over(
     assert [point["model"] for point in found] == ["dreamrec"]
     assert len(said) == 2 and said[0].startswith("mf has no reverse process")
     assert said[1].startswith("dimerec: ") and "closed_form" in said[1]
+
+
+def test_fast_is_the_sampler_that_the_preset_has_measured():
+    (point,), _ = ask("sampler", "diffurec", samplers=("fast",))
+    assert (point["sampler"], point["steps"]) == ("one_step", 1)
+    with pytest.raises(ValueError, match="has not been measured for diffuasr"):
+        ask("sampler", "diffuasr", samplers=("fast",))
