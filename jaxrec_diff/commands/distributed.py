@@ -123,6 +123,8 @@ def detected(environment: Mapping[str, str] = os.environ) -> bool:
     if importlib.util.find_spec("libtpu") is None:
         return False
     import jax  # noqa: F401  # finds out whether this is a TPU's machine
+
+    # What `initialize` asks; no public function says it without starting to wait for the others.
     from jax._src.clusters import cloud_tpu_cluster as tpu
 
     for kind in (tpu.GkeTpuCluster, tpu.GceTpuCluster):
