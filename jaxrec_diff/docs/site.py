@@ -5,6 +5,7 @@ Its links are to `.md` files, so that it can be read as it is; the pages link to
 a page asks the network.
 """
 
+import importlib
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -152,15 +153,40 @@ def _below(markdown: str) -> str:
 
 
 def _reference(folder: Path) -> None:
-    """A page a module, from docstrings; the modules are imported for it."""
+    """A page a module, from docstrings; the modules are imported for it.
+
+    One that needs an extra which is not installed is left out.
+    """
     import pdoc
+
+    left_out = [f"!{name}" for name in _modules() if not _importable(name)]
 
     pdoc.render.configure(docformat="google", search=True, show_source=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of annotations that only a type checker can resolve
-        pdoc.pdoc("jaxrec_diff", "!jaxrec_diff.examples", output_directory=folder)
+        pdoc.pdoc("jaxrec_diff", "!jaxrec_diff.examples", *left_out, output_directory=folder)
     for path in folder.rglob("*.html"):
         path.write_text(_linked(path.read_text()))
+
+
+def _modules() -> list[str]:
+    """The modules of the package but for the examples, which train when they are imported."""
+    root = Path(__file__).parents[1]
+    files_of = (path.relative_to(root.parent) for path in sorted(root.rglob("*.py")))
+    named = (".".join(path.with_suffix("").parts) for path in files_of)
+    return [
+        name.removesuffix(".__init__")
+        for name in named
+        if not name.startswith(("jaxrec_diff.examples", "jaxrec_diff.configs"))
+    ]
+
+
+def _importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 def _linked(text: str) -> str:
