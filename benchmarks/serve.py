@@ -55,10 +55,11 @@ class Client:
         good = len(items) == len(set(items)) == K and not set(items) & set(history)
         return items if good else None
 
-    def counted(self, name: str) -> float:
-        """The sum of the lines of /metrics that begin with a name."""
-        lines = self.ask("/metrics")[1].decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+def counted(port: int, name: str) -> float:
+    """The sum of the lines of /metrics that begin with a name."""
+    lines = Client(port).ask("/metrics")[1].decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 def start(workdir: Path) -> tuple[subprocess.Popen, int, float]:
@@ -102,15 +103,14 @@ def load(port: int, histories: list[list], clients: int, every: int, pid: int) -
                 if done[0] % every == 0:
                     memory.append(used(pid)[0])
 
-    watch = Client(port)
-    calls = watch.counted(CALLS)
+    calls = counted(port, CALLS)
     cpu, begun = used(pid)[1], time.perf_counter()
     threads = [threading.Thread(target=work) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    wall, calls = time.perf_counter() - begun, watch.counted(CALLS) - calls
+    wall, calls = time.perf_counter() - begun, counted(port, CALLS) - calls
     found = {
         "clients": clients,
         "requests": len(histories),
@@ -121,8 +121,8 @@ def load(port: int, histories: list[list], clients: int, every: int, pid: int) -
         "server_processor_ms_per_request": round(1e3 * (used(pid)[1] - cpu) / len(histories), 2),
         "memory_mib": [round(each, 1) for each in memory],
     }
-    places = range(0, len(histories), max(len(histories) // CHECKED, 1))
-    same = [watch.list_of(histories[place]) == lists[place] for place in places]
+    alone, places = Client(port), range(0, len(histories), max(len(histories) // CHECKED, 1))
+    same = [alone.list_of(histories[place]) == lists[place] for place in places]
     return found | {"asked_again_alone": len(same), "other_lists": len(same) - sum(same)}
 
 
@@ -151,9 +151,9 @@ def measured(workdir: Path, requests: int, clients: int) -> dict[str, Any]:
         draw = random.Random(0)
         histories = [draw.sample(items, draw.randint(1, 16)) for _ in range(WARM + requests)]
         load(port, histories[:WARM], clients, WARM, server.pid)
-        before = client.counted("jaxrec_compiled_programs_total")
+        before = counted(port, "jaxrec_compiled_programs_total")
         many = load(port, histories[WARM:], clients, max(requests // 10, 1), server.pid)
-        compiled = client.counted("jaxrec_compiled_programs_total") - before
+        compiled = counted(port, "jaxrec_compiled_programs_total") - before
         few = histories[: requests // 20]
         one, walked = load(port, few, 1, requests, server.pid), walks(port, few)
         server.send_signal(signal.SIGTERM)
