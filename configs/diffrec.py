@@ -7,7 +7,7 @@ As in the released loop the last, smaller batch of an epoch counts.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.diffusion.row_process import ProcessConfig
@@ -62,6 +62,12 @@ PRESET = Preset(
         "amazon-book-noisy": _released(5e-5, 10, 5e-3, 1e-4, 5e-4),
         "yelp-noisy": _released(1e-5, 5, 1e-3, 5e-4, 1e-2),
         "ml-1m-noisy": _released(1e-3, 5, 0.5, 1e-3, 1e-2, (200, 600)),
+    },
+    fast={
+        "ml-1m-clean": Fast(
+            model={"sampler.kind": "ddpm", "sampler.steps": 5},
+            measured="fast-diffrec-ml-1m-clean.json",
+        )
     },
     # The paper's ranges; noise-steps, at most the steps there are, stays.
     search={
