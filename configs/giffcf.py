@@ -82,8 +82,7 @@ PRESET = Preset(
         limits=(
             "No noise is added in any published run, and lists of one call, or of a network that "
             "never sees the state, are as good: it is an autoencoder beside a graph filter.",
-            "With the published initial embeddings training rests for thousands of updates at the "
-            "loss of a list of the most popular; --model.init-scale=4 leaves it within 20 epochs.",
+            "Its authors warn of seeds that end badly; one seed was trained here.",
             "Scores fill a row of the catalogue for every user of a batch.",
         ),
         choose="Implicit feedback without an order; beside `diffrec`, `multvae` and `ease`.",
