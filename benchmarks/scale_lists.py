@@ -4,6 +4,10 @@
 
 Processor time of all threads for the top 51 of 100,000 items for 1,024 users, by the shape of the
 mesh; megabytes a device are the arguments and the temporary arrays of the compiled program.
+
+Eight shards cost a little more than one device, whose chunks are wider: on one core the best 51 of
+12,512 scores for 1,024 users take .0425 seconds, eight times .34, and those of 25,024 take .065,
+four times .26. Products cost the same, and lists of shards are merged in .011 seconds in all.
 """
 
 import argparse
