@@ -7,7 +7,7 @@ No code was released; independent re-runs take DreamRec's protocol.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
@@ -45,6 +45,12 @@ _DREAMREC_FILES = replace(
 PRESET = Preset(
     default=_DEFAULT,  # what does well on `synthetic`
     published={"zhihu": _DREAMREC_FILES, "yc": _DREAMREC_FILES, "ks": _DREAMREC_FILES},
+    fast={
+        "default": Fast(
+            model={"sampler.kind": "one_step", "sampler.steps": 0},
+            measured="fast-dimerec-ml-100k.json",
+        )
+    },
     # The paper sweeps the two weights.
     search={
         "train.learning-rate": Range(1e-4, 1e-2, log=True),
