@@ -17,7 +17,7 @@ of the released LightGCN settings are worth knowing: they take the tables two st
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Phase, Preset, phase
+from jaxrec_diff.config import Experiment, Fast, Phase, Preset, phase
 from jaxrec_diff.config.facts import Facts
 from jaxrec_diff.config.space import Range
 from jaxrec_diff.evaluation.config import EvalConfig
@@ -89,6 +89,11 @@ PRESET = Preset(
         name: experiment
         for dataset in ("ml-1m-noisy", "yelp-noisy", "amazon-book-noisy")
         for name, experiment in _released(dataset).items()
+    },
+    fast={
+        "default": Fast(
+            model={"sampler.kind": "mean", "sampler.steps": 2}, measured="fast-ddrm-ml-100k.json"
+        )
     },
     # The ranges of the released scripts.
     search={
