@@ -58,6 +58,11 @@ def point(way: str) -> Side:
     return Side({"way": way}, "rate")
 
 
+def served(model: str) -> Side:
+    """Lists of `bin/benchmark rank`."""
+    return Side({"part": "rank", "model": model}, "rate")
+
+
 EAGER = "eager PyTorch"
 LOOP, PLAIN = "a loop over a jitted step", "JAX without jit"
 DREAMREC, DIFFUREC = "samplers-cpu", "amazon-beauty-diffurec-speed"
@@ -80,6 +85,10 @@ ROWS = (
         listed("cut, 1 step"), "users/s"),
     Row("DiffuRec on Beauty, updates", EAGER, DIFFUREC, stepped("torch"), stepped("cut, one pad"),
         "examples/s"),
+    Row("DimeRec, lists by its fast sampler", "SASRec", "serving-fast-cpu", served("sasrec"),
+        served("dimerec"), "users/s"),
+    Row("DiffuRec, lists by its fast sampler", "SASRec", "serving-fast-cpu", served("sasrec"),
+        served("diffurec"), "users/s"),
     Row("DiffRec on ML-1M, an epoch", EAGER, DIFFREC, took("epoch", "torch"), took("epoch", "jax"),
         "s"),
     Row("DiffRec on ML-1M, validation and test", EAGER, DIFFREC, took("evaluation", "torch"),
