@@ -60,7 +60,7 @@ def attach(dataset: Dataset, config: DataConfig) -> Dataset:
             f"{path} has no vector of {len(missing):,} of the {dataset.num_items:,} items of "
             f"{dataset.name}, such as {_named(dataset.item_ids, missing[0])}; every item needs one"
         )
-    own = _finite(vectors[place], dataset.item_ids, path)
+    own = _numbers(vectors[place], dataset.item_ids, path)
     scaling = fit(own, config.item_features_scaling)
     about = {
         "file": config.item_features,
@@ -86,7 +86,7 @@ def others(path: Path, config: DataConfig, known: np.ndarray) -> tuple[np.ndarra
     if not new.any():
         raise ValueError(f"{path} holds vectors of known items only; there is nothing new in it")
     found = given[new] if ids.is_text(given) == ids.is_text(known) else theirs[new]
-    return found, _finite(vectors[new], found, path)
+    return found, _numbers(vectors[new], found, path)
 
 
 def fit(vectors: np.ndarray, scaling: Literal["centre", "scale", "whiten"]) -> Scaling:
@@ -137,7 +137,7 @@ def rows_for(rows: np.ndarray, config: DataConfig, width: int, deviation: float)
 
 
 def read(path: Path, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Ids, each once, and a vector of each, f32[N, F].
+    """Ids, each once, and a vector of each, [N, F] of numbers as the file has them.
 
     Raises:
       ValueError: in one sentence that names the file.
@@ -171,7 +171,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _read_npy(path: Path, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
     del config
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # most rows may be of no item
     except (OSError, ValueError, EOFError):
         raise ValueError(f"{path} is not a readable npy file of plain numbers") from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
@@ -180,7 +180,7 @@ def _read_npy(path: Path, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
             f"{path} holds {shape} of {getattr(array, 'dtype', 'arrays')}; it should be numbers "
             "[rows, width], row r the vector of the item with id r"
         )
-    return np.arange(len(array)), array.astype(np.float32)
+    return np.arange(len(array)), array
 
 
 def _read_parquet(path: Path, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -217,11 +217,11 @@ def _read_parquet(path: Path, config: DataConfig) -> tuple[np.ndarray, np.ndarra
         found = f"{len(lists)} columns of lists" if lists else "no numbers beside its ids"
         raise ValueError(f"{path} has {found}; one column of lists, or a number a column, is read")
     parts = [table.column(name).to_numpy() for name in numbers]
-    return given, np.stack(parts, axis=1).astype(np.float32)
+    return given, np.stack(parts, axis=1)
 
 
 def _of_lists(column: Any, path: Path, name: str, given: np.ndarray) -> np.ndarray:
-    """f32[N, F] from an arrow column of lists of one length."""
+    """[N, F] from an arrow column of lists of one length."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -235,11 +235,14 @@ def _of_lists(column: Any, path: Path, name: str, given: np.ndarray) -> np.ndarr
     flat = pc.list_flatten(column)
     if not (pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type)):
         raise ValueError(f"{path} has {name} of type {flat.type}; vectors are of numbers")
-    values = flat.cast(pa.float32()).to_numpy(zero_copy_only=False)
+    values = flat.to_numpy()
     return values.reshape(len(length), -1) if len(length) else np.zeros((0, 0), np.float32)
 
 
-def _finite(vectors: np.ndarray, of: np.ndarray, path: Path) -> np.ndarray:
+def _numbers(vectors: np.ndarray, of: np.ndarray, path: Path) -> np.ndarray:
+    """Vectors as f32[N, F]; what float32 cannot hold is refused as what is no number is."""
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)
     good = np.isfinite(vectors).all(axis=1)
     if not good.all():
         bad = int(np.argmin(good))

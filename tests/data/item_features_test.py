@@ -114,6 +114,25 @@ def test_rows_are_as_wide_as_the_model_and_as_long_as_its_own():
             item_features.rows_for(rows, config, width, 1.0)
 
 
+# whole numbers of more digits than float32 has, and halves
+@pytest.mark.parametrize(
+    "vectors", [VECTORS.astype(np.int64) + 2**24 + 1, VECTORS.astype(np.float16)]
+)
+def test_numbers_of_any_kind_are_read(tmp_path, clicks, vectors):
+    kind = pa.from_numpy_dtype(vectors.dtype)
+    columns = {f"x{d}": pa.array(vectors[:, d], kind) for d in range(3)}
+    paths = (
+        given(tmp_path, v=pa.array(list(vectors), pa.list_(kind))),
+        given(tmp_path, name="columns.pq", **columns),
+    )
+    want = vectors[:4].astype(np.float32)
+    for path in paths:
+        np.testing.assert_array_equal(item_features.read(path, DataConfig())[1], vectors)
+        rows = attached(clicks, path, item_features_scaling="centre").item_vectors.rows
+        assert rows.dtype == np.float32
+        np.testing.assert_array_equal(rows, want - want.mean(0, dtype=float).astype(np.float32))
+
+
 _NAN = np.where(np.arange(15).reshape(5, 3) == 4, np.nan, VECTORS)
 
 
@@ -133,7 +152,9 @@ _NAN = np.where(np.arange(15).reshape(5, 3) == 4, np.nan, VECTORS)
         (lambda at: _saved(at, np.ones(4)), r"should be numbers \[rows, width\]"),
         (lambda at: _saved(at, np.array([["a"]])), "should be numbers"),
         (lambda at: _saved(at, VECTORS), "no vector of 4 of the 4 items"),
+        (lambda at: given(at, vectors=VECTORS.astype(float) * 1e300), "holds -?inf in the vector"),
         (lambda at: _written(at, "v.npy", b"x"), "not a readable npy file"),
+        (lambda at: _cut(_saved(at, VECTORS)), "not a readable npy file"),
         (lambda at: _written(at, "v.parquet", b"x"), "v.parquet"),
     ],
 )  # fmt: skip
@@ -145,6 +166,13 @@ def test_what_cannot_be_used_is_refused(tmp_path, clicks, make, match):
 def _saved(at, array):
     np.save(at / "vectors.npy", array)
     return at / "vectors.npy"
+
+
+def _cut(path):
+    """A file whose head speaks of more than any memory holds."""
+    head = path.read_bytes()
+    path.write_bytes(head.replace(b"(5, 3)", b"(5000000000000, 3)", 1)[: len(head)])
+    return path
 
 
 def _written(at, name, data):
