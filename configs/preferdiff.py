@@ -71,6 +71,7 @@ PRESET = Preset(
                 "sports": (0.0185, 0.0147, 0.0247, 0.0167),
                 "toys": (0.0473, 0.0367, 0.0535, 0.0387),
             },
+            by="the paper, from memory",
             otherwise="the released shares of users, 3072 wide",
         ),
         differs=(

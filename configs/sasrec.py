@@ -77,7 +77,7 @@ PRESET = Preset(
                     "ml-1m": (0.3207, 0.1858),
                     "sports": (0.0563, 0.0329),
                 },
-                by="the best of a grid elsewhere, arXiv:2507.16289",
+                by="the best of a grid elsewhere, on its own 5-core, arXiv:2507.16289",
                 protocol="honest",
             ),
             *figures(

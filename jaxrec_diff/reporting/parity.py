@@ -25,6 +25,7 @@ REPRODUCED = 0.95
 _READ = ("model", "data")  # settings that make another model or other data where they differ
 _EPOCHS = "train.num_epochs"
 _TRAINED = ("batch_size", "learning_rate", "optimizer")
+_RULES = "eval.mask_seen"  # overrides those of the protocol, under the protocol's name
 
 
 class Measured(NamedTuple):
@@ -65,9 +66,14 @@ def measured(folder: Path | None) -> tuple[Measured, ...]:
 
 
 def of_results(results: Mapping[str, Mapping[str, Any]]) -> tuple[Measured, ...]:
-    """Results of runs by the names of their files, those that differ in their seed alone as one."""
+    """Results of runs by the names of their files, those that differ in their seed alone as one.
+
+    What is of validation rows is left out.
+    """
     groups: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
     for file, kept in results.items():
+        if kept.get("split", "test") != "test":
+            continue
         command = re.sub(r" --(seed|workdir|backbone|eval\.controls)[= ]\S+", "", kept["command"])
         key = kept["model"], kept["dataset"], command
         groups.setdefault(key, {})[file] = kept
@@ -136,9 +142,11 @@ def _matters(field: str, value: Any, before: Any) -> bool:
     if value == before:
         return False
     section, _, rest = field.partition(".")
+    if section == "backbone":
+        return _matters(rest, value, before)
     if field == _EPOCHS:
         return value < before
-    return section in _READ or (section == "train" and rest in _TRAINED)
+    return field == _RULES or section in _READ or (section == "train" and rest in _TRAINED)
 
 
 def line(each: Parity) -> str:

@@ -99,6 +99,26 @@ def test_a_figure_is_compared_by_the_rules_that_it_was_ranked_by(tmp_path):
     assert (quoted.ours, quoted.why) == (0.08, "of the binary loss")
 
 
+def test_other_rules_and_another_backbone_are_other_settings():
+    def apart(name, data, flags):
+        run = parity.Measured(name, data, f"bin/train --model={name} {flags}", 1, {}, ())
+        return parity.other_settings(name, run)
+
+    assert apart("diffrec", "ml-1m-clean", "--eval.mask-seen=false") == "eval.mask_seen=False"
+    backbone = "--backbone.model.width=32 --backbone.eval.seeds=3"
+    assert apart("ddrm", "ml-1m-noisy", backbone) == "backbone.model.width=32"
+    assert apart("ddrm", "ml-1m-noisy", "--backbone.train.num-epochs=1") == (
+        "backbone.train.num_epochs=1"
+    )
+
+
+def test_figures_of_validation_rows_are_nobodys(tmp_path):
+    result(tmp_path, "a", 1, **{"recall@20": 0.2})
+    kept = json.loads((tmp_path / "a.json").read_text())
+    assert len(parity.of_results({"a": kept | {"split": "test"}})) == 1
+    assert parity.of_results({"a": kept | {"split": "valid"}}) == ()
+
+
 def test_a_table_shows_the_data_at_hand_else_where_it_came_nearest():
     near = parity.Parity(Figure("zhihu", "hr@20", 0.02), 0.02, 3, "reproduced")
     here = parity.Parity(Figure("yc", "hr@20", 0.05), None, 0, "not run", "no results of it here")
