@@ -75,14 +75,18 @@ def attach(dataset: Dataset, config: DataConfig) -> Dataset:
 def others(path: Path, config: DataConfig, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ids and vectors f32[N, F] of a file's items that are not among some ids.
 
+    A row of zeros of a npy file is no item, nor is its first one where ids are from 1 on.
+
     Raises:
       ValueError: if the file cannot be read, or holds no such item.
     """
     given, vectors = read(path, config)
     theirs, ours = alike(given, known)
     new = ids.places(ours, theirs) < 0
-    if path.suffix.lower() == ".npy" and not ids.is_text(known):
-        new &= given >= known.min()  # row 0 of a file of ids from 1 is nobody's
+    if path.suffix.lower() == ".npy":  # it has rows of ids that are nobody's
+        new &= vectors.any(axis=1)
+        if not ids.is_text(known) and known.min() > 0:
+            new &= given > 0
     if not new.any():
         raise ValueError(f"{path} holds vectors of known items only; there is nothing new in it")
     found = given[new] if ids.is_text(given) == ids.is_text(known) else theirs[new]
@@ -143,11 +147,12 @@ def read(path: Path, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
       ValueError: in one sentence that names the file.
     """
     if not path.is_file():
-        raise ValueError(f"data.item-features={path} is no file; name a .npy or .parquet file")
+        raise ValueError(f"{path} is no file; name a .npy or .parquet file of vectors of items")
     readers = {".npy": _read_npy, ".parquet": _read_parquet, ".pq": _read_parquet}
     if path.suffix.lower() not in readers:
         raise ValueError(
-            f"data.item-features={path} must end in {', '.join(readers)}, not {path.suffix!r}"
+            f"{path} should hold vectors of items and end in {', '.join(readers)}, not "
+            f"{path.suffix!r}"
         )
     given, vectors = readers[path.suffix.lower()](path, config)
     if not vectors.size:

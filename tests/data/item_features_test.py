@@ -74,8 +74,14 @@ def test_rows_of_a_npy_file_are_ids(tmp_path):
     np.testing.assert_allclose(data.item_vectors.rows[:, 0], [-4.5, -1.5, 1.5, 4.5])
     config = DataConfig(item_features=str(vectors))
     ids, found = item_features.others(vectors, config, data.item_ids)
-    assert ids.tolist() == [7]  # and not 0 to 2, which are before the first item
-    np.testing.assert_array_equal(found, [[21, 22, 23]])
+    assert ids.tolist() == [1, 2, 7]  # ids are from 1 on, so row 0 is nobody's
+    np.testing.assert_array_equal(found, [[3, 4, 5], [6, 7, 8], [21, 22, 23]])
+    gaps = np.arange(24.0).reshape(8, 3)
+    gaps[:3] = 0.0
+    np.save(vectors, gaps)
+    assert item_features.others(vectors, config, data.item_ids)[0].tolist() == [7]
+    ids, _ = item_features.others(vectors, config, data.item_ids - 3)  # from 0 on
+    assert ids.tolist() == [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("count", [500, 20])
@@ -139,7 +145,7 @@ _NAN = np.where(np.arange(15).reshape(5, 3) == 4, np.nan, VECTORS)
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda at: at / "none.npy", "is no file; name a .npy or .parquet file"),
+        (lambda at: at / "none.npy", "is no file; name a .npy or .parquet file of vectors"),
         (lambda at: given(at, ITEMS[:2], VECTORS[:2]), "no vector of 2 of the 4 items .*'lime'"),
         (lambda at: given(at, vectors=_NAN), "holds nan in the vector of item 'fig'"),
         (lambda at: given(at, [*ITEMS, "fig"]), "two vectors of item 'fig'"),
@@ -148,7 +154,7 @@ _NAN = np.where(np.arange(15).reshape(5, 3) == 4, np.nan, VECTORS)
         (lambda at: given(at, a=list(VECTORS), b=list(VECTORS)), "2 columns of lists"),
         (lambda at: given(at, v=[["a"]] * 5), "vectors are of numbers"),
         (lambda at: given(at, vectors=np.ones((5, 3))), "are the same"),
-        (lambda at: given(at, name="vectors.npz"), "must end in .npy, .parquet"),
+        (lambda at: given(at, name="vectors.npz"), "end in .npy, .parquet"),
         (lambda at: _saved(at, np.ones(4)), r"should be numbers \[rows, width\]"),
         (lambda at: _saved(at, np.array([["a"]])), "should be numbers"),
         (lambda at: _saved(at, VECTORS), "no vector of 4 of the 4 items"),
