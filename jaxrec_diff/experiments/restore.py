@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxrec_diff import config, layout
+from jaxrec_diff.config.stored import flattened
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
 from jaxrec_diff.data.sources import dataset_name
@@ -102,9 +103,14 @@ def best_of(phase: PhaseRun, folder: Path) -> TrainState:
       BestLost: if a better one cannot.
 
     Raises:
-      ValueError: if it holds none.
+      ValueError: if it holds none, or the phase's settings make other arrays than theirs.
     """
-    found = loop.load(folder / "checkpoints", abstract_state(phase))
+    like = abstract_state(phase)
+    try:
+        found = loop.load(folder / "checkpoints", like)
+    except ValueError:
+        _check_arrays(phase, folder, like)
+        raise
     at = int(found.train.step)
     if at != found.best_step:
         warnings.warn(BestLost(checkpoint.lost(found.best_step, at)), stacklevel=2)
@@ -167,6 +173,31 @@ def abstract_state(phase: PhaseRun) -> TrainState:
 
     shapes = jax.eval_shape(initial, batcher.train)
     return checkpoint.abstract(shapes, layout.shardings(shapes, phase.mesh))
+
+
+def _check_arrays(phase: PhaseRun, folder: Path, like: TrainState) -> None:
+    """Refuses settings under which a model has other arrays than those that were trained.
+
+    Raises:
+      ValueError: naming the fields that were changed.
+    """
+    if phase.name or checkpoint.fits(folder / "checkpoints", like):
+        return
+    _, _, trained = workdirs.read_config(folder)
+    there, here = (dict(flattened(config.to_json(of))) for of in (trained, phase.settings))
+    changed = [
+        name
+        for name in sorted(there.keys() | here.keys())
+        if name.startswith(("model.", "train."))
+        and not name.startswith("model.sampler.")  # it has no arrays
+        and there.get(name) != here.get(name)
+    ]
+    if changed:
+        asked, kept = (", ".join(f"{n}={of.get(n)}" for n in changed) for of in (here, there))
+        raise ValueError(
+            f"the arrays of {folder} do not fit {asked}: they were trained with {kept}; "
+            "train in a new workdir"
+        )
 
 
 def _check_vectors(asked: DataConfig, trained: DataConfig, workdir: Path) -> None:

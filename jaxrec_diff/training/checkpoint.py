@@ -201,6 +201,20 @@ def newest_meta(folder: Path) -> dict:
     return {}
 
 
+def fits(folder: Path, like: TrainState) -> bool:
+    """Whether the newest step holds arrays of the names and shapes of `like`; so does one that does
+    not say what it holds, which is damaged."""
+    path = (folder / str(newest(folder))).resolve()
+    try:
+        stored = _stored(path)
+    except MemoryError:
+        raise
+    except Exception:  # any of Orbax's, tensorstore's and the file system's errors
+        return True
+    wanted = jax.tree_util.tree_leaves_with_path(_as_stored(stored, like))
+    return stored == {_name(keys): leaf.shape for keys, leaf in wanted}
+
+
 def abstract(train: TrainState, shardings: Any) -> TrainState:
     """Shapes and dtypes of a state, to be restored with a sharding, or a tree of them."""
     return jax.tree.map(
@@ -294,7 +308,7 @@ def _unless_damaged(path: Path, ask: Callable[[], Any]) -> Any:
 
 
 def _read(path: Path, like: TrainState) -> Any:
-    wanted = ocp.args.StandardRestore(_as_stored(path, like))
+    wanted = ocp.args.StandardRestore(_as_stored(_stored(path), like))
     args = ocp.args.Composite(state=wanted, meta=ocp.args.JsonRestore())
     # the coordinator's barriers: a collective would wait for a process that failed for good
     together = set(range(jax.process_count())) if jax.process_count() > 1 else None
@@ -304,14 +318,22 @@ def _read(path: Path, like: TrainState) -> Any:
         return checkpointer.restore(path, args=args)
 
 
-def _as_stored(path: Path, like: TrainState) -> TrainState:
-    """`like` with the tables of a step as long as they were before tables were filled up."""
+def _stored(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of a step, by name."""
     found = ocp.StandardCheckpointer().metadata(path / "state").item_metadata.tree
-    stored = {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(found)}
+    return {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(found)}
+
+
+def _name(keys: Any) -> str:
+    """What an array is called in a step."""
+    return jax.tree_util.keystr(keys, simple=True, separator=".")
+
+
+def _as_stored(stored: dict[str, tuple[int, ...]], like: TrainState) -> TrainState:
+    """`like` with the tables of a step as long as they were before tables were filled up."""
 
     def of(keys: Any, leaf: Any) -> Any:
-        name = jax.tree_util.keystr(keys, simple=True, separator=".")
-        shape = stored.get(name, leaf.shape)
+        shape = stored.get(_name(keys), leaf.shape)
         if shape == leaf.shape or (filled.rows(shape[0]), *shape[1:]) != leaf.shape:
             return leaf
         everywhere = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())

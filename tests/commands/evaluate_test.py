@@ -45,6 +45,21 @@ def test_evaluation_refuses_what_training_alone_reads(workdir, capsys):
     assert "--data.prefix-dedup changes nothing in an evaluation" in capsys.readouterr().err
 
 
+def test_settings_that_make_other_arrays_are_named(workdir, tmp_path, capsys):
+    trained = json.loads((workdir / "config.json").read_text())["model"]["width"]
+    flags = [f"--workdir={workdir}", "--model.width=24", "--sampler=ddim", "--sampler-steps=2"]
+    assert cli.main(["evaluate", *flags]) == 2
+    said = f"do not fit model.width=24: they were trained with model.width={trained}; train in"
+    assert said in capsys.readouterr().err
+    # what is damaged is damaged, whatever is asked beside
+    broken = shutil.copytree(workdir, tmp_path / "broken")
+    for path in (broken / "checkpoints").glob("*/state/**/*"):
+        if path.is_file():
+            path.write_bytes(b"junk")
+    assert cli.main(["evaluate", f"--workdir={broken}", "--model.width=24"]) == 2
+    assert "can be read; train in a new workdir" in capsys.readouterr().err
+
+
 def test_a_damaged_best_checkpoint_is_said_with_the_step_that_is_scored(workdir, tmp_path, capsys):
     broken, output = shutil.copytree(workdir, tmp_path / "broken"), tmp_path / "found.json"
     best = json.loads((workdir / "results.json").read_text())["best_step"]
