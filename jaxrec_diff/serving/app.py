@@ -22,6 +22,7 @@ from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -43,6 +44,18 @@ _PAGE = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 _PATHS = ("/about", "/recommend", "/walk", "/items", "/users/", "/healthz", "/metrics")
+
+
+class _Id(Convertor[str]):
+    """All that is left of a path: an id may hold slashes, and newlines, which `path` stops at."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _Id())
 
 
 def create(
@@ -127,7 +140,7 @@ def create(
             Route("/recommend", recommend, methods=["POST"]),
             Route("/walk", walk, methods=["POST"]),
             Route("/items", items),
-            Route("/users/{user:path}", users),
+            Route("/users/{user:id}", users),
             Route("/about", about),
             Route("/healthz", healthz),
             Route("/metrics", metrics),

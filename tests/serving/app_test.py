@@ -102,6 +102,7 @@ def test_a_bad_body_is_one_sentence(server, body, capfd):
         ("POST", "/walk", {"json": {}}, 400, 'give either "history" or "user", got neither'),
         ("POST", "/walk", {"json": {"history": [1], "nearest": 5}}, 400, "from 1 to 4, got 5"),
         ("GET", "/users/nobody", {}, 404, "no user 'nobody' is known"),
+        ("GET", "/users/a%0Ab%2Fc%0A", {}, 404, r"no user 'a\nb/c\n' is known"),
         ("GET", "/users/" + "x" * 500, {}, 404, "no user 'xxx"),
         ("GET", "/users/%F0%9F%98%80", {}, 404, "no user '😀' is known"),
         ("POST", "/recommend", {"json": {"users": ["a", "b"]}}, 404, "no user 'a' is known"),
