@@ -274,7 +274,7 @@ function aboutWalk() {
   const several = draws > 1 ? `${draws} walks, each with noise of its own` : "The walk";
   at("about-walk").textContent =
     `${several}: what ${model} would recommend, were it to stop after so many of its ` +
-    `${counted(walk.steps, "reverse step")}. Bold is the item that a walk ends in, dark the four behind it.` + (walk.why ? ` ${sentence(walk.why)}` : "");
+    `${counted(walk.steps, "reverse step")}. Bold is the item that a walk ends in, plain what is behind it there, faint the rest.` + (walk.why ? ` ${sentence(walk.why)}` : "");
 }
 
 function drawWalks(walked) {
