@@ -174,7 +174,7 @@ def _initial(phase: PhaseRun) -> TrainState:
         partial(phases.model_of, phase), phase.batcher.example, _optimizer(phase),
         phase.settings.train, streams.init(phase.settings.seed),
     )  # fmt: skip
-    return jax.jit(initial)(phase.batcher.train)
+    return jax.jit(initial)(phase.batcher.train, phases.model_of(phase).given)
 
 
 def _optimizer(phase: PhaseRun) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +127,10 @@ class Model(NamedTuple):
     """params, state -> the state with what all rows of an evaluation share worked out (embeddings
     moved along a graph, say). It saves time only: `sample`, `head` and the variants say the same
     from a state without it."""
+    given: dict[str, np.ndarray] = {}
+    """Rows f32[N, D] that tables at the top of `params` begin with from row 1 on, whatever `init`
+    draws. They are no part of `init`: a compiler takes what a function holds for a constant, at ten
+    times its size."""
     frozen: tuple[str, ...] = ()
     """Parameters at the top of `params` that no update moves, and no optimizer keeps moments of."""
     score_pooling: Literal["best", "mixture"] = "best"
@@ -169,3 +174,11 @@ def check_heads(width: int, num_heads: int, *, halves: bool = False) -> None:
         raise ValueError(
             f"model.width must be a multiple of {what}, got {width}; the nearest is {near}"
         )
+
+
+def begun(params: Any, given: Mapping[str, Any]) -> Any:
+    """Parameters that `Model.init` drew, with the rows they are given instead (`Model.given`)."""
+    for name, rows in given.items():
+        chex.assert_shape(rows, (None, params[name].shape[1]))
+        params = params | {name: params[name].at[1 : len(rows) + 1].set(rows)}
+    return params

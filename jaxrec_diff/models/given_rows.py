@@ -5,7 +5,6 @@ Whatever the system (`registry.ItemTable`), row j of its parameter `items` is it
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +22,7 @@ def start_from(model: Model, given: GivenRows) -> Model:
     the norm of the gradient is that of what is trained.
     """
     if given.rows is not None:
-        model = model._replace(init=_init(model, jnp.asarray(given.rows)))
+        model = model._replace(given={_TABLE: given.rows})
     if not given.frozen:
         return model
 
@@ -32,17 +31,6 @@ def start_from(model: Model, given: GivenRows) -> Model:
         return model.loss(kept, state, key, example)
 
     return model._replace(loss=loss, compact=None, frozen=(*model.frozen, _TABLE))
-
-
-def _init(model: Model, rows: jax.Array):
-    def init(key, example):
-        variables = model.init(key, example)
-        items = variables.params[_TABLE]
-        chex.assert_shape(rows, (None, items.shape[1]))
-        params = variables.params | {_TABLE: items.at[1 : len(rows) + 1].set(rows)}
-        return variables._replace(params=params)
-
-    return init
 
 
 def grown(params: Any, num_items: int, rows: np.ndarray) -> Any:

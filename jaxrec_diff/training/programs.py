@@ -10,6 +10,7 @@ import optax
 from jaxrec_diff import layout
 from jaxrec_diff.batches import epochs
 from jaxrec_diff.batches.batcher import Stream
+from jaxrec_diff.models import contract
 from jaxrec_diff.ops import meshes, streams
 from jaxrec_diff.training import checkpoint, chunks, optim, parallel, rows, step
 from jaxrec_diff.training.config import BY_ROW, TrainConfig
@@ -48,11 +49,11 @@ def make(
     order_of = order_of or shuffle_of(config, num_examples)
     epoch_order = jax.jit(lambda epoch: order_of(jax.random.fold_in(streams.order(seed), epoch)))
     initial = initial_of(model_of, examples, optimizer, config, streams.init(seed))
-    shapes = jax.eval_shape(initial, of_shapes)
+    shapes = jax.eval_shape(initial, of_shapes, model.given)
     placing = layout.shardings(shapes, mesh)
     placed = jax.jit(initial, out_shardings=placing)
     like = checkpoint.abstract(shapes, placing)
-    return Programs(updates, epoch_order, lambda: placed(of_shapes), like)
+    return Programs(updates, epoch_order, lambda: placed(of_shapes, model.given), like)
 
 
 def check(config: TrainConfig, num_examples: int, mesh: jax.sharding.Mesh) -> None:
@@ -118,12 +119,14 @@ def initial_of(
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
     key: jax.Array,
-) -> Callable[[Any], TrainState]:
-    """Resident arrays -> the state before the first update, by the shapes of a first batch."""
+) -> Callable[[Any, Any], TrainState]:
+    """Resident arrays, `Model.given` -> the state before the first update, by the shapes of a first
+    batch."""
 
-    def initial(data):
+    def initial(data, given):
         index = jnp.arange(config.batch_size, dtype=jnp.int32)
         variables = model_of(None).init(key, examples(data, index, index, key))
+        variables = variables._replace(params=contract.begun(variables.params, given))
         return create(variables, optimizer, ema_decay=config.ema_decay)
 
     return initial

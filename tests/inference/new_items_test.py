@@ -10,7 +10,7 @@ import pytest
 from jaxrec_diff import config
 from jaxrec_diff.experiments import phases, restore, runs, workdirs
 from jaxrec_diff.inference import export, new_items, recommend, recommender
-from jaxrec_diff.models.contract import Variables
+from jaxrec_diff.models.contract import Variables, begun
 from jaxrec_diff.training import optim, state, step
 from jaxrec_diff.training.config import TrainConfig
 
@@ -38,7 +38,7 @@ def untrained(name, folder, *flags, arrays=True):
         phase.batcher.train, jnp.arange(2), jnp.arange(2), jax.random.key(0)
     )
     params, state = jax.jit(model.init)(jax.random.key(0), example)
-    return restore.Restored(phase, model, params, state)
+    return restore.Restored(phase, model, begun(params, model.given), state)
 
 
 def features(folder, *more):

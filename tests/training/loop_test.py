@@ -289,3 +289,29 @@ def test_every_update_draws_its_own_noise():
         train, found = update(train)
         losses.append(float(found["loss"]))
     assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_a_state_begins_with_the_rows_that_a_model_is_given():
+    rows = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    drawn = jnp.arange(24.0).reshape(8, 3)
+    model = toy()._replace(
+        init=lambda key, batch: Variables({"items": drawn}, ()),
+        given={"items": rows},
+        frozen=("items",),
+    )
+    config = TrainConfig(batch_size=8, num_epochs=1, ema_decay=0.5)
+    made = programs.make(
+        lambda axis: model, DATA, lambda data, index, row, key: data[index], len(DATA), config, 1,
+        layout.make_mesh(jax.devices()[:1]), "jit", None, None,
+    )  # fmt: skip
+    train = made.initial()
+    want = np.concatenate([drawn[:1], rows, drawn[6:]])
+    for params in (train.params, training_state.averaged(train)):
+        np.testing.assert_array_equal(params["items"], want)
+    # A compiler that is handed them as constants takes ten times their size.
+    initial = programs.initial_of(
+        lambda axis: model, lambda data, index, row, key: data[index],
+        optim.make(config, 8, frozen=model.frozen), config, jax.random.key(1),
+    )  # fmt: skip
+    consts = jax.make_jaxpr(initial)(DATA, model.given).consts
+    assert not any(np.shape(each) == rows.shape for each in consts)
