@@ -245,6 +245,8 @@ def lorenz(shares: Mapping[str, np.ndarray], *, heading: str) -> str:
 def scatter(points: Mapping[str, tuple[float, float, float]], *, across: str, what: str) -> str:
     """Named points (x, y, half of y's interval) on a logarithmic x."""
 
+    from matplotlib.ticker import MaxNLocator
+
     def draw(figure: Any) -> list[Tip]:
         axes, tips = figure.add_subplot(), []
         for number, (name, (x, y, half)) in enumerate(points.items()):
@@ -252,7 +254,11 @@ def scatter(points: Mapping[str, tuple[float, float, float]], *, across: str, wh
             axes.errorbar(x, y, half, fmt=mark, color=colour, label=name, ms=5, elinewidth=0.9)
             tips.append(Tip(axes, x, y, f"{name}: {what} {y:.4f}, {across} {x:,.3g}"))
         axes.set_xscale("log", subs=[])
-        axes.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
+        low, high = axes.get_xlim()
+        if high < 5 * low:  # two of 1, 2, 5 need not lie there
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        elif high < 200 * low:
+            axes.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.set_xlabel(across)
         axes.set_ylabel(what)

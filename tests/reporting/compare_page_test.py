@@ -1,6 +1,7 @@
 """The page of a comparison: what differs, and what it costs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -44,3 +45,11 @@ def test_runs_of_one_name_are_told_apart_by_their_folders():
     assert list(leaderboard.by_settings(runs)) == ["a (1/same)", "a (2/same)"]
     with pytest.raises(ValueError, match="seed 0 twice"):
         leaderboard.by_settings([runs[0], runs[0]])
+
+
+@pytest.mark.parametrize("spread", [1.05, 2.0, 8.0, 30.0, 150.0, 1e5])
+def test_marks_of_cost_do_not_run_into_each_other(spread):
+    points = {"a": (0.04, 0.2, 0.05), "b": (0.04 * spread, 0.1, 0.05)}
+    drawn = figures.scatter(points, across="seconds", what="hr@10")
+    marks = re.findall(r'id="[^"]*xtick_\d+"', drawn)
+    assert 2 <= len(marks) <= 8
