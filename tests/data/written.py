@@ -43,6 +43,7 @@ def rows(ids):
 
 # "NA" and its like are no value in csv, unless they are quoted
 NOTHING = {"NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "-nan", "-NaN", "<NA>", ""}
+NOTHING |= {"-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN"}
 
 
 def has_nothing(table) -> bool:

@@ -13,7 +13,7 @@ from jaxrec_diff import cli, config
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.experiments import phases
-from jaxrec_diff.inference import files, neighbours, recommend, recommender, types
+from jaxrec_diff.inference import files, neighbours, program, recommend, recommender, types
 from jaxrec_diff.inference import histories as inference_histories
 
 
@@ -156,7 +156,7 @@ def test_spread_is_the_share_that_two_draws_do_not_have_in_common():
     whole = [[1, 2, 3, 4], [1, 2, 7, 8], [9, 2, 1, 7]]
     short = [[5, 6, 0, 0], [6, 5, 0, 0], [1, 2, 0, 0]]
     lists = np.array([whole, short]).swapaxes(0, 1)
-    got = recommender._spread(jax.numpy.asarray(lists))
+    got = program.spread(jax.numpy.asarray(lists))
     want = []
     for row in range(2):
         sets = [set(draw[row]) - {0} for draw in lists]
