@@ -2,18 +2,16 @@
 
 import importlib.util
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from jaxrec_diff import cli, config
-from jaxrec_diff.commands import distributed
+from tests import shown
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^    bin/(\S+)[ \t]*(.*)$", README, re.MULTILINE)
+SNIPPETS = shown.snippets(README)
+COMMANDS = shown.commands(README)
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
@@ -42,25 +40,7 @@ def test_there_is_python_and_every_command_is_shown():
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda part: part[:40])
 def test_flags_of_commands_are_known(name, words, capsys):
-    """Flags are those that the command's help has, or dotted ones that parse."""
-    _, argv = distributed.split([name, *shlex.split(words, comments=True)])
-    assert (ROOT / "bin" / name).exists()
-    if name == "test":
-        return
-    flags = [word for word in argv if word.startswith("--") and word != "--"]
-    assert cli.main([name, "--help"]) == 0
-    known = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out))
-    dotted = []
-    for flag in flags:
-        if "." in flag.split("=")[0]:
-            dotted.append(flag)
-        else:
-            assert flag.split("=")[0].removeprefix("--") in known, flag
-    models = [flag.partition("=")[2] for flag in flags if flag.startswith("--model=")]
-    model = models[0] if models else "dimerec"
-    if model == "NAME":  # a placeholder
-        return
-    config.parse(config.preset(model, "clicks").experiment, dotted)
+    shown.check(name, words, capsys)
 
 
 def test_links_lead_to_files():
