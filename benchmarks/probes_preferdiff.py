@@ -55,7 +55,7 @@ def main() -> None:
     first, about = None, {}
     for name, flags in WAYS.items():
         run = restore.reopen(options.workdir, flags)
-        results, _ = judging.evaluation(run, options.workdir, "test")
+        results, *_ = judging.evaluation(run, options.workdir, "test")
         found = tops(restore.restore(run, options.workdir))
         ways[name] = {"flags": list(flags), **kept(results["metrics"])}
         if first is None:

@@ -29,7 +29,7 @@ USAGE = """\
 usage: bin/evaluate --workdir=DIR [--split=valid|test] [--sampler=KIND]
                     [--sampler-steps=N] [--seeds=S] [--data=SOURCE]
                     [--protocol=honest|official] [--per-user=FILE.parquet]
-                    [--output=FILE.json] [--quiet] [--json]
+                    [--output=FILE.json] [--speed] [--quiet] [--json]
                     [--section.field=VALUE ...]
 
   bin/evaluate --workdir=runs/dimerec-synthetic --split=valid
@@ -46,8 +46,9 @@ usage: bin/evaluate --workdir=DIR [--split=valid|test] [--sampler=KIND]
 --seeds     draws of the sampler's noise; figures are means over them
 --data      where the interactions are now, if they were moved
 --protocol  honest, or official: as the system's released script evaluates
---per-user  a row a user with every metric
+--per-user  a row a user with every metric, of the model and of the baselines
 --output    where the results go (default: in DIR, named after the flags)
+--speed     also measure users a second: warm, 256 histories to lists of 10
 --quiet     errors only            --json  the results as one json object
 """
 
@@ -65,7 +66,7 @@ ACCEPTS = Accepts(
         "protocol": "eval.protocol",
         "output": FILE,
     },
-    ("quiet", "json"),
+    ("speed", "quiet", "json"),
     fields="",
 )
 
@@ -86,6 +87,7 @@ def run(argv: list[str]) -> int:
             return refuse(f"{name} changes nothing in an evaluation; bin/train takes it")
     quiet_start()
     from jaxrec_diff import layout
+    from jaxrec_diff.benchmarking import serving
     from jaxrec_diff.commands.progress import show
     from jaxrec_diff.evaluation import metrics
     from jaxrec_diff.experiments import diffusing, json_files, judging, locks, restore
@@ -104,9 +106,11 @@ def run(argv: list[str]) -> int:
     inside = output.resolve().parent == workdir.resolve()
     with locks.writer(workdir, shared=True) if inside and layout.first() else nullcontext():
         with _counted(run, split, flags.switches) as tell:
-            results, found = judging.evaluation(run, workdir, split, tell)
+            results, found, beside = judging.evaluation(run, workdir, split, tell)
             if run.experiment.eval.diffuses:
                 results["diffusion"] = diffusing.of_run(run, workdir, split)
+        if "speed" in flags.switches:
+            results["serving"] = serving.speed(restore.restore(run, workdir))
         layout.by_first(lambda: json_files.write_json(output, results))
     with muted(flags.switches):
         show(results)
@@ -115,9 +119,11 @@ def run(argv: list[str]) -> int:
             shown = metrics.grouped(metrics.compared(results["spread"], lambda one, other: False))
             spread = ", ".join(f"{k} {v:.4f}" for k, v in results["spread"].items() if k in shown)
             print(wrapped(f"deviation over {seeds} draws of the sampler: {spread}"))
+        if "serving" in results:
+            print(f"{results['serving']['users_per_second']:,.0f} users a second")
         if "per-user" in bare:
             path = Path(bare["per-user"])
-            layout.by_first(lambda: write_per_user(run.dataset, split, found, path))
+            layout.by_first(lambda: write_per_user(run.dataset, split, found, path, beside))
             print(f"per-user values are in {bare['per-user']}")
         print(f"results are in {output}")
     if "json" in flags.switches:

@@ -29,14 +29,15 @@ usage: bin/leaderboard [--data=SOURCE] [--models=A,B,...] [--seeds=3]
                                                tuned, all with the same budget
 
 Trains every model on one data set, a run a seed, and lays them side by side
-with classics tuned by the same number of trials. Stopped anywhere, the same
-command goes on; several at once, on one disk, share the work. A model that the
-data does not suit is named with the reason. DIR (default
-runs/leaderboard-DATA) gets leaderboard.md, .csv, .tex and .html.
+with classics tuned by the same number of trials. First seeds come first, and
+DIR (default runs/leaderboard-DATA) gets leaderboard.md, .csv, .tex and .html
+after every job. Stopped anywhere, the same command goes on; several at once, on
+one disk, share the work. A model that the data does not suit is named with the
+reason.
 
 --trials    settings that each model and each classic is tuned over; 0 takes
             presets, and classics over their default 24
---controls  classics (default item_knn,ease; none takes none)
+--controls  classics (default item_knn,ease; none takes none, all takes all)
 --diffuses  ask of each diffusion model what its lists owe to its diffusion: one
             call of the network, without x_t, with another's x_0 or the true one
 --protocol  honest, or official: each model by its own authors' rules, which
@@ -57,6 +58,7 @@ def run(argv: list[str]) -> int:
     flags = split_flags(argv, ACCEPTS)
     if flags.help:
         return explain(USAGE)
+    from jaxrec_diff.classics import grids
     from jaxrec_diff.data.sources import dataset_name
     from jaxrec_diff.experiments import contest, signals
 
@@ -67,17 +69,22 @@ def run(argv: list[str]) -> int:
         tuple(flags.bare.get("models", ",".join(preset_names())).split(",")),
         whole(flags, "seeds", 3),
         whole(flags, "trials", 0, 0),
-        () if controls == "none" else tuple(controls.split(",")),
+        {"none": (), "all": grids.names()}.get(controls, tuple(controls.split(","))),
         (f"--eval.protocol={flags.bare.get('protocol', 'honest')}", *flags.dotted),
         Path(flags.bare.get("output", f"runs/leaderboard-{dataset_name(source)}")),
         "diffuses" in flags.switches,
     )
     contest.check(chosen)
     with muted(flags.switches):
+
+        def after(outcome) -> None:
+            if outcome.done:
+                _write(chosen, outcome)
+
         try:
-            outcome = contest.run(chosen, log=lambda text: print(text, flush=True))
+            outcome = contest.run(chosen, log=lambda text: print(text, flush=True), after=after)
         except signals.Interrupted as error:
-            print(str(error), file=sys.stderr)
+            print(f"{error}; what is done stands in {_board(chosen)}", file=sys.stderr)
             return 128 + error.signum
         found = _told(chosen, outcome)
     if found is None:
@@ -89,32 +96,51 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _told(chosen, outcome) -> dict | None:
-    """Writes the tables and prints the one for a terminal; None without a finished run."""
-    if not outcome.done:
-        return None
+def _board(chosen, ending: str = ".md") -> Path:
+    return chosen.folder / f"leaderboard{ending}"
+
+
+def _write(chosen, outcome):
+    """Writes the tables of what is done; the board and its rows."""
     from jaxrec_diff.config.stored import read_json
-    from jaxrec_diff.reporting import diffusion, leaderboard, standings
+    from jaxrec_diff.experiments import locks
+    from jaxrec_diff.ops import files
+    from jaxrec_diff.reporting import leaderboard, standings
 
     runs = [leaderboard.read(folder) for folder in outcome.done]
+    for name, path in outcome.classics.items():
+        runs[0] = leaderboard.with_baseline(runs[0], name, path)
     board = leaderboard.board(runs)
-    rows = standings.rows(board, runs, outcome.failed, chosen.trials)
-    changed = {name: read_json(path) for name, path in outcome.diffusions.items()}
-    diffusions = {name: each["diffusion"] for name, each in changed.items()}
-    for ending, write in standings.WRITERS.items():
-        path = chosen.folder / f"leaderboard{ending}"
-        path.write_text(write(board, rows))
-        print(f"written {path}", file=sys.stderr)
-    if diffusions:
-        path = chosen.folder / "diffusion.md"
-        path.write_text(diffusion.markdown(diffusions))
-        print(f"written {path}", file=sys.stderr)
+    beside = standings.Beside(
+        outcome.failed,
+        outcome.left,
+        {name: read_json(path)["serving"] for name, path in outcome.serving.items()},
+        {name: read_json(path)["diffusion"] for name, path in outcome.diffusions.items()},
+    )
+    rows = standings.rows(board, runs, chosen.trials, beside)
+    with locks.turn(chosen.folder / "tables.lock"):
+        for ending, write in standings.WRITERS.items():
+            with files.replacing(_board(chosen, ending)) as partial:
+                partial.write_text(write(board, rows))
+    return board, rows
+
+
+def _told(chosen, outcome) -> dict | None:
+    """Prints the table for a terminal; None without a finished run."""
+    if not outcome.done:
+        return None
+    from jaxrec_diff.reporting import diffusion, standings
+
+    board, rows = _write(chosen, outcome)
+    for ending in standings.WRITERS:
+        print(f"written {_board(chosen, ending)}", file=sys.stderr)
     print(wrapped(standings.plain(board, rows)))
-    for name, each in diffusions.items():
+    asked = {row.name: row.diffusion for row in rows if row.diffusion}
+    for name, each in asked.items():
         print(wrapped(f"{name}: {diffusion.verdict(each) or 'not all could be asked'}"))
     print(spelled(f"\nbin/compare {chosen.folder}/runs/* compares any two of them"))
     return {
         "folder": str(chosen.folder),
-        "rows": [row._asdict() for row in rows],
-        "diffusion": diffusions,
+        "rows": [row._asdict() | {"cost": row.cost._asdict()} for row in rows],
+        "diffusion": asked,
     }

@@ -1,17 +1,17 @@
 """Many models on one data set: tuned with an equal budget, trained over seeds, told side by side.
 
 The folder of a contest holds `contest.json` (what is compared), `tune/MODEL/` (a search each),
-`runs/MODEL-seedN/` (a workdir each), `jobs/` (what each said), `diffusion/MODEL.json` where that is
-asked, and the tables. Every job is a process of its own, so that its memory is free when it ends;
-what is finished is known by its files, so the same call goes on after a kill, and several at once
-share the jobs.
+`runs/MODEL-seedN/` (a workdir each), `serving/MODEL.json` (its speed), `classic/NAME.json`,
+`diffusion/MODEL.json` where that is asked, `jobs/` (what each said), and the tables. Every job is a
+process of its own, so that its memory is free when it ends; what is finished is known by its files,
+so the same call goes on after a kill, and several at once share the jobs.
 """
 
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from jaxrec_diff.experiments import json_files, locks, results, signals, workdir
 Log = Callable[[str], None]
 
 _FILE = "contest.json"
-_DIFFUSION = "diffusion"
+_KINDS = _CLASSIC, _SERVING, _DIFFUSION = "classic", "serving", "diffusion"
 _WAIT = 2.0  # seconds between looks at jobs that other processes do
 _CLI = (sys.executable, "-P", "-m", "jaxrec_diff.cli")
 
@@ -35,7 +35,7 @@ class Contest(NamedTuple):
     models: tuple[str, ...]
     seeds: int
     trials: int  # of each model's search and of each control's; 0: presets as they are
-    controls: tuple[str, ...]  # beside the first model, which all rows are judged like
+    controls: tuple[str, ...]  # classics
     flags: tuple[str, ...]  # --section.field=VALUE of every run
     folder: Path
     diffuses: bool = False  # ask what the diffusion of each system is worth
@@ -49,15 +49,18 @@ class Job(NamedTuple):
     folder: Path
     shared: bool  # several processes may work on it
     finished: Callable[[], bool]
-    needs: str = ""  # the job that it reads
+    needs: "Job | None" = None  # that it reads
 
 
 class Outcome(NamedTuple):
-    """What became of the jobs."""
+    """What became of the jobs so far."""
 
-    done: tuple[Path, ...]  # workdirs of finished runs, those with controls first
-    diffusions: dict[str, Path]  # results files of systems whose diffusion was changed
-    failed: dict[str, str]  # a sentence for each run that ended otherwise
+    done: tuple[Path, ...]  # workdirs of finished runs
+    classics: dict[str, Path]  # results files by name, each beside values of its users
+    serving: dict[str, Path]  # results files of models that were timed
+    diffusions: dict[str, Path]  # those of systems whose diffusion was changed
+    failed: dict[str, str]  # a sentence for each job that ended otherwise
+    left: tuple[str, ...]  # jobs that are not done yet
 
 
 def open_folder(contest: Contest) -> None:
@@ -90,82 +93,149 @@ def open_folder(contest: Contest) -> None:
 
 
 def jobs(contest: Contest) -> Iterator[Job]:
-    """All jobs, a model after the other: its search, then a run a seed."""
+    """All jobs, those of first seeds before those of further ones, so that a contest which is
+    stopped early has a table of everything.
+
+    A model's search, its run and how fast that serves, a model after the other; as soon as a run is
+    there the classics, which are judged like it; what each diffusion is worth; further seeds.
+    """
+    firsts, classics = [], False
     for model in contest.models:
-        tuned = contest.folder / "tune" / model
-        if contest.trials:
-            mark = tuned / "finished.json"
-            words = (
-                "tune", f"--model={model}", f"--data={contest.data}", f"--workdir={tuned}",
-                f"--trials={contest.trials}", *contest.flags,
-            )  # fmt: skip
-            yield Job(f"{model} search", words, tuned, True, mark.exists)
-        for seed in range(contest.seeds):
-            folder = contest.folder / "runs" / f"{model}-seed{seed}"
-            preset = [f"--preset={tuned / 'best.json'}"] if contest.trials else []
-            controls = contest.controls if model == contest.models[0] and seed == 0 else ()
-            words = (
-                "train", f"--model={model}", f"--data={contest.data}", f"--workdir={folder}",
-                *preset, *contest.flags, f"--seed={seed}",
-                *_controls(controls, contest.trials),
-            )  # fmt: skip
-            yield Job(f"{model} seed {seed}", words, folder, False, _whole(folder))
+        search = _search(contest, model) if contest.trials else None
+        first = _training(contest, model, 0, search)
+        firsts.append(first)
+        yield from [search] if search else []
+        yield first
+        yield _evaluation(contest, f"{model} {_SERVING}", first, "--speed")
+        there = [each for each in firsts if each.finished()]
+        if there and not classics:
+            yield from (_classic(contest, name, there[0]) for name in contest.controls)
+            classics = True
+    for model, first in zip(contest.models, firsts, strict=True):
         if contest.diffuses and _diffuses(contest, model):
-            folder, output = contest.folder / "runs" / f"{model}-seed0", _changed(contest, model)
-            words = (
-                "evaluate", f"--workdir={folder}", "--eval.diffuses=true", f"--output={output}",
-            )  # fmt: skip
-            needs = f"{model} seed 0"
-            yield Job(f"{model} diffusion", words, folder, False, output.exists, needs)
+            yield _evaluation(contest, f"{model} {_DIFFUSION}", first, "--eval.diffuses=true")
+    for seed in range(1, contest.seeds):
+        for model, first in zip(contest.models, firsts, strict=True):
+            yield _training(contest, model, seed, first)
 
 
-def run(contest: Contest, *, log: Log = print) -> Outcome:
+def _search(contest: Contest, model: str) -> Job:
+    tuned = contest.folder / "tune" / model
+    words = (
+        "tune", f"--model={model}", f"--data={contest.data}", f"--workdir={tuned}",
+        f"--trials={contest.trials}", *contest.flags,
+    )  # fmt: skip
+    return Job(f"{model} search", words, tuned, True, (tuned / "finished.json").exists)
+
+
+def _training(contest: Contest, model: str, seed: int, needs: Job | None) -> Job:
+    folder = contest.folder / "runs" / f"{model}-seed{seed}"
+    best = contest.folder / "tune" / model / "best.json"
+    words = (
+        "train", f"--model={model}", f"--data={contest.data}", f"--workdir={folder}",
+        *([f"--preset={best}"] if contest.trials else []), *contest.flags, f"--seed={seed}",
+    )  # fmt: skip
+    return Job(f"{model} seed {seed}", words, folder, False, _whole(folder), needs)
+
+
+def _evaluation(contest: Contest, name: str, of: Job, *words: str) -> Job:
+    """A trained run again, in a file of its own."""
+    title, kind = name.split()
+    output = contest.folder / kind / f"{title}.json"
+    words = ("evaluate", f"--workdir={of.folder}", *words, f"--output={output}")
+    return Job(name, words, output, False, output.exists, of)
+
+
+def _classic(contest: Contest, name: str, beside: Job) -> Job:
+    trials = [f"--eval.control-trials={contest.trials}"] if contest.trials else []
+    path = contest.folder / _CLASSIC / f"{name}.parquet"
+    words = (f"--eval.controls={name}", *trials, f"--per-user={path}")
+    job = _evaluation(contest, f"{name} {_CLASSIC}", beside, *words)
+    return job._replace(finished=lambda: job.folder.exists() and path.exists())
+
+
+def run(
+    contest: Contest, *, log: Log = print, after: Callable[[Outcome], None] = lambda outcome: None
+) -> Outcome:
     """Does all jobs that nobody else does, and waits for those that somebody does.
+
+    Args:
+      contest: what is compared.
+      log: takes a line when a job begins and when it ends.
+      after: takes what there is, at the beginning and after every job.
 
     Raises:
       signals.Interrupted: after SIGINT or SIGTERM, when the job under way has saved its state.
       ValueError: on a folder of another contest.
     """
     open_folder(contest)
-    if contest.diffuses:
-        (contest.folder / _DIFFUSION).mkdir(exist_ok=True)
+    for kind in _KINDS:
+        (contest.folder / kind).mkdir(exist_ok=True)
     failed: dict[str, str] = {}
-    without: set[str] = set()  # models whose search failed
+    after(outcome(contest, failed))
     while True:
         busy = 0
         for job in jobs(contest):
-            model = job.name.split()[0]
-            if job.finished() or job.name in failed:
+            if job.finished() or _hopeless(job, failed):
                 continue
-            if model in without:
-                failed[job.name] = "its search failed"
-                continue
-            if job.needs in failed:
-                failed[job.name] = "its run failed"
-                continue
-            if job.needs and not _whole(job.folder)():  # somebody else does it
+            if job.needs and not job.needs.finished():  # somebody else does it
                 busy += 1
                 continue
             try:
                 with locks.writer(_own(contest, job), shared=job.shared):
-                    said = None if job.finished() else _do(contest, job, log)
+                    if job.finished():
+                        continue
+                    said = _do(contest, job, log)
             except locks.InUse:
                 busy += 1
                 continue
             if said is not None:
                 failed[job.name] = said
                 log(f"{job.name}: {said}")
-                if job.shared:
-                    without.add(model)
+            after(outcome(contest, failed))
         if not busy:
-            break
+            return outcome(contest, failed)
         time.sleep(_WAIT)
-    done = [job for job in jobs(contest) if not job.shared and job.finished()]
+
+
+def outcome(contest: Contest, failed: dict[str, str]) -> Outcome:
+    """What there is in the folder of a contest.
+
+    Args:
+      contest: what is compared.
+      failed: a sentence for each job that did not end well.
+    """
+    known = list(jobs(contest))
+    done = [job for job in known if job.finished()]
+
+    def files(kind: str) -> dict[str, Path]:
+        return {job.name.split()[0]: job.folder for job in done if job.name.endswith(f" {kind}")}
+
+    left = [job.name for job in known if not job.finished() and not _hopeless(job, failed)]
+    names = {job.name for job in known}
+    left += [each for name in contest.controls if (each := f"{name} {_CLASSIC}") not in names]
     return Outcome(
-        tuple(job.folder for job in done if not job.needs),
-        {model: _changed(contest, model) for model in contest.models if _asked(done, model)},
-        failed,
+        tuple(job.folder for job in done if job.words[0] == "train"),
+        files(_CLASSIC),
+        files(_SERVING),
+        files(_DIFFUSION),
+        dict(failed),
+        tuple(left),
     )
+
+
+def model_of(folder: Path) -> str:
+    """The model of a run's workdir.
+
+    >>> model_of(Path("board/runs/dimerec-seed0"))
+    'dimerec'
+    """
+    return folder.name.rpartition("-seed")[0]
+
+
+def _hopeless(job: Job, failed: dict[str, str]) -> bool:
+    """Whether a job, or one that it needs, has failed."""
+    return job.name in failed or (job.needs is not None and _hopeless(job.needs, failed))
 
 
 def _do(contest: Contest, job: Job, log: Log) -> str | None:
@@ -195,14 +265,6 @@ def _do(contest: Contest, job: Job, log: Log) -> str | None:
     return f"{last} (exit code {process.returncode}, {path})"
 
 
-def _controls(names: tuple[str, ...], trials: int) -> list[str]:
-    if not names:
-        return []
-    return [f"--eval.controls={','.join(names)}"] + (
-        [f"--eval.control-trials={trials}"] if trials else []
-    )
-
-
 def _whole(folder: Path) -> Callable[[], bool]:
     """Whether a workdir has all its results."""
 
@@ -216,15 +278,6 @@ def _whole(folder: Path) -> Callable[[], bool]:
 def _diffuses(contest: Contest, model: str) -> bool:
     dataset = dataset_name(contest.data)
     return hasattr(config.preset(model, dataset).experiment.model, "sampler")
-
-
-def _changed(contest: Contest, model: str) -> Path:
-    """Where a system's figures with its diffusion changed stand."""
-    return contest.folder / _DIFFUSION / f"{model}.json"
-
-
-def _asked(done: Iterable[Job], model: str) -> bool:
-    return any(job.name == f"{model} diffusion" for job in done)
 
 
 def check(contest: Contest) -> None:

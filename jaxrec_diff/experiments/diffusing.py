@@ -69,7 +69,7 @@ def control(phase: PhaseRun, params: Any, state: Any, split: str = "test") -> di
         "metric": _metric(phase),
         "draws": lists.overlap(first.items, second.items),
         "rows": {
-            OWN: first.metrics | {"overlap": 1.0, "steps": _steps(phase, params, state, split)}
+            OWN: first.metrics | {"overlap": 1.0, "steps": steps(phase, params, state, split)}
         },
         "left_out": {},
     }
@@ -82,7 +82,7 @@ def control(phase: PhaseRun, params: Any, state: Any, split: str = "test") -> di
             continue
         found["rows"][row.name] = top.metrics | {
             "overlap": lists.overlap(first.items, top.items),
-            "steps": _steps(changed, params, state, split),
+            "steps": steps(changed, params, state, split),
         }
     return found
 
@@ -156,8 +156,8 @@ def _lists(phase: PhaseRun, row: Row, split: str) -> Callable[[Any, Any, jax.Arr
     return judging.lists_of(phase, split, k=LIST, model=model, asked=asked)
 
 
-def _steps(phase: PhaseRun, params: Any, state: Any, split: str) -> int:
-    """Reverse steps of a phase's chain, that in which its points are made among them."""
+def steps(phase: PhaseRun, params: Any, state: Any, split: str) -> int:
+    """Reverse steps of a phase's chain, that in which its points are made among them; 0 without."""
     model = phases.model_of(phase)
     chain = model.chain
     if chain is None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxrec_diff import config, layout
 from jaxrec_diff.config.stored import SCHEMA
@@ -24,8 +25,9 @@ from jaxrec_diff.training.state import TrainState, averaged
 
 def evaluation(
     run: Run, workdir: Path, split: str, tell: evaluator.Tell | None = None
-) -> tuple[dict[str, Any], Evaluation]:
-    """What `bin/evaluate` writes of the best checkpoint, and the values of every user.
+) -> tuple[dict[str, Any], Evaluation, dict[str, dict[str, np.ndarray]]]:
+    """What `bin/evaluate` writes of the best checkpoint, and the values of every user: the model's,
+    and those of each baseline (in the first process).
 
     Args:
       run: of the workdir, with the settings that it is to be judged under.
@@ -55,12 +57,13 @@ def evaluation(
         "num_users": len(next(iter(found.per_user.values()))),
         "metrics": found.metrics,
         "spread": evaluator.spread(draws),
-        "controls": beside,
+        "controls": beside.means,
+        "control_seconds": beside.seconds,
         "optimum": phases.optimum_of(dataset, split, experiment.eval.ks),
         "diagnostics": found.diagnostics,
         "data_hash": dataset.card["hash"],
     } | provenance.provenance(run.command, run.experiment.seed, run.mesh)
-    return results, found
+    return results, found, beside.per_user
 
 
 def reevaluate(
@@ -68,19 +71,32 @@ def reevaluate(
 ) -> tuple[list[Evaluation], dict[str, dict[str, float]]]:
     """Evaluates the best checkpoint of a workdir: one Evaluation a seed, and the baselines."""
     phase = restore.last_phase(run, workdir)
-    return _reevaluated(phase, restore.best_of(phase, workdir), split)
+    found, beside = _reevaluated(phase, restore.best_of(phase, workdir), split)
+    return found, beside.means
+
+
+class _Beside(NamedTuple):
+    """The baselines beside a model."""
+
+    means: dict[str, dict[str, float]]
+    seconds: dict[str, float]  # of tuning
+    per_user: dict[str, dict[str, np.ndarray]]  # {} in all processes but the first
 
 
 def _reevaluated(
     phase: PhaseRun, train: TrainState, split: str, tell: evaluator.Tell | None = None
-) -> tuple[list[Evaluation], dict[str, dict[str, float]]]:
+) -> tuple[list[Evaluation], _Beside]:
     found = draws(phase, averaged(train), train.state, split, diagnose=True, tell=tell)
+    per_user: dict[str, dict[str, np.ndarray]] = {}
 
-    def beside() -> dict[str, dict[str, float]]:
+    def beside() -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         tuned = tuned_baselines(phase)
-        return baseline_means(phase, baselines_per_user(phase, split, tuned), tuned)
+        per_user.update(baselines_per_user(phase, split, tuned))
+        seconds = {name: each.seconds for name, each in tuned.items()}
+        return baseline_means(phase, per_user, tuned), seconds
 
-    return found, layout.by_first(beside)
+    means, seconds = layout.by_first(beside)
+    return found, _Beside(means, seconds, per_user)
 
 
 def draws(

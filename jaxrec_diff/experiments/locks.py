@@ -5,7 +5,7 @@ import fcntl
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = "run.lock"
@@ -53,6 +53,15 @@ def writer(folder: Path, *, shared: bool = False) -> Iterator[None]:
                 os.ftruncate(file, 0)
     finally:
         os.close(file)
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Waits until no other process holds a file, which is made; on a disk without locks none is."""
+    with path.open("w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _named(owner: list[str]) -> str:

@@ -80,20 +80,26 @@ def verdict(found: Mapping[str, Any]) -> str:
     return f"{said}, and its chain is better than one call and than none"
 
 
-def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row a system, a column a change: the figure of each in the system's own metric.
+def across(found: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells: a row a system, a column a change, in the system's own metric.
 
     Args:
       found: what `diffusing.control` returned, by system.
     """
-    head = ["system", "metric", "steps", *ROWS, "two draws' top 10"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    head, body = ["system", "metric", "steps", *ROWS, "two draws' top 10"], []
     for name, each in found.items():
         rows, metric = each["rows"], each["metric"]
         cells = [f"{rows[row][metric]:.4f}" if row in rows else "-" for row in ROWS]
         steps = rows[OWN]["steps"] or rows.get(FULL, {}).get("steps") or "-"
-        lines.append(f"| {name} | {metric} | {steps} | {' | '.join(cells)} | {each['draws']:.0%} |")
-    return "\n".join(lines) + "\n"
+        body.append([name, metric, str(steps), *cells, f"{each['draws']:.0%}"])
+    return head, body
+
+
+def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The same for a README."""
+    head, body = across(found)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]) + "\n"
 
 
 def _same(one: float, other: float) -> bool:

@@ -69,9 +69,6 @@ def read(folder: Path) -> Run:
     Raises:
       ValueError: if the folder holds none, or none with values of every user.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from jaxrec_diff.config import NO_FIGURE
     from jaxrec_diff.config.stored import check_schema, read_json
     from jaxrec_diff.experiments import results as stored_results
@@ -81,11 +78,9 @@ def read(folder: Path) -> Run:
     if not workdirs.results_path(folder).exists():
         raise ValueError(f"{folder} holds no results.json; its run is not finished")
     path = workdirs.per_user_path(folder)
+    again = f"bin/evaluate --workdir={folder} --per-user={path} writes it"
     if not path.exists():
-        raise ValueError(
-            f"{folder} holds no {path.name}; bin/evaluate --workdir={folder} --per-user={path} "
-            "writes it"
-        )
+        raise ValueError(f"{folder} holds no {path.name}; {again}")
     results, config = (
         stored_results.read(folder / "results.json"),
         read_json(folder / "config.json"),
@@ -94,14 +89,7 @@ def read(folder: Path) -> Run:
     for name in ("seed", "schema", *NO_FIGURE):
         section, _, field = name.rpartition(".")
         (config.get(section, {}) if section else config).pop(field, None)
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        users = np.asarray(table["user_id"])
-        values = {name: np.asarray(table[name]) for name in table.column_names if "@" in name}
-    except (pa.ArrowException, OSError, KeyError, ValueError):
-        raise ValueError(
-            f"{path} cannot be read; bin/evaluate --workdir={folder} --per-user={path} writes it"
-        ) from None
+    users, values = _per_user(path, again)
     return Run(
         results["model"],
         str(folder),
@@ -110,6 +98,48 @@ def read(folder: Path) -> Run:
         users,
         values,
     )
+
+
+def with_baseline(run: Run, name: str, path: Path) -> Run:
+    """A run with a baseline that was judged like it later, by a file of `bin/evaluate`.
+
+    Args:
+      run: from `read`.
+      name: of the baseline.
+      path: of its results; values of every user stand beside it, with the ending .parquet.
+
+    Raises:
+      ValueError: if it was judged on other rows or under other rules.
+    """
+    from jaxrec_diff.config.stored import read_json
+
+    told, beside = read_json(path), path.with_suffix(".parquet")
+    users, values = _per_user(beside, f"remove {path} and it is made again")
+    same = all(told[field] == run.results[field] for field in ("data_hash", "protocol"))
+    if not same or not np.array_equal(users, run.users):
+        raise ValueError(f"{path} was not judged on the rows of {run.folder}")
+    seconds = run.results.get("control_seconds", {}) | told["control_seconds"]
+    controls = run.results["controls"] | {name: told["controls"][name]}
+    own = {k: v for k, v in values.items() if k.startswith(f"{name}:")}
+    results = run.results | {"controls": controls, "control_seconds": seconds}
+    return run._replace(results=results, values=run.values | own)
+
+
+def _per_user(path: Path, again: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Users and the values of each metric.
+
+    Raises:
+      ValueError: if the file cannot be read, with how to have it `again`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        users = np.asarray(table["user_id"])
+        return users, {n: np.asarray(table[n]) for n in table.column_names if "@" in n}
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        raise ValueError(f"{path} cannot be read; {again}") from None
 
 
 def board(

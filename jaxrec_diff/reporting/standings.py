@@ -4,13 +4,17 @@ import csv as csv_module
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrec_diff.benchmarking import serving
 from jaxrec_diff.config import presets
 from jaxrec_diff.data.formats import cells
-from jaxrec_diff.reporting import board_text, page, parity
+from jaxrec_diff.experiments import contest
+from jaxrec_diff.reporting import board_text, diffusion, page, parity
 from jaxrec_diff.reporting.leaderboard import Board, Run
 
 
@@ -18,14 +22,14 @@ class Row(NamedTuple):
     """A line of the table."""
 
     name: str
-    kind: str  # "model", "control" or "not run"
+    kind: str  # "model", "control", "not run" or "not yet run"
     seeds: int
     means: dict[str, float]
     deviations: dict[str, float | None]  # over seeds; None where there is one
     difference: float | None  # from the first, in the board's metric
     p: float | None  # paired over users, after Holm's correction
     trials: int  # settings that it was tuned over; 0: taken as it is
-    train_seconds: float | None  # mean over seeds
+    cost: "Cost"
     coverage: float | None  # share of items in any top-20 list
     gini: float | None  # of how often items are shown
     why: str = ""  # what a run that was not finished said
@@ -33,24 +37,47 @@ class Row(NamedTuple):
     published: str = ""  # a figure of theirs, and who printed it
     ours: float | None = None  # by their rules, on the data of that figure
     verdict: str = ""  # whether the two agree, or why they cannot be compared
+    diffusion: Mapping[str, Any] = MappingProxyType({})  # from `diffusing.control`
 
 
-def rows(
-    board: Board, runs: Sequence[Run], failed: Mapping[str, str], trials: int
-) -> tuple[Row, ...]:
+class Cost(NamedTuple):
+    """What a line takes; None where it was not measured."""
+
+    train_seconds: float | None = None  # mean over seeds; of a control, over its trials
+    cpu_seconds: float | None = None  # of training, all threads
+    parameters: int | None = None
+    steps: int | None = None  # of the reverse process, 0 without
+    users_per_second: float | None = None  # at serving, by the wall clock
+    users_per_processor_second: float | None = None
+
+
+class Beside(NamedTuple):
+    """What a contest holds beside its runs, by model."""
+
+    failed: Mapping[str, str] = MappingProxyType({})  # a sentence by the name of a job
+    left: Sequence[str] = ()  # names of jobs that are not done yet
+    serving: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # from `serving.speed`
+    diffusions: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # from `diffusing.control`
+
+
+def rows(board: Board, runs: Sequence[Run], trials: int, beside: Beside) -> tuple[Row, ...]:
     """The lines of a contest, best first, what was not run behind them.
 
     Args:
       board: of the runs.
       runs: of all models and seeds.
-      failed: a sentence for each job that did not end well, by its name.
       trials: of each model's search.
+      beside: what else there is.
     """
-    out = []
-    controls = runs[0].results["controls"]
+    out, there = [], set()
+    tuned, seconds = runs[0].results["controls"], runs[0].results.get("control_seconds", {})
     for entry, apart in zip(board.entries, board.differences, strict=True):
-        own = [run.results for run in runs if entry.seeds and _named(entry.name, run)]
+        of = [run for run in runs if entry.seeds and _named(entry.name, run)]
+        own = [run.results for run in of]
         shown = [each["diagnostics"] for each in own]
+        model = contest.model_of(Path(of[0].folder)) if of else entry.name
+        there.add(model)
+        took = tuned.get(entry.name, {}).get("trials", 0)
         out.append(
             Row(
                 entry.name,
@@ -60,16 +87,32 @@ def rows(
                 {k: v if np.isfinite(v) else None for k, v in entry.deviations.items()},
                 apart.mean if apart else None,
                 apart.p_holm if apart else None,
-                trials if entry.seeds else controls.get(entry.name, {}).get("trials", 0),
-                _mean([each["train_seconds"] for each in own]),
+                trials if entry.seeds else took,
+                _cost(own, beside.serving.get(model, {}))
+                if own
+                else Cost(seconds[entry.name] / max(took, 1) if entry.name in seconds else None),
                 _mean([each["coverage@20"] for each in shown]),
                 _mean([each["gini@20"] for each in shown]),
+                diffusion=beside.diffusions.get(model, {}),
                 **(_parity(own, board.dataset) if own else {}),
             )
         )
-    for name, why in failed.items():
-        out.append(Row(name, "not run", 0, {}, {}, None, None, 0, None, None, None, why))
+    nothing = 0, {}, {}, None, None, 0, Cost(), None, None  # type: ignore[var-annotated]
+    out += [Row(name, "not run", *nothing, why) for name, why in beside.failed.items()]
+    left = dict.fromkeys(job.split()[0] for job in beside.left)
+    out += [Row(name, "not yet run", *nothing) for name in left if name not in there]
     return tuple(out)
+
+
+def _cost(own: Sequence[Mapping[str, Any]], served: Mapping[str, Any]) -> Cost:
+    def mean(name: str) -> float | None:
+        return _mean([each[name] for each in own if name in each])
+
+    return Cost(
+        mean("train_seconds"), mean("cpu_seconds"), served.get("parameters"),
+        served.get("reverse_steps"), served.get("users_per_second"),
+        served.get("users_per_processor_second"),
+    )  # fmt: skip
 
 
 def _parity(own: Sequence[Mapping[str, Any]], data: str) -> dict[str, Any]:
@@ -97,28 +140,26 @@ def plain(board: Board, rows: Sequence[Row]) -> str:
     width = max(len(row.name) for row in rows) + 2
     lines = [f"{'':<{width}}{board.metric:>9}    +-std  vs first  trials  train s  coverage"]
     for row in rows:
-        if row.kind == "not run":
-            lines.append(f"{row.name:<{width}}not run: {row.why}")
+        if not row.means:
+            lines.append(f"{row.name:<{width}}{_said(row)}")
             continue
         std = row.deviations[board.metric]
         lines.append(
             f"{row.name:<{width}}{row.means[board.metric]:9.4f} {_text(std, '.4f'):>8}  "
             f"{_text(row.difference, '+.4f'):>8}  {row.trials or '-':>6}  "
-            f"{_text(row.train_seconds, ',.0f'):>7}  {_text(row.coverage, '.1%'):>8}"
+            f"{_text(row.cost.train_seconds, ',.0f'):>7}  {_text(row.coverage, '.1%'):>8}"
         )
     return "\n".join([*lines, board_text.caption(board)])
 
 
 def markdown(board: Board, rows: Sequence[Row]) -> str:
     """For a README."""
-    head, body = _head(board), [_cells(board, row) for row in rows]
-    lines = [board_text.caption(board), "", "| " + " | ".join(head) + " |"]
-    lines.append("|" + "---|" * len(head))
-    lines += ["| " + " | ".join(cells) + " |" for cells in body]
-    head, body = _parities(rows)
-    if body:
+    lines = [board_text.caption(board), COSTS]
+    for head, body in _tables(board, rows):
         lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         lines += ["| " + " | ".join(cells) + " |" for cells in body]
+    for name, said in _verdicts(rows).items():
+        lines += ["", f"{name}: {said}."]
     return "\n".join(lines) + "\n"
 
 
@@ -127,48 +168,69 @@ def csv(board: Board, rows: Sequence[Row]) -> str:
     file = io.StringIO()
     out = csv_module.writer(file, lineterminator="\n")
     names = [name for metric in board.metrics for name in (metric, f"{metric}_std")]
-    plain = ("difference", "p", "trials", "train_seconds", "coverage", "gini", "why",
+    plain = ("difference", "p", "trials", *Cost._fields, "coverage", "gini", "why",
              "official", "published", "ours", "verdict")  # fmt: skip
-    out.writerow(["name", "kind", "seeds", *names, *plain])
+    changes = ["diffusion_metric", *diffusion.ROWS, "two draws' top 10"]
+    out.writerow(["name", "kind", "seeds", *names, *plain, *changes])
     for row in rows:
         figures = [
             value
             for metric in board.metrics
             for value in (row.means.get(metric), row.deviations.get(metric))
         ]
-        rest = [getattr(row, name) for name in plain]
-        whole = [row.name, row.kind, row.seeds, *figures, *rest]
+        told = row._asdict() | row.cost._asdict()
+        whole = [row.name, row.kind, row.seeds, *figures, *(told[name] for name in plain)]
+        whole += _changes(row.diffusion)
         inert = [cells.inert(cell) if isinstance(cell, str) else cell for cell in whole]
         out.writerow(["" if cell is None else cell for cell in inert])
     return file.getvalue()
 
 
 def latex(board: Board, rows: Sequence[Row]) -> str:
-    """A tabular for a paper; the best of a column is bold."""
-    head = _head(board)
-    lines = [
-        f"% {board_text.caption(board)}",
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule",
-        " & ".join(map(board_text.tex, head)) + r" \\",
-        r"\midrule",
-    ]
-    for row in rows:
-        cells = [board_text.tex(cell) for cell in _cells(board, row)]
-        cells = [rf"\textbf{{{cell[2:-2]}}}" if cell.startswith("**") else cell for cell in cells]
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    """Tabulars for a paper; the best of a column is bold."""
+    lines = [f"% {board_text.caption(board)}", f"% {COSTS}"]
+    standing, _, changed = _all_tables(board, rows)
+    for head, body in (standing, changed):
+        if not body:
+            continue
+        lines += [
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(board_text.tex, head)) + r" \\",
+            r"\midrule",
+        ]
+        for row in body:
+            cells = [board_text.tex(cell) for cell in row]
+            cells = [rf"\textbf{{{c[2:-2]}}}" if c.startswith("**") else c for c in cells]
+            lines.append(" & ".join(cells) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join(lines)
 
 
 def html(board: Board, rows: Sequence[Row]) -> str:
     """A page of its own, whose columns a click on their heads sorts."""
-    cells = [[cell.replace("**", "") for cell in _cells(board, row)] for row in rows]
-    table = page.table(_head(board), cells, best=0)
-    head, told = _parities(rows)
-    table += page.table(head, told) if told else ""
-    body = f"<p>{escape(board_text.caption(board))}</p>{table}{_SORT}"
-    return page.document(f"Leaderboard on {board.dataset}", [("", body)])
+    standing, parities, changed = _all_tables(board, rows)
+    head, body = standing
+    bare = [[cell.replace("**", "") for cell in line] for line in body]
+    words = f"<p>{escape(board_text.caption(board))} {escape(COSTS)}</p>"
+    sections = [("", words + page.table(head, bare, best=0))]
+    if changed[1]:
+        said = [f"<li>{escape(f'{name}: {told}.')}</li>" for name, told in _verdicts(rows).items()]
+        verdicts = f'<ul class="verdict">{"".join(said)}</ul>' if said else ""
+        sections.append(("Does it diffuse?", page.table(*changed) + verdicts))
+    if parities[1]:
+        sections.append(("Beside published figures", page.table(*parities)))
+    heading, last = sections[-1]
+    sections[-1] = (heading, last + _SORT)
+    return page.document(f"Leaderboard on {board.dataset}", sections)
 
+
+COSTS = (
+    "Seconds: of training, by the clock and of all processors, means over seeds; of a control, of "
+    f"a trial. users/s: a processor second at serving (on an accelerator by the clock), "
+    f"{serving.BATCH} histories at once to lists of {serving.LIST}, warm."
+)
+"""What the columns of costs mean."""
 
 WRITERS = {".md": markdown, ".csv": csv, ".tex": latex, ".html": html}
 """The writers of files, by ending."""
@@ -198,16 +260,45 @@ for (const table of document.querySelectorAll("table")) {
 </script>"""
 
 
+Table = tuple[list[str], list[list[str]]]  # head and cells
+
+
+def _all_tables(board: Board, rows: Sequence[Row]) -> tuple[Table, Table, Table]:
+    """Who stands where, beside what was published, and what the diffusions are worth."""
+    asked = {row.name: row.diffusion for row in rows if row.diffusion}
+    standing = (_head(board), [_cells(board, row) for row in rows])
+    return standing, _parities(rows), diffusion.across(asked)
+
+
+def _tables(board: Board, rows: Sequence[Row]) -> list[Table]:
+    standing, parities, changed = _all_tables(board, rows)
+    return [table for table in (standing, changed, parities) if table[1]]
+
+
+def _verdicts(rows: Sequence[Row]) -> dict[str, str]:
+    """What the diffusion of each is worth, in a sentence."""
+    said = {row.name: diffusion.verdict(row.diffusion) for row in rows if row.diffusion}
+    return {name: each for name, each in said.items() if each}
+
+
+def _changes(found: Mapping[str, Any]) -> list[Any]:
+    if not found:
+        return [None] * (len(diffusion.ROWS) + 2)
+    metric, own = found["metric"], found["rows"]
+    return [metric, *(own.get(name, {}).get(metric) for name in diffusion.ROWS), found["draws"]]
+
+
 def _head(board: Board) -> list[str]:
     return [
         "entry", "seeds", *board.metrics, f"{board.metric} vs first", "p (Holm)", "trials",
-        "train s", "coverage@20", "gini@20",
+        "train s", "processor s", "parameters", "reverse steps", "users/s", "coverage@20",
+        "gini@20",
     ]  # fmt: skip
 
 
 def _cells(board: Board, row: Row) -> list[str]:
-    if row.kind == "not run":
-        return [row.name, f"not run: {row.why}", *[""] * (len(board.metrics) + 6)]
+    if not row.means:
+        return [row.name, _said(row), *[""] * (len(board.metrics) + 10)]
     cells = [row.name, str(row.seeds) if row.seeds else "control"]
     for metric in board.metrics:
         best = max(entry.means[metric] for entry in board.entries)
@@ -215,15 +306,25 @@ def _cells(board: Board, row: Row) -> list[str]:
         if row.deviations[metric] is not None:
             text += f" ± {row.deviations[metric]:.4f}"
         cells.append(f"**{text}**" if row.means[metric] == best else text)
+    cost = row.cost
+    served = cost.users_per_processor_second or cost.users_per_second
     return [
         *cells,
         _text(row.difference, "+.4f"),
         "" if row.p is None else board_text.p(row.p),
         str(row.trials) if row.trials else "-",
-        _text(row.train_seconds, ",.0f"),
+        _text(cost.train_seconds, ",.3g" if (cost.train_seconds or 0) < 10 else ",.0f"),
+        _text(cost.cpu_seconds, ",.0f"),
+        _text(cost.parameters, ","),
+        "-" if cost.steps == 0 else _text(cost.steps, ","),
+        _text(served, ",.3g" if (served or 0) < 100 else ",.0f"),
         _text(row.coverage, ".3f"),
         _text(row.gini, ".3f"),
     ]
+
+
+def _said(row: Row) -> str:
+    return row.kind + (f": {row.why}" if row.why else "")
 
 
 def _parities(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

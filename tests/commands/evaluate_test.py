@@ -86,8 +86,8 @@ def test_an_evaluation_counts_its_rows(workdir):
 
     told = []
     run = restore.reopen(workdir, ["--eval.seeds=2", "--eval.batch-size=24"])
-    results, _ = judging.evaluation(run, workdir, "valid", told.append)
+    results, *_ = judging.evaluation(run, workdir, "valid", told.append)
     rows = results["num_users"]
     assert sum(told) == 2 * rows and len(told) == 2 * -(-rows // 24)
-    plain, _ = judging.evaluation(run, workdir, "valid")
+    plain, *_ = judging.evaluation(run, workdir, "valid")
     assert results["metrics"] == plain["metrics"]

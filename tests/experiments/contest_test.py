@@ -13,10 +13,12 @@ from jaxrec_diff.experiments import contest, locks, signals
 
 FAKE = """
 import json, pathlib, sys, time
-words = dict(word[2:].split("=", 1) for word in sys.argv[2:])
+words = dict(word[2:].split("=", 1) for word in sys.argv[2:] if "=" in word)
 folder = pathlib.Path(words["workdir"])
 if sys.argv[1] == "evaluate":
     pathlib.Path(words["output"]).write_text(json.dumps(words))
+    if "per-user" in words:
+        pathlib.Path(words["per-user"]).touch()
     sys.exit(0)
 folder.mkdir(parents=True, exist_ok=True)
 if words["model"] == "ldiffrec":
@@ -51,22 +53,32 @@ def said(folder):
 
 
 def test_every_model_is_trained_over_seeds_and_a_refusal_is_told(tmp_path, fake):
-    lines = []
-    plan = made(tmp_path, "dimerec", "ldiffrec", "mf", seeds=2)
-    found = contest.run(plan, log=lines.append)
-    assert [folder.name for folder in found.done] == [
-        "dimerec-seed0", "dimerec-seed1", "mf-seed0", "mf-seed1",
+    lines, tables = [], []
+    plan = made(tmp_path, "ldiffrec", "dimerec", "mf", seeds=2)
+    found = contest.run(plan, log=lines.append, after=tables.append)
+    # first seeds come first, and the classics as soon as there is a run to judge them like
+    assert [line.removesuffix(": begun") for line in lines if "begun" in line] == [
+        "ldiffrec seed 0", "dimerec seed 0", "dimerec serving", "ease classic", "mf seed 0",
+        "mf serving", "dimerec seed 1", "mf seed 1",
     ]  # fmt: skip
-    assert found.failed.keys() == {"ldiffrec seed 0", "ldiffrec seed 1"}
-    assert all("this model needs users (exit code 2" in why for why in found.failed.values())
-    first, second = said(found.done[0]), said(found.done[1])
-    assert (first["seed"], first["eval.controls"], first["devices"]) == ("0", "ease", "1")
-    assert second["seed"] == "1" and "eval.controls" not in second and "preset" not in first
+    assert [folder.name for folder in found.done] == [
+        "dimerec-seed0", "mf-seed0", "dimerec-seed1", "mf-seed1",
+    ]  # fmt: skip
+    assert [contest.model_of(folder) for folder in found.done] == ["dimerec", "mf"] * 2
+    assert found.serving.keys() == {"dimerec", "mf"} and found.classics.keys() == {"ease"}
+    assert found.failed.keys() == {"ldiffrec seed 0"} and found.left == ()  # no second try
+    assert "this model needs users (exit code 2" in found.failed["ldiffrec seed 0"]
+    first, second = said(found.done[0]), said(found.done[2])
+    assert (first["seed"], second["seed"], first["devices"]) == ("0", "1", "1")
+    assert "preset" not in second
+    classic = json.loads(found.classics["ease"].read_text())
+    assert classic["workdir"] == str(found.done[0]) and classic["eval.controls"] == "ease"
+    assert "eval.control-trials" not in classic
+    # what is left was told after every job
+    assert len(tables) == 9 and "ease classic" in tables[0].left and "mf seed 0" in tables[4].left
     again = []
     assert contest.run(plan, log=again.append).done == found.done
-    assert [line for line in again if "begun" in line] == [
-        "ldiffrec seed 0: begun", "ldiffrec seed 1: begun",
-    ]  # fmt: skip
+    assert [line for line in again if "begun" in line] == ["ldiffrec seed 0: begun"]
 
 
 def test_models_are_tuned_by_one_budget_and_take_what_was_found(tmp_path, fake):
@@ -75,8 +87,9 @@ def test_models_are_tuned_by_one_budget_and_take_what_was_found(tmp_path, fake):
     tuned = tmp_path / "board" / "tune" / "dimerec"
     assert json.loads((tuned / "best.json").read_text())["trials"] == "7"
     run = said(found.done[0])
-    assert run["preset"] == str(tuned / "best.json") and run["eval.control-trials"] == "7"
-    assert found.failed["ldiffrec seed 0"] == "its search failed"
+    assert run["preset"] == str(tuned / "best.json")
+    assert json.loads(found.classics["ease"].read_text())["eval.control-trials"] == "7"
+    assert found.failed.keys() == {"ldiffrec search"}
 
 
 def test_what_a_diffusion_is_worth_is_asked_of_the_first_run_of_those_that_have_one(tmp_path, fake):
@@ -86,7 +99,7 @@ def test_what_a_diffusion_is_worth_is_asked_of_the_first_run_of_those_that_have_
     assert found.diffusions.keys() == {"dimerec"}
     asked = json.loads(found.diffusions["dimerec"].read_text())
     assert asked["workdir"] == str(found.done[0]) and asked["eval.diffuses"] == "true"
-    assert found.failed["ldiffrec diffusion"] == "its run failed"
+    assert found.failed.keys() == {"ldiffrec seed 0"} and found.left == ()
     # it may be asked later, of runs that are there
     before = contest.run(made(tmp_path, "dimerec", seeds=1), log=lambda text: None)
     assert before.diffusions == {}
@@ -133,7 +146,7 @@ def test_a_signal_stops_the_job_and_the_contest(tmp_path, fake):
     plan, begun = made(tmp_path, "mf", "sasrec", seeds=1), time.monotonic()
 
     def stop(text):
-        if text == "sasrec seed 0: begun":
+        if text == "sasrec seed 0: begun":  # before any classic or further seed
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
     with pytest.raises(signals.Interrupted, match="the same command goes on from") as caught:

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 
+from jaxrec_diff.experiments import diffusing
 from jaxrec_diff.reporting import leaderboard, parity, standings
 
 
@@ -14,12 +15,33 @@ def run(name, seed, values, seconds, **controls):
         "model": name, "command": f"bin/train --model={name} --data=x --seed={seed}", "metrics": {},
         "protocols": {"official": {"metrics": {"recall@20": 0.09}}},
         "data_hash": "f" * 64, "protocol": "honest", "dataset": "clicks & taps", "seed": seed,
-        "train_seconds": seconds, "diagnostics": {"coverage@20": 0.25, "gini@20": 0.5},
+        "train_seconds": seconds, "cpu_seconds": 2 * seconds, "control_seconds": {"ease": 21.0},
+        "diagnostics": {"coverage@20": 0.25, "gini@20": 0.5},
         "controls": {"ease": {"trials": 7}, "popularity": {}},
     }  # fmt: skip
     each = {"ndcg@10": np.asarray(values, np.float32)}
     each |= {f"{k}:ndcg@10": np.asarray(v, np.float32) for k, v in controls.items()}
-    return leaderboard.Run(name, f"{name}{seed}", name, told, np.arange(len(values)), each)
+    return leaderboard.Run(
+        name, f"runs/{name}-seed{seed}", name, told, np.arange(len(values)), each
+    )
+
+
+SERVED = {
+    "parameters": 1234567, "reverse_steps": 50, "users_per_second": 300.0,
+    "users_per_processor_second": 250.0, "device": "cpu",
+}  # fmt: skip
+CHANGED = {
+    "metric": "ndcg@10",
+    "rows": {
+        name: {"ndcg@10": value, "overlap": 0.5, "steps": 50}
+        for name, value in (
+            (diffusing.OWN, 0.31), (diffusing.ONE_CALL, 0.32), (diffusing.WITHOUT, 0.11),
+            (diffusing.ANSWER, 0.9),
+        )
+    },
+    "draws": 0.25,
+    "left_out": {},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -31,8 +53,13 @@ def told():
         run("mf", 0, [0.1] * 4, 5.0),
     ]
     board = leaderboard.board(runs, resamples=200)
-    failed = {"ldiffrec seed 0": "this model needs users, and clicks has none"}
-    return board, standings.rows(board, runs, failed, 24)
+    beside = standings.Beside(
+        {"ldiffrec seed 0": "this model needs users, and clicks has none"},
+        ("mf seed 1", "sasrec serving", "sasrec seed 0", "slim classic", "ease classic"),
+        {"dime_rec": SERVED, "mf": SERVED | {"reverse_steps": 0, "parameters": 77}},
+        {"dime_rec": CHANGED},
+    )
+    return board, standings.rows(board, runs, 24, beside)
 
 
 def test_rows_hold_quality_and_cost(told):
@@ -43,9 +70,14 @@ def test_rows_hold_quality_and_cost(told):
         ("mf", "model", 1, 24),
         ("popularity", "control", 0, 0),
         ("ldiffrec seed 0", "not run", 0, 0),
+        ("sasrec", "not yet run", 0, 0),
+        ("slim", "not yet run", 0, 0),
     ]
     first, mf = rows[0], rows[2]
-    assert first.means["ndcg@10"] == pytest.approx(0.3) and first.train_seconds == 20.0
+    assert first.means["ndcg@10"] == pytest.approx(0.3)
+    assert first.cost == standings.Cost(20.0, 40.0, 1234567, 50, 300.0, 250.0)
+    assert rows[1].cost == standings.Cost(3.0) and mf.cost.steps == 0  # a control: of 7 trials
+    assert first.diffusion == CHANGED and not mf.diffusion
     assert first.deviations["ndcg@10"] == pytest.approx(0.2 / 2**0.5)
     assert mf.deviations["ndcg@10"] is None and mf.difference == pytest.approx(-0.2)
     assert first.coverage == 0.25 and rows[1].coverage is None
@@ -61,7 +93,7 @@ def test_a_published_figure_stands_beside_ours(monkeypatch):
     for each in runs:
         each.results["dataset"] = "ml-1m-noisy"
     board = leaderboard.board(runs, resamples=50)
-    rows = {row.name: row for row in standings.rows(board, runs, {}, 0)}
+    rows = {row.name: row for row in standings.rows(board, runs, 0, standings.Beside())}
     mf = rows["mf"]
     # the last metric that may be compared
     assert mf.published.startswith("ml-1m-noisy recall@20: .0918") and mf.ours == 0.09
@@ -73,7 +105,7 @@ def test_a_published_figure_stands_beside_ours(monkeypatch):
     for each in runs:
         each.results["dataset"] = "clicks"
     board = leaderboard.board(runs, resamples=50)
-    rows = {row.name: row for row in standings.rows(board, runs, {}, 0)}
+    rows = {row.name: row for row in standings.rows(board, runs, 0, standings.Beside())}
     assert rows["mf"].verdict == "not run (no results of it here)" and rows["mf"].ours is None
 
 
@@ -88,13 +120,20 @@ def test_every_form_has_every_row(told):
     assert {len(line) for line in table} == {len(table[0])}
     line = dict(zip(table[0], table[1], strict=True))
     assert float(line["ndcg@10"]) == pytest.approx(0.3) and float(line["train_seconds"]) == 20.0
-    _, *tables = standings.markdown(board, rows).split("\n\n")
-    assert len(tables) == 2  # the second of published figures
+    assert (line["steps"], line["one call"], line["full chain"]) == ("50", "0.32", "")
+    _, *tables, verdict = standings.markdown(board, rows).split("\n\n")
+    assert len(tables) == 3  # then what the diffusion is worth, and published figures
+    assert "| 20 | 40 | 1,234,567 | 50 | 250 |" in tables[0]
+    assert tables[1].splitlines()[2].startswith("| dime_rec | ndcg@10 | 50 | 0.3100 |")
+    assert verdict.startswith("dime_rec: ") and "one call is as good" in verdict
     for lines in (each.splitlines() for each in tables):
         assert {row.count("|") for row in lines} == {lines[0].count("|")}
     latex = standings.latex(board, rows)
     assert r"dime\_rec" in latex and r"\textbf{0.3000 $\pm$ 0.1414}" in latex
     assert latex.startswith("% clicks & taps")
-    assert {line.count("&") for line in latex.splitlines() if line.endswith(r"\\")} == {8}
+    standing, changed = latex.split(r"\end{tabular}")[:2]
+    for part, cells in ((standing, 12), (changed, 11)):
+        assert {line.count("&") for line in part.splitlines() if line.endswith(r"\\")} == {cells}
     page = standings.html(board, rows)
+    assert "Does it diffuse?" in page and "one call is as good" in page
     assert "clicks &amp; taps" in page and "<script>" in page and "src=" not in page
