@@ -20,23 +20,25 @@ from jaxrec_diff.reporting.text import wrapped
 
 USAGE = """\
 usage: bin/leaderboard [--data=SOURCE] [--models=A,B,...] [--seeds=3]
-                       [--trials=0] [--controls=A,B,...] [--protocol=honest]
-                       [--output=DIR] [--diffuses] [--quiet] [--json]
+                       [--budget=MINUTES|trials:N] [--controls=A,B,...]
+                       [--protocol=honest] [--output=DIR] [--diffuses]
+                       [--quiet] [--json]
                        [--section.field=VALUE ...]
 
   bin/leaderboard --data=clicks.csv            all models, as their presets are
-  bin/leaderboard --data=clicks.csv --models=dimerec,sasrec --trials=24
+  bin/leaderboard --data=clicks.csv --models=dimerec,sasrec --budget=trials:24
                                                tuned, all with the same budget
 
 Trains every model on one data set, a run a seed, and lays them side by side
-with classics tuned by the same number of trials. First seeds come first, and
+with classics tuned with the same budget. First seeds come first, and
 DIR (default runs/leaderboard-DATA) gets leaderboard.md, .csv, .tex and .html
 after every job. Stopped anywhere, the same command goes on; several at once, on
 one disk, share the work. A model that the data does not suit is named with the
 reason.
 
---trials    settings that each model and each classic is tuned over; 0 takes
-            presets, and classics over their default 24
+--budget    of tuning, the same for each model and each classic: minutes of all
+            its trials together, or a number of trials; without it presets are
+            taken as they are, and classics over at most 24 settings
 --controls  classics (default item_knn,ease; none takes none, all takes all)
 --diffuses  ask of each diffusion model what its lists owe to its diffusion: one
             call of the network, without x_t, with another's x_0 or the true one
@@ -45,7 +47,7 @@ reason.
 """
 ACCEPTS = Accepts(
     {
-        "data": FILE, "models": PLAIN, "seeds": PLAIN, "trials": PLAIN, "controls": PLAIN,
+        "data": FILE, "models": PLAIN, "seeds": PLAIN, "budget": PLAIN, "controls": PLAIN,
         "protocol": ("honest", "official"), "output": FILE,
     },
     ("diffuses", "quiet", "json"),
@@ -68,7 +70,7 @@ def run(argv: list[str]) -> int:
         source,
         tuple(flags.bare.get("models", ",".join(preset_names())).split(",")),
         whole(flags, "seeds", 3),
-        whole(flags, "trials", 0, 0),
+        contest.budget(flags.bare.get("budget", "trials:0")),
         {"none": (), "all": grids.names()}.get(controls, tuple(controls.split(","))),
         (f"--eval.protocol={flags.bare.get('protocol', 'honest')}", *flags.dotted),
         Path(flags.bare.get("output", f"runs/leaderboard-{dataset_name(source)}")),
@@ -112,16 +114,17 @@ def _write(chosen, outcome):
         runs[0] = leaderboard.with_baseline(runs[0], name, path)
     board = leaderboard.board(runs)
     beside = standings.Beside(
+        outcome.trials,
         outcome.failed,
         outcome.left,
         {name: read_json(path)["serving"] for name, path in outcome.serving.items()},
         {name: read_json(path)["diffusion"] for name, path in outcome.diffusions.items()},
     )
-    rows = standings.rows(board, runs, chosen.trials, beside)
+    rows = standings.rows(board, runs, beside)
     with locks.turn(chosen.folder / "tables.lock"):
         for ending, write in standings.WRITERS.items():
             with files.replacing(_board(chosen, ending)) as partial:
-                partial.write_text(write(board, rows))
+                partial.write_text(write(board, rows, f"Budget of tuning: {chosen.budget}."))
     return board, rows
 
 

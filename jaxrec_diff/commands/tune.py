@@ -18,9 +18,10 @@ from jaxrec_diff.commands.terminal import (
 from jaxrec_diff.reporting.text import wrapped
 
 USAGE = """\
-usage: bin/tune --model=NAME [--trials=30] [--data=SOURCE] [--workdir=DIR]
-                [--preset=DATASET|FILE.json] [--backbone=NAME|FILE.npz]
-                [--quiet] [--json] [--section.field=VALUE ...]
+usage: bin/tune --model=NAME [--trials=30] [--minutes=M] [--data=SOURCE]
+                [--workdir=DIR] [--preset=DATASET|FILE.json]
+                [--backbone=NAME|FILE.npz] [--quiet] [--json]
+                [--section.field=VALUE ...]
 
   bin/tune --model=dreamrec --data=clicks.csv --trials=50
   bin/tune --model=dreamrec --data=clicks.csv --model.num-steps=100
@@ -30,15 +31,15 @@ usage: bin/tune --model=NAME [--trials=30] [--data=SOURCE] [--workdir=DIR]
 
 Optuna looks for the best validation metric in the space that configs/NAME.py
 declares. Trials behind the median of earlier ones are pruned; the test split is
-never read. The same command again goes on until --trials are finished; several
-at once share the work. The best settings so far are in DIR/best.json (default
-DIR: runs/tune-MODEL-DATA).
+never read. The same command again goes on until --trials are finished, or all
+together have taken --minutes; several at once share the work. The best settings
+so far are in DIR/best.json (default DIR: runs/tune-MODEL-DATA).
 
 bin/tune --model=NAME --help shows the space of that model.
 """
 
 ACCEPTS = train.ACCEPTS._replace(
-    values=train.ACCEPTS.values | {"trials": PLAIN}, switches=("quiet", "json")
+    values=train.ACCEPTS.values | {"trials": PLAIN, "minutes": PLAIN}, switches=("quiet", "json")
 )
 
 
@@ -59,7 +60,7 @@ def run(argv: list[str]) -> int:
         import optuna  # noqa: F401
     except ImportError:
         return refuse("the search needs optuna: pip install 'jaxrec-diff[tune]'")
-    trials = whole(flags, "trials", 30)
+    trials, minutes = whole(flags, "trials", 30), whole(flags, "minutes", 0, 0)
     experiment = config.parse(chosen.settings.experiment, flags.dotted)
     quiet_start()
     from jaxrec_diff.experiments import signals, tuning
@@ -78,7 +79,9 @@ def run(argv: list[str]) -> int:
         for note in planned.run.notes:
             print(wrapped(note), flush=True)
         try:
-            study = tuning.tune(planned, trials, log=lambda text: print(text, flush=True))
+            study = tuning.tune(
+                planned, trials, minutes=minutes, log=lambda text: print(text, flush=True)
+            )
         except signals.Interrupted as error:
             print(f"stopped; the same command goes on in {workdir}", file=sys.stderr)
             return 128 + error.signum

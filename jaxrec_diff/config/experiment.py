@@ -65,6 +65,7 @@ NO_FIGURE = (
     "eval.track_test",
     "eval.controls",
     "eval.control_trials",
+    "eval.control_minutes",
     "eval.shuffles",
     "eval.diffuses",
     "log.tensorboard",

@@ -66,6 +66,8 @@ def tune(
             found = types.means(_at_ks(top, valid, config))[config.metric]
             if best is None or better * found > most:
                 best, most = candidate, better * found
+            if 0 < 60.0 * config.control_minutes <= time.monotonic() - begun:
+                break
         assert best is not None  # a grid has settings
         out[name] = Tuned(
             best.setting,

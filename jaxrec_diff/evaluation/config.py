@@ -54,6 +54,8 @@ class EvalConfig:
     models, a graph filter, matrix factors."""
     control_trials: int = 24
     """Settings that each control is tuned over at most, drawn from its grid."""
+    control_minutes: float = 0.0
+    """Time after which a control tries no further setting; 0 sets none."""
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
@@ -63,6 +65,7 @@ class EvalConfig:
         validation.at_least("eval.shuffles", self.shuffles, 0)
         validation.at_least("eval.control-trials", self.control_trials, 1)
         validation.at_least("eval.candidates", self.candidates, 0)
+        validation.at_least("eval.control-minutes", self.control_minutes, 0)
         known = metrics.names(self.ks)
         if self.metric not in (LOSS, *known):
             near = difflib.get_close_matches(self.metric, known, 1, 0.0)[0]

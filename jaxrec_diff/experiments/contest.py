@@ -25,7 +25,44 @@ Log = Callable[[str], None]
 _FILE = "contest.json"
 _KINDS = _CLASSIC, _SERVING, _DIFFUSION = "classic", "serving", "diffusion"
 _WAIT = 2.0  # seconds between looks at jobs that other processes do
+_MANY = 10_000  # trials, where minutes are the limit
 _CLI = (sys.executable, "-P", "-m", "jaxrec_diff.cli")
+
+
+class Budget(NamedTuple):
+    """What a search may take, the same for all; nothing: presets as they are."""
+
+    trials: int = 0
+    minutes: int = 0  # of all trials together, the last of which is trained to its end
+
+    def __str__(self) -> str:
+        if self.minutes:
+            return f"{self.minutes} minutes each"
+        return f"{self.trials} trials each" if self.trials else "none: presets as they are"
+
+    def searches(self) -> bool:
+        return self != Budget()
+
+    def flags(self, trials: str, minutes: str) -> tuple[str, ...]:
+        """As flags of a command that calls its limits so."""
+        if self.minutes:
+            return f"--{trials}={_MANY}", f"--{minutes}={self.minutes}"
+        return (f"--{trials}={self.trials}",) if self.trials else ()
+
+
+def budget(text: str) -> Budget:
+    """A budget from its words, as `str` spells no budget: whole minutes, or `trials:N`.
+
+    Raises:
+      ValueError: on other words.
+
+    >>> budget("90"), budget("trials:24"), budget("trials:0")
+    (Budget(trials=0, minutes=90), Budget(trials=24, minutes=0), Budget(trials=0, minutes=0))
+    """
+    kind, colon, number = text.rpartition(":")
+    if kind not in ("", "trials") or not number.isdecimal() or not (colon or int(number)):
+        raise ValueError(f"--budget takes minutes, 90, or trials:24, got {text!r}")
+    return Budget(trials=int(number)) if colon else Budget(minutes=int(number))
 
 
 class Contest(NamedTuple):
@@ -34,7 +71,7 @@ class Contest(NamedTuple):
     data: str
     models: tuple[str, ...]
     seeds: int
-    trials: int  # of each model's search and of each control's; 0: presets as they are
+    budget: "Budget"  # of each model's search and of each classic's
     controls: tuple[str, ...]  # classics
     flags: tuple[str, ...]  # --section.field=VALUE of every run
     folder: Path
@@ -56,6 +93,7 @@ class Outcome(NamedTuple):
     """What became of the jobs so far."""
 
     done: tuple[Path, ...]  # workdirs of finished runs
+    trials: dict[str, int]  # of the searches, by model
     classics: dict[str, Path]  # results files by name, each beside values of its users
     serving: dict[str, Path]  # results files of models that were timed
     diffusions: dict[str, Path]  # those of systems whose diffusion was changed
@@ -69,15 +107,16 @@ def open_folder(contest: Contest) -> None:
     Raises:
       ValueError: if it holds something else, or another contest; models and seeds may be added.
     """
-    path, kept = contest.folder / _FILE, ("data", "trials", "controls", "flags")
-    ours = {"schema": SCHEMA} | {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in contest._asdict().items()
-        if name in kept
-    }
+    path, kept = contest.folder / _FILE, ("data", "budget", "controls", "flags")
+    ours = {
+        "schema": SCHEMA, "data": contest.data, "budget": str(contest.budget),
+        "controls": list(contest.controls), "flags": list(contest.flags),
+    }  # fmt: skip
     if path.exists():
         there = read_json(path)
         check_schema(there, path)
+        if "budget" not in there:  # of an older version
+            there["budget"] = str(Budget(there.get("trials", 0)))
         for name in kept:
             if there.get(name) != ours[name]:
                 raise ValueError(
@@ -101,7 +140,7 @@ def jobs(contest: Contest) -> Iterator[Job]:
     """
     firsts, classics = [], False
     for model in contest.models:
-        search = _search(contest, model) if contest.trials else None
+        search = _search(contest, model) if contest.budget.searches() else None
         first = _training(contest, model, 0, search)
         firsts.append(first)
         yield from [search] if search else []
@@ -123,7 +162,7 @@ def _search(contest: Contest, model: str) -> Job:
     tuned = contest.folder / "tune" / model
     words = (
         "tune", f"--model={model}", f"--data={contest.data}", f"--workdir={tuned}",
-        f"--trials={contest.trials}", *contest.flags,
+        *contest.budget.flags("trials", "minutes"), *contest.flags,
     )  # fmt: skip
     return Job(f"{model} search", words, tuned, True, (tuned / "finished.json").exists)
 
@@ -131,9 +170,10 @@ def _search(contest: Contest, model: str) -> Job:
 def _training(contest: Contest, model: str, seed: int, needs: Job | None) -> Job:
     folder = contest.folder / "runs" / f"{model}-seed{seed}"
     best = contest.folder / "tune" / model / "best.json"
+    preset = [f"--preset={best}"] if contest.budget.searches() else []
     words = (
         "train", f"--model={model}", f"--data={contest.data}", f"--workdir={folder}",
-        *([f"--preset={best}"] if contest.trials else []), *contest.flags, f"--seed={seed}",
+        *preset, *contest.flags, f"--seed={seed}",
     )  # fmt: skip
     return Job(f"{model} seed {seed}", words, folder, False, _whole(folder), needs)
 
@@ -147,9 +187,9 @@ def _evaluation(contest: Contest, name: str, of: Job, *words: str) -> Job:
 
 
 def _classic(contest: Contest, name: str, beside: Job) -> Job:
-    trials = [f"--eval.control-trials={contest.trials}"] if contest.trials else []
+    limits = contest.budget.flags("eval.control-trials", "eval.control-minutes")
     path = contest.folder / _CLASSIC / f"{name}.parquet"
-    words = (f"--eval.controls={name}", *trials, f"--per-user={path}")
+    words = (f"--eval.controls={name}", *limits, f"--per-user={path}")
     job = _evaluation(contest, f"{name} {_CLASSIC}", beside, *words)
     return job._replace(finished=lambda: job.folder.exists() and path.exists())
 
@@ -216,6 +256,11 @@ def outcome(contest: Contest, failed: dict[str, str]) -> Outcome:
     left += [each for name in contest.controls if (each := f"{name} {_CLASSIC}") not in names]
     return Outcome(
         tuple(job.folder for job in done if job.words[0] == "train"),
+        {
+            job.name.split()[0]: sum(each.is_dir() for each in job.folder.glob("trials/*"))
+            for job in done
+            if job.words[0] == "tune"
+        },
         files(_CLASSIC),
         files(_SERVING),
         files(_DIFFUSION),
@@ -257,7 +302,7 @@ def _do(contest: Contest, job: Job, log: Log) -> str | None:
             raise signals.Interrupted(caught[0], contest.folder)
     if process.returncode == 0:
         if job.shared:
-            json_files.write_json(job.folder / "finished.json", {"trials": contest.trials})
+            json_files.write_json(job.folder / "finished.json", {"budget": str(contest.budget)})
         log(f"{job.name}: done in {time.monotonic() - began:,.0f} s")
         return None
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]

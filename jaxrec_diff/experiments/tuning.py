@@ -101,8 +101,9 @@ def plan(
     return chosen
 
 
-def tune(chosen: Plan, trials: int, *, log: Log = print) -> optuna.Study:
-    """Trains until `trials` of the search are finished, pruned ones included.
+def tune(chosen: Plan, trials: int, *, minutes: float = 0.0, log: Log = print) -> optuna.Study:
+    """Trains until `trials` of the search are finished, pruned ones included, or as soon as all of
+    them together have taken `minutes`, if that is given; the last one is trained to its end.
 
     Several processes may do so at once: each takes the next trial, until there are enough. A trial
     is judged by its best validation score and pruned where, at the same epoch, it is behind the
@@ -115,7 +116,7 @@ def tune(chosen: Plan, trials: int, *, log: Log = print) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = _open(chosen)
     with ExitStack() as mine:
-        while (trial := _next(chosen, study, trials, mine)) is not None:
+        while (trial := _next(chosen, study, trials, minutes, mine)) is not None:
             _try(chosen, study, trial, log)
             mine.close()
             jax.clear_caches()  # the next trial has other shapes
@@ -223,19 +224,28 @@ def _open(chosen: Plan) -> optuna.Study:
             ) from None
 
 
-def _next(chosen: Plan, study: optuna.Study, wanted: int, mine: ExitStack) -> optuna.Trial | None:
-    """The next trial, with its lock in `mine`, or None if enough are finished or under way."""
+def _next(
+    chosen: Plan, study: optuna.Study, wanted: int, minutes: float, mine: ExitStack
+) -> optuna.Trial | None:
+    """The next trial, with its lock in `mine`, or None if enough are finished or under way, or the
+    time is spent."""
     with _locked(chosen.workdir / "lock"):
         for running in study.get_trials(states=(TrialState.RUNNING,)):
             _queue_again(chosen, study, running)
         taken = len(study.get_trials(states=(*_DONE, TrialState.RUNNING)))
-        if taken >= wanted:
+        if taken >= wanted or (minutes and spent(study) >= 60.0 * minutes):
             return None
         seed = np.random.SeedSequence([chosen.run.experiment.seed, taken])
         study.sampler = optuna.samplers.TPESampler(seed=int(seed.generate_state(1)[0]))
         trial = study.ask({name: _distribution(where) for name, where in chosen.space.items()})
         mine.enter_context(_locked(_lock_of(chosen, trial.number)))
         return trial
+
+
+def spent(study: optuna.Study) -> float:
+    """Seconds of all finished trials, whoever trained them."""
+    done = study.get_trials(states=_DONE)
+    return sum(trial.duration.total_seconds() for trial in done if trial.duration)
 
 
 def _queue_again(chosen: Plan, study: optuna.Study, trial: FrozenTrial) -> None:

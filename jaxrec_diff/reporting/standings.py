@@ -54,19 +54,19 @@ class Cost(NamedTuple):
 class Beside(NamedTuple):
     """What a contest holds beside its runs, by model."""
 
+    trials: Mapping[str, int] = MappingProxyType({})  # of their searches
     failed: Mapping[str, str] = MappingProxyType({})  # a sentence by the name of a job
     left: Sequence[str] = ()  # names of jobs that are not done yet
     serving: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # from `serving.speed`
     diffusions: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # from `diffusing.control`
 
 
-def rows(board: Board, runs: Sequence[Run], trials: int, beside: Beside) -> tuple[Row, ...]:
+def rows(board: Board, runs: Sequence[Run], beside: Beside) -> tuple[Row, ...]:
     """The lines of a contest, best first, what was not run behind them.
 
     Args:
       board: of the runs.
       runs: of all models and seeds.
-      trials: of each model's search.
       beside: what else there is.
     """
     out, there = [], set()
@@ -87,7 +87,7 @@ def rows(board: Board, runs: Sequence[Run], trials: int, beside: Beside) -> tupl
                 {k: v if np.isfinite(v) else None for k, v in entry.deviations.items()},
                 apart.mean if apart else None,
                 apart.p_holm if apart else None,
-                trials if entry.seeds else took,
+                beside.trials.get(model, 0) if entry.seeds else took,
                 _cost(own, beside.serving.get(model, {}))
                 if own
                 else Cost(seconds[entry.name] / max(took, 1) if entry.name in seconds else None),
@@ -152,9 +152,9 @@ def plain(board: Board, rows: Sequence[Row]) -> str:
     return "\n".join([*lines, board_text.caption(board)])
 
 
-def markdown(board: Board, rows: Sequence[Row]) -> str:
-    """For a README."""
-    lines = [board_text.caption(board), COSTS]
+def markdown(board: Board, rows: Sequence[Row], note: str = "") -> str:
+    """For a README; `note` stands under the caption, as in all that follow."""
+    lines = [board_text.caption(board), COSTS, *([note] if note else [])]
     for head, body in _tables(board, rows):
         lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         lines += ["| " + " | ".join(cells) + " |" for cells in body]
@@ -163,8 +163,9 @@ def markdown(board: Board, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def csv(board: Board, rows: Sequence[Row]) -> str:
+def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:
     """All figures in full, a line an entry; no text is a spreadsheet's formula."""
+    del note
     file = io.StringIO()
     out = csv_module.writer(file, lineterminator="\n")
     names = [name for metric in board.metrics for name in (metric, f"{metric}_std")]
@@ -186,9 +187,9 @@ def csv(board: Board, rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def latex(board: Board, rows: Sequence[Row]) -> str:
+def latex(board: Board, rows: Sequence[Row], note: str = "") -> str:
     """Tabulars for a paper; the best of a column is bold."""
-    lines = [f"% {board_text.caption(board)}", f"% {COSTS}"]
+    lines = [f"% {board_text.caption(board)}", f"% {COSTS}", *([f"% {note}"] if note else [])]
     standing, _, changed = _all_tables(board, rows)
     for head, body in (standing, changed):
         if not body:
@@ -207,12 +208,12 @@ def latex(board: Board, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def html(board: Board, rows: Sequence[Row]) -> str:
+def html(board: Board, rows: Sequence[Row], note: str = "") -> str:
     """A page of its own, whose columns a click on their heads sorts."""
     standing, parities, changed = _all_tables(board, rows)
     head, body = standing
     bare = [[cell.replace("**", "") for cell in line] for line in body]
-    words = f"<p>{escape(board_text.caption(board))} {escape(COSTS)}</p>"
+    words = f"<p>{escape(board_text.caption(board))} {escape(COSTS)} {escape(note)}</p>"
     sections = [("", words + page.table(head, bare, best=0))]
     if changed[1]:
         said = [f"<li>{escape(f'{name}: {told}.')}</li>" for name, told in _verdicts(rows).items()]

@@ -1,6 +1,7 @@
 """Baselines beside a model: the same figures under every numbering, and those of real data."""
 
 import tracemalloc
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -213,6 +214,10 @@ def test_a_control_has_no_more_trials_than_it_is_given():
     config = EvalConfig(metric="recall@5", ks=(5,), controls=("rp3beta",), control_trials=3)
     tuned = baselines.tune(train, valid, valid, counts, config, HONEST)["rp3beta"]
     assert tuned.trials == 3 and tuned.setting in grids.settings("rp3beta", 3)
+    for minutes, trials in ((1e-9, 1), (60.0, 3)):  # one at least
+        limited = replace(config, control_minutes=minutes)
+        tuned = baselines.tune(train, valid, valid, counts, limited, HONEST)["rp3beta"]
+        assert tuned.trials == trials
 
 
 def test_the_newest_of_a_very_long_row_are_learnt_from(monkeypatch):

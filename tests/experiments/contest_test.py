@@ -41,7 +41,7 @@ def fake(tmp_path, monkeypatch):
 def made(tmp_path, *models, **settings):
     settings = {
         "seeds": 2,
-        "trials": 0,
+        "budget": contest.Budget(),
         "controls": ("ease",),
         "flags": ("--devices=1",),
     } | settings
@@ -82,7 +82,7 @@ def test_every_model_is_trained_over_seeds_and_a_refusal_is_told(tmp_path, fake)
 
 
 def test_models_are_tuned_by_one_budget_and_take_what_was_found(tmp_path, fake):
-    plan = made(tmp_path, "dimerec", "ldiffrec", seeds=1, trials=7)
+    plan = made(tmp_path, "dimerec", "ldiffrec", seeds=1, budget=contest.budget("trials:7"))
     found = contest.run(plan, log=lambda text: None)
     tuned = tmp_path / "board" / "tune" / "dimerec"
     assert json.loads((tuned / "best.json").read_text())["trials"] == "7"
@@ -109,8 +109,8 @@ def test_seeds_and_models_may_be_added_but_a_contest_stays_the_same(tmp_path, fa
     contest.run(made(tmp_path, "mf", seeds=1), log=lambda text: None)
     more = contest.run(made(tmp_path, "mf", "dimerec", seeds=2), log=lambda text: None)
     assert len(more.done) == 4
-    with pytest.raises(ValueError, match="with trials 0, not 5; take another folder"):
-        contest.run(made(tmp_path, "mf", trials=5))
+    with pytest.raises(ValueError, match="as they are, not 5 trials each; take another"):
+        contest.run(made(tmp_path, "mf", budget=contest.Budget(5)))
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "contest.json.partial").touch()  # as a kill leaves it
     assert contest.run(made(tmp_path / "begun", "mf", seeds=1), log=lambda text: None).done
@@ -158,3 +158,23 @@ def test_a_signal_stops_the_job_and_the_contest(tmp_path, fake):
 def test_an_unknown_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="dimerek.*dimerec"):
         contest.check(made(tmp_path, "dimerek"))
+
+
+def test_minutes_are_a_budget_of_searches_and_of_classics(tmp_path, fake):
+    plan = made(tmp_path, "mf", seeds=2, budget=contest.budget("90"))
+    found = contest.run(plan, log=lambda text: None)
+    tuned = json.loads((tmp_path / "board" / "tune" / "mf" / "best.json").read_text())
+    classic = json.loads(found.classics["ease"].read_text())
+    assert tuned["minutes"] == classic["eval.control-minutes"] == "90"
+    assert tuned["trials"] == classic["eval.control-trials"] == "10000"
+    assert all("preset" in said(folder) for folder in found.done) and len(found.done) == 2
+    for number in (0, 3):
+        (tmp_path / "board" / "tune" / "mf" / "trials" / f"{number:04d}").mkdir(parents=True)
+    assert contest.outcome(plan, {}).trials == {"mf": 2}
+    assert str(plan.budget) == "90 minutes each"
+
+
+@pytest.mark.parametrize("text", ["0", "trials", "trials:x", "hours:3", "1.5", ""])
+def test_other_budgets_are_refused(text):
+    with pytest.raises(ValueError, match="--budget takes minutes"):
+        contest.budget(text)

@@ -120,6 +120,21 @@ def test_a_search_in_parts_is_the_search_in_one_go(tmp_path, monkeypatch):
     assert outcome(other)[0] != outcome(whole)[0]
 
 
+def test_a_search_ends_when_its_time_is_spent(tmp_path, monkeypatch):
+    def fit(*args, **kwargs):
+        time.sleep(0.05)
+        return fake_fit(near)(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "fit", fit)
+    minutes = 0.2 / 60
+    study = tuning.tune(planned(tmp_path), 50, minutes=minutes, log=lambda _: None)
+    took = [trial.duration.total_seconds() for trial in study.get_trials()]
+    assert sum(took) >= 0.2 > sum(took[:-1]) and tuning.spent(study) == pytest.approx(sum(took))
+    again = tuning.tune(planned(tmp_path), 50, minutes=minutes, log=lambda _: None)
+    assert len(again.get_trials()) == len(took)  # also of what was spent before
+    assert len(tuning.tune(planned(tmp_path), 50, minutes=1.0, log=lambda _: None).trials) == 50
+
+
 def test_trials_behind_the_median_are_pruned_and_the_best_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "fit", fake_fit(near))
     chosen, said = planned(tmp_path), []

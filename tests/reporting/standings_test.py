@@ -54,12 +54,13 @@ def told():
     ]
     board = leaderboard.board(runs, resamples=200)
     beside = standings.Beside(
+        {"dime_rec": 24, "mf": 24},
         {"ldiffrec seed 0": "this model needs users, and clicks has none"},
         ("mf seed 1", "sasrec serving", "sasrec seed 0", "slim classic", "ease classic"),
         {"dime_rec": SERVED, "mf": SERVED | {"reverse_steps": 0, "parameters": 77}},
         {"dime_rec": CHANGED},
     )
-    return board, standings.rows(board, runs, 24, beside)
+    return board, standings.rows(board, runs, beside)
 
 
 def test_rows_hold_quality_and_cost(told):
@@ -93,7 +94,7 @@ def test_a_published_figure_stands_beside_ours(monkeypatch):
     for each in runs:
         each.results["dataset"] = "ml-1m-noisy"
     board = leaderboard.board(runs, resamples=50)
-    rows = {row.name: row for row in standings.rows(board, runs, 0, standings.Beside())}
+    rows = {row.name: row for row in standings.rows(board, runs, standings.Beside())}
     mf = rows["mf"]
     # the last metric that may be compared
     assert mf.published.startswith("ml-1m-noisy recall@20: .0918") and mf.ours == 0.09
@@ -105,7 +106,7 @@ def test_a_published_figure_stands_beside_ours(monkeypatch):
     for each in runs:
         each.results["dataset"] = "clicks"
     board = leaderboard.board(runs, resamples=50)
-    rows = {row.name: row for row in standings.rows(board, runs, 0, standings.Beside())}
+    rows = {row.name: row for row in standings.rows(board, runs, standings.Beside())}
     assert rows["mf"].verdict == "not run (no results of it here)" and rows["mf"].ours is None
 
 
@@ -113,6 +114,11 @@ def test_every_form_has_every_row(told):
     board, rows = told
     for write in (standings.plain, *standings.WRITERS.values()):
         text = write(board, rows)
+        assert (
+            write is standings.plain
+            or write is standings.csv
+            or "of 9" in write(board, rows, "of 9")
+        )
         assert all(
             row.name.replace("_", "") in text.replace("\\", "").replace("_", "") for row in rows
         )
