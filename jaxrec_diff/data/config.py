@@ -102,8 +102,16 @@ class DataConfig:
     user's sequence; global_time: shares of the time line; diffrec: int(0.7 n) + 1, (n - 1) // 5 and
     the rest of each user's sequence; users: whole users, a row each, of which a folder of train,
     valid and test says or `ratio` and `split_seed` do."""
+    target: Literal["all", "first", "last", "random", "successive"] = "all"
+    """What a user is asked for of all that follows a cut of `global_time`: all, as a set, from the
+    history up to the cut; the first, the last or a random item, from the history up to it; or
+    successive, each in turn, a row each. But for all, a user without a history gets the first item
+    as one."""
+    min_train: int = 2
+    """Users with fewer interactions before the first cut of `global_time` are not trained on; a
+    history they are for all that."""
     split_seed: int = 0
-    """Of the order in which `users` are shared out."""
+    """Of the order in which `users` are shared out, and of random targets."""
     ratio: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, validation and test."""
     max_len: int = 50
@@ -152,6 +160,12 @@ class DataConfig:
                 f"data.buckets must not exceed data.max-len={self.max_len}, got {self.buckets[-1]}"
             )
         validation.at_least("data.min-history", self.min_history, 0)
+        validation.at_least("data.min-train", self.min_train, 1)
+        if self.target != "all" and self.split != "global_time":
+            raise ValueError(
+                f"data.target={self.target} chooses among what follows a cut in time, and "
+                f"data.split={self.split} has none; --data.split=global_time has"
+            )
         validation.at_least("data.time-weight-min", self.time_weight_min, 0)
         validation.at_least("data.time-weight-max", self.time_weight_max, self.time_weight_min)
         validation.at_least("data.user-core", self.user_core, 0)

@@ -25,6 +25,7 @@ class Dataset(NamedTuple):
     card: dict[str, Any]
     synthetic_process: Any  # synthetic.Process if the data was generated, else None
     user_items: Ragged | None = None  # row u is user u's training items; None without users
+    user_rows: Ragged | None = None  # row u is all that user u did, in every split; as above
     whole_rows: bool = False  # a training row is all that is known of somebody
     titles: np.ndarray | None = None  # text of item j + 1, "" where it has none
     item_vectors: Any = None  # item_features.ItemVectors, where vectors of items were given

@@ -13,7 +13,12 @@ _ABSENT = 0.3  # share of its users without a history
 
 
 def of_split(
-    cuts: Cuts, users: np.ndarray, items: np.ndarray, times: np.ndarray | None
+    cuts: Cuts,
+    users: np.ndarray,
+    items: np.ndarray,
+    times: np.ndarray | None,
+    answers: np.ndarray,
+    asked: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     """Counts and shares of users' sequences and their cuts.
 
@@ -22,9 +27,13 @@ def of_split(
       users: i32[nnz], non-decreasing.
       items: i32[nnz], from 1 on.
       times: [nnz], rising within a user's part of a split; None if the order is that of the file.
+      answers: i32[N], places of the first answer of each test row.
+      asked: users of the rows of "valid" and "test".
 
     Returns:
-      `without_history`: rows that are left out because nothing comes before them, by split.
+      `without_history`: users who are left out because nothing comes before what they would be
+      asked for, by split; `asked_twice`: test rows beyond the first of their user; `not_trained`:
+      users whose part is too short to be trained on, and their interactions.
       `tied_times`: share of interactions that another of the user has the very time of.
       `trained_later`: share of test rows whose answer is older than the last training interaction.
       `later_training`: share of training interactions that are later than the answer, a mean over
@@ -33,13 +42,16 @@ def of_split(
       the user; `test_span`: time from the first answer to the last, in the unit of the times. The
       answer is the first of a row.
     """
+    bounds = {"valid": (cuts.train_end, cuts.valid_end), "test": (cuts.valid_end, cuts.stop)}
+    someone = {split: np.unique(of) for split, of in asked.items()}
+    short = (cuts.train_end - cuts.trained()).astype(np.int64)
     found: dict[str, Any] = {
         "without_history": {
-            "valid": int(
-                ((cuts.valid_end > cuts.train_end) & (cuts.train_end <= cuts.start)).sum()
-            ),
-            "test": int(((cuts.stop > cuts.valid_end) & (cuts.valid_end <= cuts.start)).sum()),
+            split: int((stop > end).sum()) - len(someone[split])
+            for split, (end, stop) in bounds.items()
         },
+        "asked_twice": len(asked["test"]) - len(someone["test"]),
+        "not_trained": {"users": int((short > 0).sum()), "interactions": int(short.sum())},
         "tied_times": None,
         "trained_later": None,
         "later_training": None,
@@ -51,16 +63,12 @@ def of_split(
         return found
     same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
     found["tied_times"] = float(np.mean(np.append(same, False) | np.append(False, same)))
-    trained = np.flatnonzero(cuts.train_end > cuts.start)
-    tested = np.flatnonzero((cuts.stop > cuts.valid_end) & (cuts.valid_end > cuts.start))
-    if len(trained) and len(tested):
-        last = times[cuts.train_end[trained] - 1].max()
-        answer = cuts.valid_end[tested]
-        found["trained_later"] = float(np.mean(times[answer] < last))
-        place, _ = ragged.expand(cuts.start[trained], (cuts.train_end - cuts.start)[trained])
-        found |= _leakage(items, times, place, answer)
+    place, _ = ragged.expand(cuts.start, cuts.trained() - cuts.start)
+    if len(place) and len(answers):
+        found["trained_later"] = float(np.mean(times[answers] < times[place].max()))
+        found |= _leakage(items, times, place, answers)
         tied = np.append(same, False) | np.append(False, same)
-        found["tied_answers"] = float(np.mean(tied[answer]))
+        found["tied_answers"] = float(np.mean(tied[answers]))
     return found
 
 
@@ -106,6 +114,17 @@ def words(card: dict[str, Any]) -> list[str]:
         )
     if "all interactions in time order" in card.get("split", "") and "rows" in card:
         lines += _few(card["rows"].get("test", 0), card.get("without_history", {}).get("test", 0))
+    if card.get("asked_twice"):
+        lines.append(
+            f"{card['asked_twice']:,} test rows are of a user of another one: intervals and tests "
+            "over rows take them for different users"
+        )
+    if card.get("not_trained", {}).get("users"):
+        short = card["not_trained"]
+        lines.append(
+            f"{short['users']:,} users with {short['interactions']:,} interactions are not trained "
+            "on: data.min-train asks for more before the first cut"
+        )
     absent = card.get("without_history", {})
     if any(absent.values()):
         each = " and ".join(f"{count:,} {split}" for split, count in absent.items() if count)

@@ -114,8 +114,9 @@ def _from_table(
         return _of_users(about, held_out.drawn(sequences, config), user_ids, item_ids)
     cuts, words = splits.cut(sequences, config)
     times = sequences.times if timed else None
-    found = facts.of_split(cuts, sequences.users, sequences.items, times)
-    dataset = _assemble(about, words, sequences.items, cuts, user_ids, item_ids, config, found)
+    dataset = _assemble(
+        about, words, sequences.items, cuts, user_ids, item_ids, config, sequences.users, times
+    )
     if ahead is None:
         return dataset
     raw = ahead._replace(users=every_user[ahead.users], items=every_item[ahead.items])
@@ -222,8 +223,8 @@ def _from_pairs(source: str, read: Source, config: DataConfig) -> Dataset:
     known = None
     if all(table.times is not None for table in ordered.values()):
         known = np.concatenate([table.times for table in ordered.values()])[by_user]
-    found = facts.of_split(cuts, users[by_user], flat, known)
-    return _assemble(about, "as given", flat, cuts, user_ids, item_ids, config, found)
+    owners = users[by_user]
+    return _assemble(about, "as given", flat, cuts, user_ids, item_ids, config, owners, known)
 
 
 def _from_histories(source: str, read: Source) -> Dataset:
@@ -281,15 +282,23 @@ def _assemble(
     user_ids: np.ndarray,
     item_ids: np.ndarray,
     config: DataConfig,
-    found: dict[str, Any],
+    users: np.ndarray,
+    times: np.ndarray | None,
 ) -> Dataset:
     _need_places(len(items), about.source)
+    target, seed = config.target, config.split_seed
     train = splits.examples(items, cuts, config.min_history)
-    valid, valid_users = splits.queries(items, cuts.start, cuts.train_end, cuts.valid_end)
-    test, test_users = splits.queries(items, cuts.start, cuts.valid_end, cuts.stop)
+    valid, valid_users = splits.queries(
+        items, cuts.start, cuts.train_end, cuts.valid_end, target, (seed, 0)
+    )
+    test, test_users = splits.queries(
+        items, cuts.start, cuts.valid_end, cuts.stop, target, (seed, 1)
+    )
+    asked = {"valid": valid_users, "test": test_users}
+    found = facts.of_split(cuts, users, items, times, test.end, asked)
     trained = np.zeros(len(items) + 1, np.int64)
     np.add.at(trained, cuts.start, 1)
-    np.add.at(trained, cuts.train_end, -1)
+    np.add.at(trained, cuts.trained(), -1)
     in_train = np.cumsum(trained)[:-1] > 0
     counts = np.bincount(items[in_train], minlength=len(item_ids) + 1)[1:]
     dataset = _dataset(
@@ -297,7 +306,8 @@ def _assemble(
         (valid_users, test_users), found,
     )  # fmt: skip
     return dataset._replace(
-        user_items=ragged.make(items, cuts.start, cuts.train_end, cuts.train_end)
+        user_items=ragged.make(items, cuts.start, cuts.trained(), cuts.trained()),
+        user_rows=ragged.make(items, cuts.start, cuts.stop, cuts.stop),
     )
 
 

@@ -9,6 +9,14 @@ from jaxrec_diff.data.dataset import Sequences
 from jaxrec_diff.ops import ragged
 from jaxrec_diff.ops.ragged import Ragged
 
+_TARGETS = {
+    "all": "",
+    "first": ", the first item after a cut asked for",
+    "last": ", the last item after a cut asked for",
+    "random": ", a random item after a cut asked for",
+    "successive": ", each item after a cut asked for in turn",
+}
+
 
 class Cuts(NamedTuple):
     """Positions in the flat array, i64[U] each."""
@@ -17,6 +25,11 @@ class Cuts(NamedTuple):
     train_end: np.ndarray
     valid_end: np.ndarray
     stop: np.ndarray
+    trains: np.ndarray | bool = True  # bool[U], whose train part is trained on
+
+    def trained(self) -> np.ndarray:
+        """Ends of what is trained on, i64[U]."""
+        return np.where(self.trains, self.train_end, self.start)
 
 
 def cut(sequences: Sequences, config: DataConfig) -> tuple[Cuts, str]:
@@ -31,7 +44,7 @@ def cut(sequences: Sequences, config: DataConfig) -> tuple[Cuts, str]:
     words = {
         "leave_one_out": "leave-one-out (last item test, the one before validation)",
         "ratio": f"{shares} of each user's sequence in time order",
-        "global_time": f"{shares} of all interactions in time order",
+        "global_time": f"{shares} of all interactions in time order{_TARGETS[config.target]}",
         "diffrec": "int(0.7 n) + 1 / (n - 1) // 5 / rest of each user's sequence in time order",
     }
     return rules[config.split](sequences, config), words[config.split]
@@ -61,7 +74,9 @@ def ratio(sequences: Sequences, config: DataConfig) -> Cuts:
 def global_time(sequences: Sequences, config: DataConfig) -> Cuts:
     """Two points in time that cut all interactions into the shares; no split sees the future.
 
-    Interactions at the very moment of a cut belong to the later split.
+    Interactions at the very moment of a cut belong to the later split. Users with fewer than
+    `min_train` interactions before the first cut are not trained on ("Time to Split",
+    arXiv:2507.16289, trains on those with two).
     """
     times = np.sort(sequences.times)
     bounds = np.cumsum(config.ratio[:2]) * len(times)
@@ -69,11 +84,13 @@ def global_time(sequences: Sequences, config: DataConfig) -> Cuts:
     before_first = np.append(0, np.cumsum(sequences.times < first))
     before_second = np.append(0, np.cumsum(sequences.times < second))
     start, stop = sequences.offsets[:-1], sequences.offsets[1:]
+    trained = before_first[stop] - before_first[start]
     return Cuts(
         start,
-        start + before_first[stop] - before_first[start],
+        start + trained,
         start + before_second[stop] - before_second[start],
         stop,
+        trained >= config.min_train,
     )
 
 
@@ -93,14 +110,39 @@ def diffrec(sequences: Sequences, config: DataConfig) -> Cuts:
 
 def examples(items: np.ndarray, cuts: Cuts, min_history: int) -> Ragged:
     """A training example for every item of a train part with enough history before it."""
-    sizes = np.maximum(cuts.train_end - cuts.start - min_history, 0)
+    sizes = np.maximum(cuts.trained() - cuts.start - min_history, 0)
     end, user = ragged.expand(cuts.start + min_history, sizes)
     return ragged.make(items, cuts.start[user], end, end + 1)
 
 
 def queries(
-    items: np.ndarray, start: np.ndarray, end: np.ndarray, stop: np.ndarray
+    items: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    stop: np.ndarray,
+    target: str = "all",
+    seed: tuple[int, int] = (0, 0),
 ) -> tuple[Ragged, np.ndarray]:
-    """Rows with a history and something to find, and which users they are."""
-    kept = np.flatnonzero((stop > end) & (end > start))
-    return ragged.make(items, start[kept], end[kept], stop[kept]), kept.astype(np.int32)
+    """Rows with a history and something to find, and which users they are.
+
+    Args:
+      items: flat.
+      start: i64[U] where users begin.
+      end: i64[U] where what follows a cut begins.
+      stop: i64[U] where it ends.
+      target: `data.target`, what of it is asked for.
+      seed: of random targets.
+    """
+    if target == "all":
+        kept = np.flatnonzero((stop > end) & (end > start))
+        return ragged.make(items, start[kept], end[kept], stop[kept]), kept.astype(np.int32)
+    first = np.maximum(end, start + 1)  # of nothing before the cut, an item becomes the history
+    sizes = np.maximum(stop - first, 0)
+    kept = np.flatnonzero(sizes)
+    draws = np.random.default_rng(seed).random(len(sizes))
+    if target == "successive":
+        at, kept = ragged.expand(first, sizes)
+    else:
+        shift = {"first": 0 * sizes, "last": sizes - 1, "random": (draws * sizes).astype(np.int64)}
+        at = (first + shift[target])[kept]
+    return ragged.make(items, start[kept], at, at + 1), kept.astype(np.int32)

@@ -113,6 +113,7 @@ def longer(dataset: Dataset, prefix: np.ndarray) -> Dataset:
     return dataset._replace(
         train=moved(dataset.train),
         user_items=moved(user_items),
+        user_rows=None if dataset.user_rows is None else moved(dataset.user_rows),
         card=dataset.card | ahead_of,
         shown={"valid": moved(dataset.valid), "test": moved(dataset.test)},
     )
@@ -139,6 +140,7 @@ def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
         valid_users=valid_users,
         test_users=test_users,
         user_items=ragged.make(items, start, cuts.train_end, cuts.train_end),
+        user_rows=None,
         split="training sequences in reversed time, leave-one-out",
         synthetic_process=None,
     )

@@ -7,6 +7,7 @@ process of its own, so that its memory is free when it ends; what is finished is
 so the same call goes on after a kill, and several at once share the jobs.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -290,8 +291,9 @@ def _do(contest: Contest, job: Job, log: Log) -> str | None:
     began = time.monotonic()
     with signals.signals() as caught, path.open("a") as file:
         process = subprocess.Popen(
-            [*_CLI, *job.words], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+            [*_CLI, *job.words], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            env={"JAXREC_REPORT": "0", **os.environ},  # bin/report makes the page of a run
+        )  # fmt: skip
         told = False
         while process.poll() is None:
             if caught and not told:

@@ -25,6 +25,8 @@ def known_users(dataset: Dataset) -> Ragged:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("start", "stop")
         )
         return Ragged(dataset.train.items, start, stop, stop)
+    if dataset.user_rows is not None:
+        return ragged.chosen(dataset.user_rows)
     own = ragged.chosen(dataset.user_items)
     start, stop = own.start, own.end.copy()
     for part, users in (

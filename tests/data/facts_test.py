@@ -7,6 +7,7 @@ from jaxrec_diff.data import facts
 from jaxrec_diff.data.card import render
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
+from jaxrec_diff.inference import histories
 
 
 def table(path, rows):
@@ -140,3 +141,84 @@ def test_nothing_to_rank(tmp_path, rows, said):
     for split in ("leave_one_out", "ratio"):
         with pytest.raises(ValueError, match=said):
             load(table(tmp_path / "a.csv", rows), DataConfig(split=split))
+
+
+def timed(path, seed=0, users=40, most=12):
+    rng = np.random.default_rng(seed)
+    rows = [
+        (u, int(rng.integers(25)), int(rng.integers(1000)))
+        for u in range(users)
+        for _ in range(int(rng.integers(1, most)))
+    ]
+    return table(path, rows), rows
+
+
+@pytest.mark.parametrize("target", ["all", "first", "last", "random", "successive"])
+def test_nothing_after_the_cut_is_trained_or_counted(tmp_path, target):
+    """Training is that of a data set from which everything after the cut was deleted."""
+    source, rows = timed(tmp_path / "a.csv")
+    config = DataConfig(split="global_time", ratio=(0.6, 0.2, 0.2), target=target)
+    data = load(source, config)
+    moment = sorted(time for _, _, time in rows)[round(0.6 * len(rows))]
+    by_user = {}
+    for user, item, time in sorted(rows, key=lambda row: row[2]):
+        if time < moment:
+            by_user.setdefault(user, []).append(item)
+    by_user = {user: items for user, items in by_user.items() if len(items) >= 2}
+    counts = np.zeros(25, int)
+    for items in by_user.values():
+        np.add.at(counts, items, 1)
+    kept = {int(raw): int(n) for raw, n in zip(data.item_ids, data.train_counts, strict=True)}
+    assert kept == {raw: int(counts[raw]) for raw in kept}
+    own = data.user_items
+    for user, start, end in zip(data.user_ids, own.start, own.end, strict=True):
+        raw = [int(data.item_ids[item - 1]) for item in own.items[start:end]]
+        assert raw == by_user.get(int(user), [])
+    prefixes = [own[:n] for _, own in sorted(by_user.items()) for n in range(1, len(own))]
+    train = data.train
+    assert [
+        [int(data.item_ids[item - 1]) for item in train.items[start:end]]
+        for start, end in zip(train.start, train.end, strict=True)
+    ] == prefixes
+    # no test answer is older than anything trained, and whole histories are known to serving
+    assert data.card["trained_later"] == 0 == data.card["later_training"]
+    whole = histories.known_users(data)
+    assert (whole.end - whole.start).sum() == len(rows)
+    assert data.card["not_trained"]["users"] == sum(
+        1 for user in range(40)
+        if 0 < sum(u == user and t < moment for u, _, t in rows) < 2
+    )  # fmt: skip
+
+
+def test_what_follows_the_cut_moves_no_parameter(tmp_path):
+    source, rows = timed(tmp_path / "a.csv")
+    config = DataConfig(split="global_time", ratio=(0.6, 0.2, 0.2), target="last")
+    moment = sorted(time for _, _, time in rows)[round(0.8 * len(rows))]
+    later = [row for row in rows if row[2] >= moment]
+    rng = np.random.default_rng(3)
+    mixed = [
+        (row[0], int(item), row[2])
+        for row, item in zip(later, rng.permutation([row[1] for row in later]), strict=True)
+    ]
+    other = table(tmp_path / "b.csv", [row for row in rows if row[2] < moment] + mixed)
+    first, second = load(source, config), load(other, config)
+    for part in ("start", "end", "stop"):
+        for split in ("train", "valid"):
+            np.testing.assert_array_equal(
+                getattr(getattr(first, split), part), getattr(getattr(second, split), part)
+            )
+    np.testing.assert_array_equal(first.train_counts, second.train_counts)
+    assert first.card["hash"] != second.card["hash"]
+
+
+def test_rows_of_a_user_who_is_asked_twice_are_told(tmp_path):
+    source, _ = timed(tmp_path / "a.csv")
+    card = load(source, DataConfig(split="global_time", target="successive")).card
+    assert card["asked_twice"] > 0
+    assert f"{card['asked_twice']:,} test rows are of a user of another one" in render(card)
+    assert "each item after a cut asked for in turn" in card["split"]
+    assert "not trained on: data.min-train asks for more" in render(card)
+    with pytest.raises(ValueError, match="leaves no valid row"):
+        load(source, DataConfig(split="global_time", ratio=(1.0, 0.0, 0.0)))
+    with pytest.raises(ValueError, match="data.split=ratio has none"):
+        DataConfig(split="ratio", target="last")

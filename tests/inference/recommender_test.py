@@ -114,7 +114,7 @@ def test_items_that_nobody_chose_are_no_history(clicks_run):
     dataset = recommender.load(clicks_run).dataset
     made = np.zeros(len(dataset.user_items.items), bool)
     made[dataset.user_items.start[3] : dataset.user_items.start[3] + 2] = True
-    marked = dataset._replace(user_items=dataset.user_items._replace(generated=made))
+    marked = dataset._replace(user_rows=dataset.user_rows._replace(generated=made))
     before, after = (
         inference_histories.known_users(dataset),
         inference_histories.known_users(marked),
