@@ -72,18 +72,18 @@ def _scan(chain: Chain, unroll: int, *, keep: bool) -> tuple[jax.Array, Any]:
     steps, denoise, start, draw, project = chain
     chex.assert_rank(steps.t, 1)
     chex.assert_equal_shape([column for column in steps if column is not None])
-    pairs = draw if isinstance(draw, normals.Normals) else None
+    ahead = draw if isinstance(draw, normals.Normals) else None
 
     def move(carry, row):
-        xt, before, pair = carry
+        xt, before, uniforms = carry
         i, step = row
         x0_hat = denoise(xt, step.t)
         chex.assert_equal_shape([x0_hat, xt])
         xs = step.a * x0_hat + step.b * xt + step.e * before
-        if pairs is not None:
-            # On accelerators a branch costs more than what it spares.
-            pair, z = jax.lax.platform_dependent(
-                pair, i, cpu=pairs.following, default=lambda pair, i: (pair, pairs(i))
+        if ahead is not None:
+            # On accelerators one kernel draws a row; what is carried would be memory traffic.
+            uniforms, z = jax.lax.platform_dependent(
+                uniforms, i, cpu=ahead.following, default=lambda uniforms, i: (uniforms, ahead(i))
             )
             xs = xs + step.c * z
         elif draw is not None:
@@ -91,9 +91,9 @@ def _scan(chain: Chain, unroll: int, *, keep: bool) -> tuple[jax.Array, Any]:
         # worked out in the widest of all types and carried in that of the start
         xs, x0_hat = project(xs).astype(xt.dtype), x0_hat.astype(xt.dtype)
         chex.assert_equal_shape([xs, xt])
-        return (xs, x0_hat, pair), xs if keep else None
+        return (xs, x0_hat, uniforms), xs if keep else None
 
     index = jnp.arange(steps.t.shape[0])
-    first = (start, jnp.zeros_like(start), () if pairs is None else pairs.nothing())
+    first = (start, jnp.zeros_like(start), () if ahead is None else ahead.uniforms(jnp.int32(0)))
     (last, _, _), path = jax.lax.scan(move, first, (index, steps), unroll=unroll)
     return last, path

@@ -1,15 +1,14 @@
-"""Standard normals for every row of a reverse path, at half the price of `jax.random.normal`.
+"""Standard normals for every row of a reverse path, cheaper than those of `jax.random.normal`.
 
 A stochastic sampler with a small denoiser is bound by its noise. Threefry (Salmon et al. 2011,
-doi:10.1145/2063384.2063405) makes two words a block, of which `jax.random` keeps one, their
-exclusive or. Here the first is the noise of an even row of the path and the second that of the odd
-row after it.
+doi:10.1145/2063384.2063405) makes two words a block: here the first is the noise of an even row of
+the path and the second that of the odd row after it.
 
-On CPU more things matter that have to do with how XLA compiles and not with what is drawn. The
-rounds are written out, where `jax.random` loops over them in memory. A scan carries the pair of
-which it is using a half, so that the rounds and the inverse distribution function are two kernels:
-in one, they are half as fast. And a pair is one complex array: two arrays would be two kernels with
-the rounds in both.
+On CPU two things matter that have to do with how XLA compiles and not with what is drawn. The
+rounds are written out, those of the keys too, where `jax.random` loops over them in memory. And a
+scan carries the uniforms of its next row, so that the rounds and the inverse distribution function
+are two kernels: in one, they take half as long again. A block is made twice, once for each of its
+words: carrying it from an even row to the odd one takes longer than making it anew.
 
 >>> import jax, jax.numpy as jnp
 >>> path = whole(jax.random.key(0), (2, 3))
@@ -17,6 +16,7 @@ the rounds in both.
 (2, 3)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,34 +32,30 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 _GENERATOR = "threefry2x32"
 
+Words = tuple[Any, Any]  # u32[...] each: a key, or a block
+
 
 @dataclass(frozen=True)
 class Normals:
     """Row i32[] of a path -> z, f32, the same whichever rows were asked for before."""
 
-    pair: Callable[[jax.Array], jax.Array]
-    """Half the row's number i32[] -> uniforms of an even row and, imaginary, of the odd one after
-    it: c64, shaped like z."""
+    uniforms: Callable[[jax.Array], jax.Array]
+    """A row's number -> its uniforms, f32, shaped like z."""
 
     def __call__(self, i: jax.Array) -> jax.Array:
-        return _half(self.pair(i // 2), i)
+        return from_uniform(self.uniforms(i))
 
-    def nothing(self) -> jax.Array:
-        """What a scan carries before its first row."""
-        like = jax.eval_shape(self.pair, jnp.int32(0))
-        return jnp.zeros(like.shape, like.dtype)
-
-    def following(self, pair: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The pair of row `i` and z of that row, for rows in turn from 0: every pair made once."""
-        pair = jax.lax.cond(i % 2 == 0, lambda: self.pair(i // 2), lambda: pair)
-        return pair, _half(pair, i)
+    def following(self, uniforms: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The uniforms of row `i + 1`, for a scan to carry, and z of row `i` from its own."""
+        return self.uniforms(i + 1), from_uniform(uniforms)
 
 
 def whole(key: jax.Array, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
     """Noise for a whole batch under one key a pair of rows: i32[] -> f32[*shape]."""
     if not _is_threefry(key):
         return lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32)
-    return Normals(lambda half: _pair(jax.random.fold_in(key, half), shape))
+    words = _words(key)
+    return Normals(lambda i: _row(_folded(words, i // 2), i, shape))
 
 
 def by_row(
@@ -74,14 +70,16 @@ def by_row(
     if not _is_threefry(key):
         return lambda i: rng.normal(jax.random.fold_in(key, i), row_id, shape)
 
-    def pair(half: jax.Array) -> jax.Array:
-        keys = rng.row_keys(jax.random.fold_in(key, half), row_id)
-        return jax.vmap(lambda k: _pair(k, shape))(keys)
+    words, rows = _words(key), row_id.astype(jnp.uint32)
 
-    return Normals(pair)
+    def uniforms(i: jax.Array) -> jax.Array:
+        keys = _folded(_folded(words, i // 2), rows)
+        return jax.vmap(lambda *key: _row(key, i, shape))(*keys)
+
+    return Normals(uniforms)
 
 
-def threefry(key: tuple[Any, Any], counter: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
+def threefry(key: Words, counter: Words) -> Words:
     """Threefry-2x32 with 20 rounds: a key and a counter of two u32 each -> two words."""
     chex.assert_type([*key, *counter], jnp.uint32)
     chex.assert_equal_shape(list(counter))
@@ -127,16 +125,32 @@ _RATIO = (
 )  # fmt: skip
 
 
-def _pair(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """c64[*shape] of the blocks counted from 0 in the order of memory."""
+def _row(key: Words, i: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniforms of row `i`, f32[*shape], from its pair's key."""
+    count = _counts(shape)
+    even, odd = threefry(key, (jnp.zeros_like(count), count))
+    return uniform(jnp.where(i % 2 == 0, even, odd))
+
+
+def _counts(shape: tuple[int, ...]) -> jax.Array:
+    """u32[*shape] counted from 0 in the order of memory, in the kernel's own shape: a reshaped
+    iota takes XLA's CPU backend a fifth longer."""
+    count = jnp.zeros(shape, jnp.uint32)
+    for axis in range(len(shape)):
+        stride = np.uint32(math.prod(shape[axis + 1 :]))
+        count += stride * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return count
+
+
+def _folded(key: Words, data: jax.Array) -> Words:
+    """`jax.random.fold_in` of the words of a key, with the rounds written out: u32 like `data`."""
+    data = data.astype(jnp.uint32)
+    return threefry(key, (jnp.zeros_like(data), data))
+
+
+def _words(key: jax.Array) -> Words:
     words = jax.random.key_data(key)
-    count = jax.lax.iota(jnp.uint32, int(np.prod(shape, dtype=np.int64)))
-    even, odd = threefry((words[0], words[1]), (jnp.zeros_like(count), count))
-    return jax.lax.complex(uniform(even), uniform(odd)).reshape(shape)
-
-
-def _half(pair: jax.Array, i: jax.Array) -> jax.Array:
-    return from_uniform(jnp.where(i % 2 == 0, jnp.real(pair), jnp.imag(pair)))
+    return words[0], words[1]
 
 
 def _is_threefry(key: jax.Array) -> bool:

@@ -62,10 +62,29 @@ def test_a_scan_draws_what_calls_draw(kind, num_rows):
         return jax.jit(lambda: process.trajectory(chain))()
 
     np.testing.assert_allclose(walk(draw), walk(lambda i: draw(i)), rtol=1e-5, atol=1e-6)
-    pairs = [draw.pair(jnp.int32(half)) for half in range((num_rows + 1) // 2)]
-    for i in range(num_rows):
-        part = (jnp.real, jnp.imag)[i % 2](pairs[i // 2])
-        np.testing.assert_allclose(draw(jnp.int32(i)), normals.from_uniform(part), rtol=1e-6)
+
+
+def test_words_are_those_of_jax_under_folded_keys():
+    """A pair of rows has a key, a row of the batch another; its blocks hold both rows' words."""
+    rows = jnp.array([5, 0, 2**31 - 1])
+    for i in (0, 1, 6, 7):
+        for_pair = jax.random.fold_in(KEY, i // 2)
+        for draw, keys, shape in (
+            (normals.whole(KEY, (4, 3)), [for_pair], (4, 3)),
+            (
+                normals.by_row(KEY, rows, (3,)),
+                [jax.random.fold_in(for_pair, r) for r in rows],
+                (3,),
+            ),
+        ):
+            count = jnp.arange(np.prod(shape), dtype=jnp.uint32)
+            words = [
+                normals.threefry(tuple(jax.random.key_data(key)), (count * 0, count))[i % 2]
+                for key in keys
+            ]
+            wanted = normals.uniform(jnp.stack(words)).reshape(draw.uniforms(jnp.int32(i)).shape)
+            np.testing.assert_array_equal(draw.uniforms(jnp.int32(i)), wanted)
+            np.testing.assert_array_equal(draw(jnp.int32(i)), normals.from_uniform(wanted))
 
 
 def test_a_row_draws_the_same_in_any_batch():
