@@ -222,3 +222,31 @@ def test_rows_of_a_user_who_is_asked_twice_are_told(tmp_path):
         load(source, DataConfig(split="global_time", ratio=(1.0, 0.0, 0.0)))
     with pytest.raises(ValueError, match="data.split=ratio has none"):
         DataConfig(split="ratio", target="last")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "train", "asked", "without", "never"),
+    [  # counted elsewhere by the rules of "Time to Split" at q = .9, .95 and .8 twice over
+        ((0.81, 0.09, 0.1), (80_999, 760, 1625), (175, 166), 76, 0.0130),
+        # .8 and .95 cut inside a moment: 6 and 7 interactions at it belong to the later split here
+        ((0.72, 0.08, 0.2), (72_001 - 6, 689, 1591), (137, 301), 192, None),
+        ((0.9025, 0.0475, 0.05), (90_255 - 7, 866, 1639), (75, 113), 30, None),
+    ],
+)
+def test_a_cut_in_time_of_movielens_is_as_counted_elsewhere(
+    real_data, ratio, train, asked, without, never
+):
+    source = str(real_data / "ml-100k" / "ml-100k.inter")
+
+    def data(target):
+        return load(source, DataConfig(split="global_time", ratio=ratio, target=target))
+
+    last, each = data("last"), data("successive")
+    own = last.user_items.end - last.user_items.start
+    assert (own.sum(), (own > 0).sum(), (last.train_counts > 0).sum()) == train
+    assert (len(last.valid_users), len(last.test_users)) == asked
+    assert data("all").card["without_history"]["test"] == without
+    # each of them gives an item to its history
+    assert len(each.test_users) == round(ratio[2] * 100_000) - without or never is None
+    if never:
+        assert each.card["answers_never_trained"]["test"] == pytest.approx(never, abs=5e-5)
