@@ -1,8 +1,9 @@
 """Builds the pages: guides, systems, commands, and the reference that pdoc makes of docstrings.
 
-A guide is `pages/NAME.md`, in which `{{systems}}` and `{{choices}}` stand for tables that are made.
-Its links are to `.md` files, so that it can be read as it is; the pages link to `.html`. Nothing in
-a page asks the network.
+A guide is `pages/NAME.md`, in which `{{systems}}`, `{{choices}}` and `{{diffuses}}` stand for
+tables that are made, and `{{share: ...}}` for a figure of a results file (`figures`). Its links are
+to `.md` files, so that it can be read as it is; the pages link to `.html`. Nothing in a page asks
+the network.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from jaxrec_diff import _version
 from jaxrec_diff.config.presets import about, preset_names
-from jaxrec_diff.docs import systems
+from jaxrec_diff.docs import figures, systems
 from jaxrec_diff.ops import files
 from jaxrec_diff.reporting import page
 
@@ -27,6 +28,7 @@ GUIDES: Mapping[str, str] = {
     "workdir": "What a run leaves",
     "scale": "Many devices, a TPU pod, large catalogues",
     "functions": "Pure functions in other JAX code",
+    "questions": "Open questions of the papers",
     "glossary": "Glossary",
     "faq": "Questions",
 }
@@ -34,7 +36,11 @@ GUIDES: Mapping[str, str] = {
 
 _MARK = ".written-by-jaxrec-docs"
 _SOURCES = Path(__file__).parent / "pages"
-_MADE: Mapping[str, Callable[[], str]] = {"systems": systems.table, "choices": systems.choices}
+_MADE: Mapping[str, Callable[[], str]] = {
+    "systems": systems.table,
+    "choices": systems.choices,
+    "diffuses": figures.diffuses,
+}
 
 
 def build(
@@ -79,7 +85,7 @@ def source(name: str) -> str:
     for what, make in _MADE.items():
         if f"{{{{{what}}}}}" in text:
             text = text.replace(f"{{{{{what}}}}}", make())
-    return text
+    return figures.filled(text)
 
 
 def html(markdown: str) -> str:
