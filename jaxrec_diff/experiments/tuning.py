@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jaxrec_diff import config
 from jaxrec_diff.config.space import Choice, Range, Space, bounds, text
-from jaxrec_diff.config.stored import check_schema, read_json
+from jaxrec_diff.config.stored import check_schema, completed, read_json
 from jaxrec_diff.experiments import (
     exports,
     json_files,
@@ -95,7 +95,7 @@ def plan(
         return chosen
     kept = read_json(path)
     check_schema(kept, path)
-    differs = config.difference(kept, _stored(chosen), _FREE)
+    differs = config.difference(completed(kept, chosen.run.experiment), _stored(chosen), _FREE)
     if differs:
         raise ValueError(f"{workdir} holds a search with {differs}; take another workdir")
     return chosen

@@ -395,6 +395,18 @@ def test_a_search_that_was_hardly_begun_is_begun_again(tmp_path):
         planned(workdir)
 
 
+def test_a_search_of_before_a_setting_existed_goes_on(tmp_path):
+    workdir = tmp_path / "search"
+    tuning._open(planned(workdir))
+    path = workdir / "search.json"
+    kept = json.loads(path.read_text())
+    del kept["data"]["min_train"]
+    path.write_text(json.dumps(kept))
+    planned(workdir)
+    with pytest.raises(ValueError, match="holds a search with data.min_train: 2 there, 3 here"):
+        planned(workdir, flags=["--data.min-train=3"])
+
+
 def test_a_damaged_journal_is_one_sentence(tmp_path, capsys):
     workdir = tmp_path / "search"
     chosen = config.parse(config.preset("mf", "synthetic").experiment, SMALL)
