@@ -120,6 +120,10 @@ class Transformer(nn.Module):
 
         x <- x + sigmoid(Wa x + ba) drop(MHA(LN x)),
         x <- x + sigmoid(Wb x + bb) drop(W2 drop(silu(W1 LN' x) W3 LN' x))
+
+    `block="post"` (ADRec), the first Transformer's, which ends in a norm and needs no LN_out:
+
+        x <- LN(x + drop(MHA(x))),  x <- LN'(x + drop(W2 drop(act(W1 x))))
     """
 
     width: int
@@ -127,17 +131,17 @@ class Transformer(nn.Module):
     num_heads: int
     hidden: int
     """Units F of the feed-forward part."""
-    block: Literal["pre", "sasrec", "ligr"] = "pre"
+    block: Literal["pre", "sasrec", "ligr", "post"] = "pre"
     activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"
     causal: bool = False
     dropout_rate: float = 0.1
     """Of attention weights, of the hidden units and of what is added to the stream."""
     stream_dropout_rate: float = 0.0
     """Of the stream itself, after every block and before the last norm (DiffuRec, DiQDiff)."""
-    kernels: Literal["fan_in", "xavier", "mixed"] = "fan_in"
+    kernels: Literal["fan_in", "xavier", "mixed", "xavier_fan_in"] = "fan_in"
     """fan_in: U(+-1/sqrt(in)) for kernels and biases; xavier: normal kernels, zero biases
     (DiffRec2); mixed: fan_in but normal Xavier kernels for the attention's output and the
-    feed-forward part (DiffuRec, DiQDiff)."""
+    feed-forward part (DiffuRec, DiQDiff); xavier_fan_in: fan_in but for all kernels (ADRec)."""
     epsilon: float = 1e-12
     last_norm: bool = True
     """Whether LN_out is there."""
@@ -189,7 +193,8 @@ class Transformer(nn.Module):
     def remember(self, x: jax.Array, where: Places, *, deterministic: bool) -> tuple["Memory", ...]:
         """What `follow` looks at: keys and values of f32[B, L, D] in every block.
 
-        The places look at one another and never at rows that follow. Pre-norm blocks only.
+        The places look at one another, at earlier ones only where `causal`, and never at rows that
+        follow. Blocks "pre" and "post" only.
         """
         memory = []
         for index, block in enumerate(self.blocks):
@@ -232,15 +237,15 @@ class Block(nn.Module):
     width: int
     num_heads: int
     hidden: int
-    block: Literal["pre", "sasrec", "ligr"]
+    block: Literal["pre", "sasrec", "ligr", "post"]
     activation: Literal["gelu_tanh", "gelu", "relu"]
-    kernels: Literal["fan_in", "xavier", "mixed"]
+    kernels: Literal["fan_in", "xavier", "mixed", "xavier_fan_in"]
     causal: bool
     dropout_rate: float
     epsilon: float
 
     def setup(self) -> None:
-        first = "xavier" if self.kernels == "xavier" else "fan_in"
+        first = "xavier" if self.kernels.startswith("xavier") else "fan_in"
         rest = "fan_in" if self.kernels == "fan_in" else "xavier"
         biases = "zero" if self.kernels == "xavier" else "fan_in"
         self.query, self.key, self.value = (Projection(self.width, first, biases) for _ in range(3))
@@ -265,12 +270,11 @@ class Block(nn.Module):
             return self.dropout(y, deterministic=deterministic)
 
         rows = x if read is None else take(x, read)
-        if self.block == "pre":
+        if self.block in ("pre", "post"):
             # The norm of one row again is cheaper than the copy that would avoid it.
-            query = self.norm_attention(rows)
-            keyed = query if read is None else self.norm_attention(x)
-            z = rows + drop(self.attend(query, keyed, where, read, deterministic))
-            return z + drop(self.feed(self.norm_feed(z), drop))
+            query = self.looking(rows)
+            keyed = query if read is None else self.looking(x)
+            return self.joined(rows, self.attend(query, keyed, where, read, deterministic), drop)
         query = self.norm_attention(rows)
         if self.block == "ligr":
             keyed = query if read is None else self.norm_attention(x)
@@ -282,8 +286,20 @@ class Block(nn.Module):
         z = self.norm_feed(query + self.attend(query, x, where, read, deterministic))
         return z + drop(self.feed(z, drop))
 
+    def looking(self, x: jax.Array) -> jax.Array:
+        """What queries, keys and values are made of; blocks "pre" and "post"."""
+        return self.norm_attention(x) if self.block == "pre" else x
+
+    def joined(self, rows: jax.Array, found: jax.Array, drop) -> jax.Array:
+        """Rows with what they found by looking, through the feed-forward part; the same blocks."""
+        z = rows + drop(found)
+        if self.block == "pre":
+            return z + drop(self.feed(self.norm_feed(z), drop))
+        z = self.norm_attention(z)
+        return self.norm_feed(z + drop(self.feed(z, drop)))
+
     def remember(self, x: jax.Array) -> Memory:
-        keyed = self.norm_attention(x)
+        keyed = self.looking(x)
         return Memory(self.heads(self.key(keyed)), self.heads(self.value(keyed)))
 
     def follow(
@@ -292,7 +308,7 @@ class Block(nn.Module):
         def drop(y):
             return self.dropout(y, deterministic=deterministic)
 
-        rows = self.norm_attention(x)
+        rows = self.looking(x)
         query, key, value = (self.heads(f(rows)) for f in (self.query, self.key, self.value))
         there = jnp.einsum("bqhe,blhe->bhql", query, memory.key)
         here = jnp.einsum("bqhe,bqhe->bhq", query, key)[..., None]
@@ -301,8 +317,7 @@ class Block(nn.Module):
         weights = drop(jax.nn.softmax(scores + bias))
         mixed = jnp.einsum("bhql,blhe->bqhe", weights[..., :-1], memory.value)
         mixed = mixed + jnp.moveaxis(weights[..., -1:], 1, 2) * value
-        z = x + drop(self.out(mixed.reshape(x.shape)))
-        return z + drop(self.feed(self.norm_feed(z), drop))
+        return self.joined(x, self.out(mixed.reshape(x.shape)), drop)
 
     def heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.num_heads, -1)
@@ -329,12 +344,13 @@ class Block(nn.Module):
             uniform = where.uniform if read is None else take(where.uniform, read)
             query = jnp.where(uniform[..., None, None], 0.0, query)
         bias = _bias(where.count, read, self.causal)
-        if deterministic or self.dropout_rate == 0.0:
+        dropped = not deterministic and self.dropout_rate > 0.0
+        if not dropped and query.dtype != jnp.float64:
             mixed = jax.nn.dot_product_attention(query, key, value, bias=bias)
         else:
-            # jax.nn.dot_product_attention has no dropout of the weights.
+            # jax.nn.dot_product_attention has no dropout of the weights, and float32 inside.
             scores = jnp.einsum("bqhe,blhe->bhql", query, key) / query.shape[-1] ** 0.5
-            weights = self.dropout(jax.nn.softmax(scores + bias), deterministic=False)
+            weights = self.dropout(jax.nn.softmax(scores + bias), deterministic=not dropped)
             mixed = jnp.einsum("bhql,blhe->bqhe", weights, value)
         return self.out(mixed.reshape(rows.shape))
 

@@ -232,7 +232,7 @@ class TestSasrecBlocks:
         assert np.abs(after[:, 3:] - before[:, 3:]).max() > 1e-2
 
 
-@pytest.mark.parametrize("block", ["pre", "sasrec"])
+@pytest.mark.parametrize("block", ["pre", "sasrec", "post"])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("mode", ["query", "key", "none"])
 def test_one_read_place_is_that_place_of_all(block, causal, mode):
