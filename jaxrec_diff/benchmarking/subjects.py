@@ -181,7 +181,7 @@ def _optimizer(phase: PhaseRun) -> Any:
     config = phase.settings.train
     total = programs.num_updates(config, phase.batcher.num_examples)
     model = phases.model_of(phase)
-    return optim.make(config, total, model.compact, model.frozen)
+    return optim.of_model(config, total, model)
 
 
 def _exports(backbone: PhaseRun) -> dict[str, np.ndarray]:

@@ -164,7 +164,7 @@ def check_phases(run: Run, workdir: Path) -> None:
 def abstract_state(phase: PhaseRun) -> TrainState:
     """Shapes, dtypes and shardings of what a phase trains."""
     train, batcher, model = phase.settings.train, phase.batcher, phases.model_of(phase)
-    optimizer = optim.make(train, 1, model.compact, model.frozen)
+    optimizer = optim.of_model(train, 1, model)
 
     def initial(data):
         index, key = jax.numpy.zeros(2, jax.numpy.int32), jax.random.key(0)

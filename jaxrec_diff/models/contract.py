@@ -88,6 +88,16 @@ class Compact(NamedTuple):
     draws."""
 
 
+class Thaw(NamedTuple):
+    """Until when training leaves a parameter as it is."""
+
+    epoch: int  # the first in which it is trained, from 0 on
+    decays: bool = False
+    """Whether weight decay moves it all the same. A released code (ADRec's) makes its gradient zero
+    and no more: decay that is added to gradients is then all that Adam sees, which makes steps of
+    its whole length of it, towards zero."""
+
+
 class Model(NamedTuple):
     """A recommender as four pure functions; no mode flag: `loss` is training, the rest is not.
 
@@ -133,6 +143,9 @@ class Model(NamedTuple):
     times its size."""
     frozen: tuple[str, ...] = ()
     """Parameters at the top of `params` that no update moves, and no optimizer keeps moments of."""
+    thawed: dict[str, Thaw] = {}
+    """Parameters at the top of `params` that are trained from a later epoch on: what comes before
+    is a stage of its own, of the other parameters, and begins with what an earlier phase made."""
     score_pooling: Literal["best", "mixture"] = "best"
     """What an item scores where a row has several points: the best of its scores, or the log of
     their summed exponentials, which ranks by a mean of probabilities where points are normalised

@@ -19,10 +19,11 @@ def start_from(model: Model, given: GivenRows) -> Model:
     """The model with given rows of items at the start, and to the end where they are frozen.
 
     Its other parameters are drawn as before. A frozen table gets no gradient and no update, so that
-    the norm of the gradient is that of what is trained.
+    the norm of the gradient is that of what is trained. Where the model starts from rows that an
+    earlier phase has trained, which began with the given ones, those stay.
     """
-    if given.rows is not None:
-        model = model._replace(given={_TABLE: given.rows})
+    if given.rows is not None and (given.frozen or _TABLE not in model.given):
+        model = model._replace(given=model.given | {_TABLE: given.rows})
     if not given.frozen:
         return model
 
@@ -30,7 +31,9 @@ def start_from(model: Model, given: GivenRows) -> Model:
         kept = params | {_TABLE: jax.lax.stop_gradient(params[_TABLE])}
         return model.loss(kept, state, key, example)
 
-    return model._replace(loss=loss, compact=None, frozen=(*model.frozen, _TABLE))
+    thawed = {name: thaw for name, thaw in model.thawed.items() if name != _TABLE}
+    frozen = (*model.frozen, _TABLE)
+    return model._replace(loss=loss, compact=None, frozen=frozen, thawed=thawed)
 
 
 def grown(params: Any, num_items: int, rows: np.ndarray) -> Any:

@@ -42,12 +42,13 @@ class TrainConfig:
     """Examples an update, over all devices."""
     learning_rate: float = 1e-3
     """Step size."""
-    optimizer: Literal["adam", "adamw", "sgd", "lazy_adam", "row_adagrad"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "lazy_adam", "row_adagrad", "adam_l2"] = "adam"
     """Update rule. For losses with drawn negatives, on large catalogues: lazy_adam is Adam on the
     rows that a batch reads, row_adagrad keeps one number a row instead of Adam's two a parameter.
-    """
+    adam_l2 adds the decay to the gradient that Adam scales, as PyTorch's Adam does; adamw takes it
+    off beside."""
     weight_decay: float = 0.0
-    """Decoupled decay (adamw only)."""
+    """Decay, adamw's or adam_l2's."""
     clip_norm: float = 0.0
     """Clip gradients to this global norm; 0 is off."""
     schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
@@ -78,7 +79,7 @@ class TrainConfig:
         validation.at_least("train.batch-size", self.batch_size, 1)
         validation.above("train.learning-rate", self.learning_rate, 0, 1e-3)
         validation.at_least("train.weight-decay", self.weight_decay, 0)
-        if self.weight_decay > 0 and self.optimizer != "adamw":
+        if self.weight_decay > 0 and self.optimizer not in ("adamw", "adam_l2"):
             raise ValueError(
                 f"train.weight-decay={self.weight_decay:g} needs --train.optimizer=adamw, got "
                 f"{self.optimizer}"

@@ -1,14 +1,16 @@
 """Optimizers from settings, with exceptions by parameter path."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrec_diff.models.contract import Compact
+from jaxrec_diff.models.contract import Compact, Model, Thaw
 from jaxrec_diff.training.config import Rule, TrainConfig
 
 
@@ -78,11 +80,17 @@ def learning_rate(config: TrainConfig, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
+def of_model(config: TrainConfig, total_steps: int, model: Model) -> optax.GradientTransformation:
+    """`make`, with what a model says of its parameters."""
+    return make(config, total_steps, model.compact, model.frozen, model.thawed)
+
+
 def make(
     config: TrainConfig,
     total_steps: int,
     compact: Compact | None = None,
     frozen: tuple[str, ...] = (),
+    thawed: Mapping[str, Thaw] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
     """The optimizer of a run.
 
@@ -91,6 +99,7 @@ def make(
       total_steps: updates of a training that is not stopped early.
       compact: of the model; its tables are what `row_adagrad` is for, Adam updates the rest.
       frozen: of the model; parameters that are not moved, and of which nothing is kept.
+      thawed: of the model; parameters that are trained from a later epoch on.
 
     `lazy_adam` is `adam`, of which an update sees the rows that its batch reads (`training.rows`).
     It differs from Adam on the whole table in rows that a batch does not read: Adam decays their
@@ -99,23 +108,90 @@ def make(
     Where every update reads every row the two are one.
     """
     if frozen:
-        moving = make(config, total_steps, compact)
+        moving = make(config, total_steps, compact, thawed=thawed)
         return optax.multi_transform(
             {"moving": moving, "frozen": optax.set_to_zero()},
             lambda params: {name: "frozen" if name in frozen else "moving" for name in params},
         )
     rate = learning_rate(config, total_steps)
     tables = tuple(table.name for table in compact.tables) if compact else ()
-    default = _single(config, rate, 1.0, config.weight_decay, tables)
-    chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
-    if not config.rules:
-        return optax.chain(*chain, default)
-    parts = {"default": default}
+    per_epoch = total_steps // config.num_epochs
+    first = {name: thaw.epoch * per_epoch for name, thaw in thawed.items()}
+    chain = [still(first)] if first else []
+    if config.clip_norm > 0:
+        chain.append(optax.clip_by_global_norm(config.clip_norm))
+    if not config.rules and not first:
+        return optax.chain(*chain, _single(config, rate, 1.0, config.weight_decay, tables))
+    late = {name: first[name] for name, thaw in thawed.items() if not thaw.decays}
+    factors = {"default": (1.0, config.weight_decay)}
     for index, rule in enumerate(config.rules):
         decay = config.weight_decay if rule.weight_decay is None else rule.weight_decay
-        parts[str(index)] = _single(config, rate, rule.learning_rate, decay, tables)
-    by_path = optax.multi_transform(parts, lambda params: labels(config.rules, params))
-    return optax.chain(*chain, by_path)
+        factors[str(index)] = rule.learning_rate, decay
+    parts = {k: _single(config, rate, *factor, tables) for k, factor in factors.items()}
+    for start in sorted(set(late.values())):
+        later = partial(_later, rate, start)
+        for name, factor in factors.items():
+            parts[_from(name, start)] = begun(_single(config, later, *factor, tables), start)
+
+    def kinds(params):
+        plain = labels(config.rules, params)
+        for name in late.keys() & params.keys():
+            plain[name] = jax.tree.map(partial(_from, start=late[name]), plain[name])
+        return plain
+
+    return optax.chain(*chain, optax.multi_transform(parts, kinds))
+
+
+def _later(rate: optax.Schedule, start: int, step: Any) -> Any:
+    return rate(step + start)
+
+
+def _from(name: str, start: int) -> str:
+    return f"{name} from {start}"
+
+
+def still(first: Mapping[str, int]) -> optax.GradientTransformation:
+    """No gradient for parameters at the top before an update each, 0-based."""
+
+    def zeroed(grads, count, params=None):
+        del params
+        held = {
+            name: jax.tree.map(lambda g, at=at: jnp.where(count < at, 0, g), grads[name])
+            for name, at in first.items()
+            if name in grads
+        }
+        return grads | held, count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), zeroed)
+
+
+class Begun(NamedTuple):
+    """What an optimizer that begins late keeps."""
+
+    count: Any  # i32[], updates of the run
+    inner: Any  # of the optimizer, as at its start until it begins
+
+
+def begun(inner: optax.GradientTransformation, start: int) -> optax.GradientTransformation:
+    """An optimizer whose first update is number `start` of the run, 0-based; nothing moves before,
+    and no moments are made.
+
+    >>> tool, grads = begun(optax.sgd(1.0), 1), jnp.array([2.0])
+    >>> first, state = tool.update(grads, tool.init(grads))
+    >>> first.tolist(), tool.update(grads, state)[0].tolist()
+    ([0.0], [-2.0])
+    """
+
+    def update(grads, state, params=None):
+        moved, after = inner.update(grads, state.inner, params)
+        on = state.count >= start
+        moved = jax.tree.map(lambda update: jnp.where(on, update, jnp.zeros_like(update)), moved)
+        kept = jax.tree.map(lambda new, old: jnp.where(on, new, old), after, state.inner)
+        return moved, Begun(state.count + 1, kept)
+
+    return optax.GradientTransformation(
+        lambda params: Begun(jnp.zeros((), jnp.int32), inner.init(params)), update
+    )
 
 
 class RowAdagradState(NamedTuple):
@@ -175,6 +251,8 @@ def _single(
 
     if config.optimizer == "adamw":
         return optax.adamw(scaled, weight_decay=weight_decay)
+    if config.optimizer == "adam_l2":
+        return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(scaled))
     if config.optimizer == "row_adagrad":
         return optax.multi_transform(
             {"table": row_adagrad(scaled), "other": optax.adam(scaled)},

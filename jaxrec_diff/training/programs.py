@@ -41,7 +41,7 @@ def make(
     """The programs of a training; arguments as of `loop.fit`."""
     model = model_of(None)
     total = num_updates(config, num_examples)
-    optimizer = optim.make(config, total, model.compact, model.frozen)
+    optimizer = optim.of_model(config, total, model)
     of_shapes = chunks.first(data, stream, streams.training(seed), config.batch_size)
     updates = updates_of(model_of, examples, optimizer, config, mesh, mode, stream)
     if stream is not None:

@@ -59,7 +59,7 @@ def test_words_at_the_cursor(script, tmp_path, shell):
         "bin/evaluate --sampler=f": ["fast "],
         "bin/train --model=dreamrec --model.schedule=c": ["cosine_clip "],
         "bin/train --model=diffurec --model.schedule=cosine_c": [],
-        "bin/train --train.optimizer=adam": ["adam ", "adamw "],
+        "bin/train --train.optimizer=adam": ["adam ", "adam_l2 ", "adamw "],
         "bin/train --log.tensorboard=t": ["true "],
         "bin/convert --d": ["--data=", "--data."],
         "bin/convert --train.": [],

@@ -74,7 +74,7 @@ def test_fields_that_only_go_together_are_changed_together():
         (["--train.learning-rate=abc"], "cannot be 'abc'; it is a number$"),
         (
             ["--train.optimizer=adm"],
-            "cannot be 'adm'; it is one of adam, adamw, sgd, lazy_adam, row_adagrad$",
+            "cannot be 'adm'; it is one of adam, adamw, sgd, lazy_adam, row_adagrad, adam_l2$",
         ),
         (["--data.ratio=0.5,0.5"], "cannot be '0.5,0.5'; it is 3 numbers$"),
         (["--data.buckets=4,8,x"], "cannot be '4,8,x'; it is whole numbers$"),
@@ -142,7 +142,10 @@ def test_typed_settings_reach_their_fields():
         ({"train.num_epochs": True}, "cannot be True; it is a whole number$"),
         ({"train.learning_rate": "1e-3"}, "cannot be '1e-3'; it is a number$"),
         ({"model.hoist": 1}, "cannot be 1; it is true or false$"),
-        ({"train.optimizer": "adm"}, "it is one of adam, adamw, sgd, lazy_adam, row_adagrad$"),
+        (
+            {"train.optimizer": "adm"},
+            "it is one of adam, adamw, sgd, lazy_adam, row_adagrad, adam_l2$",
+        ),
         ({"eval.ks": 5}, "cannot be 5; it is whole numbers$"),
         ({"eval.ks": (5, "10")}, "it is whole numbers$"),
         ({"data.ratio": (0.5, 0.5)}, "it is 3 numbers$"),

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from jaxrec_diff.models.contract import Thaw
 from jaxrec_diff.training import optim
 from jaxrec_diff.training.config import Rule, TrainConfig
 
@@ -33,6 +35,42 @@ def test_what_a_model_freezes_is_neither_moved_nor_kept():
     rest = {"net": PARAMS["net"]}
     alone, _ = plain.update(rest, plain.init(rest), rest)
     jax.tree.map(np.testing.assert_array_equal, updates["net"], alone["net"])
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_what_thaws_later_is_trained_as_if_it_began_then(clip_norm):
+    # Three updates in which the table stands still, then two of all; the rate falls all the while.
+    config = TrainConfig(
+        optimizer="adamw", learning_rate=0.1, weight_decay=0.3, clip_norm=clip_norm,
+        schedule="linear", num_epochs=5, rules=(Rule(pattern="bias", learning_rate=0.5),),
+    )  # fmt: skip
+    optimizer = optim.make(config, 5, thawed={"items": Thaw(3)})
+    alone = optim.make(config, 5)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    rest = {"net": PARAMS["net"]}
+    of_rest = alone.init(rest)
+    for _ in range(3):
+        updates, state = optimizer.update(params, state, params)
+        np.testing.assert_array_equal(updates["items"], 0.0)
+        expected, of_rest = alone.update(rest, of_rest, rest)
+        jax.tree.map(np.testing.assert_array_equal, updates["net"], expected["net"])
+        params, rest = optax.apply_updates(params, updates), optax.apply_updates(rest, expected)
+    updates, state = optimizer.update(params, state, params)
+    # the first step of an Adam is its rate, here that of the fourth update, and the decay beside it
+    np.testing.assert_allclose(updates["items"], -0.1 * 0.4 * (1.0 + 0.3), rtol=1e-5)
+
+
+def test_decay_that_is_added_to_gradients():
+    config = TrainConfig(optimizer="adam_l2", learning_rate=0.1, weight_decay=0.5)
+    optimizer, adam = optim.make(config, 5), optax.adam(0.1)
+    params, grads = {"w": jnp.array([2.0, -1.0])}, {"w": jnp.array([0.3, 0.2])}
+    state, other = optimizer.init(params), adam.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(grads, state, params)
+        added = {"w": grads["w"] + 0.5 * params["w"]}
+        expected, other = adam.update(added, other, params)
+        np.testing.assert_array_equal(updates["w"], expected["w"])
+        params = optax.apply_updates(params, updates)
 
 
 def test_a_pattern_without_parameters_is_refused():
