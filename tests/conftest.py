@@ -100,7 +100,7 @@ _SMALL = {
     "data.synthetic.num-items": "30", "data.synthetic.num-interests": "4",
     "data.synthetic.max-length": "9", "train.batch-size": "16", "model.width": "8",
     "model.num-steps": "24", "eval.batch-size": "64",
-    "backbone.train.batch-size": "16",
+    "backbone.train.batch-size": "16", "backbone.model.width": "8",
 }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _untrained(name: str):
         sizes = {"users": dataset.num_users, "items": dataset.num_items}
         rng = np.random.default_rng(3)
         arrays = {
-            array: rng.normal(size=(sizes[array.split("_")[-1]], 64)).astype(np.float32)
+            array: rng.normal(size=(sizes[array.split("_")[-1]], 8)).astype(np.float32)
             for array in needs
         }
     (own,) = (phase for phase in run.phases if phase.title == name)

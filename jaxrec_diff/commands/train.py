@@ -42,8 +42,9 @@ usage: bin/train --model=NAME [--data=SOURCE] [--workdir=DIR]
            (default: runs/MODEL-DATA)
 --preset   take the settings published for this data set, or those in a json
            file: what bin/tune found, or another run's config.json
---backbone what ldiffrec, ltdiffrec, ddrm and diffuasr start from: another
-           preset, trained first, or an npz file of its arrays
+--backbone what adrec, ldiffrec, ltdiffrec, ddrm and diffuasr start from: another
+           preset, trained first, an npz file of its arrays, or none, for settings
+           that do without
 --quiet    errors only            --json  the results as one json object
 
 Several hosts: --distributed flags, as bin/launch --help says, which starts

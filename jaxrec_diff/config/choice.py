@@ -79,6 +79,7 @@ def choose(bare: dict[str, str]) -> Chosen:
     return Chosen(name, source, settings, by_file)
 
 
+NO_BACKBONE = "none"  # of settings that do without
 FAST = "fast"  # a sampler's kind that stands for what a preset has measured
 _KIND, _STEPS = "model.sampler.kind", "model.sampler.steps"
 
@@ -183,7 +184,7 @@ def phase(name: str, dataset: str) -> Phase:
 
 
 def with_backbone(experiment: Experiment, backbone: str, dataset: str) -> Experiment:
-    """The experiment on another backbone: a preset's name or an npz file of its arrays.
+    """The experiment on another backbone: a preset's name, an npz file of its arrays, or "none".
 
     Raises:
       ValueError: if the experiment takes none, or on an unknown name.
@@ -192,6 +193,8 @@ def with_backbone(experiment: Experiment, backbone: str, dataset: str) -> Experi
         raise ValueError(
             f"--backbone={backbone} was given, but this model starts from no other; leave it out"
         )
+    if backbone == NO_BACKBONE:
+        return dataclasses.replace(experiment, backbone=None, embeddings="")
     if backbone.endswith(".npz"):
         return dataclasses.replace(experiment, backbone=None, embeddings=backbone)
     return dataclasses.replace(experiment, backbone=phase(backbone, dataset), embeddings="")

@@ -114,7 +114,8 @@ def _phases(
     backbone, system = registry.system(first.settings.model), registry.system(experiment.model)
     if system.check is not None:
         reads = {"reader"} if backbone.reader is not None else set()
-        system.check(experiment.model, own.spec, frozenset(backbone.exports) | reads)
+        exported = frozenset(backbone.exports) | reads
+        system.check(experiment.model, own.spec, exported, first.settings.model)
     _check_needs(own, backbone.exports, f"backbone {first.title}")
     if makes_items:
         return first, own, first._replace(name="", title=f"{first.title}+{name}")

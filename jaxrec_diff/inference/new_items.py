@@ -51,7 +51,8 @@ def extended(restored: Restored, workdir: Path, file: Path) -> Restored:
     params = restored.params | {"items": layout.whole(restored.params["items"])}
     params = given_rows.grown(params, dataset.num_items, rows)
     params = layout.put(params, layout.shardings(params, phase.mesh))
-    phase = phases.changed(phase, dataset=larger)
+    # what it started from has no row of a new item, and is in the parameters too
+    phase = phases.changed(phase, dataset=larger, exports=phases.NOTHING)
     return Restored(phase, phases.model_of(phase), params, restored.state)
 
 

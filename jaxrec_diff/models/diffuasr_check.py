@@ -5,17 +5,19 @@ from typing import Any
 from jaxrec_diff.models.contract import DataSpec
 
 
-def check(config: Any, spec: DataSpec, given: frozenset[str]) -> None:
+def check(config: Any, spec: DataSpec, given: frozenset[str], backbone: Any = None) -> None:
     """Refuses settings that cannot work, before anything is trained.
 
     Args:
       config: a `DiffuASRConfig`, whose module imports this one.
       spec: sizes; nothing of the recommender is looked at.
       given: names of the recommender's arrays, and "reader" if it can be asked about points.
+      backbone: its settings, of which nothing matters.
 
     Raises:
       ValueError: in one sentence.
     """
+    del backbone
     if spec.prefix_len < 1:
         raise ValueError(f"data.prefix-len must be at least 1, got {spec.prefix_len}")
     if config.items == "frozen" and "items" not in given:

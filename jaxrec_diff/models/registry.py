@@ -59,7 +59,8 @@ class System(NamedTuple):
     reader: Callable[..., Reader] | None = None
     """config, DataSpec, exports -> the trained network as a function of embedded items."""
     check: Callable[..., None] | None = None
-    """config, DataSpec, names of what a backbone will export -> ValueError where that cannot do."""
+    """config, DataSpec, names of what a backbone will export, its settings -> ValueError where that
+    cannot do."""
 
 
 def system(config: Any) -> System:
