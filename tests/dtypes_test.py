@@ -47,6 +47,7 @@ from jaxrec_diff.nets import (
     transformer,
 )
 from jaxrec_diff.ops import (
+    gradients,
     graph,
     id_rows,
     kmeans,
@@ -67,7 +68,7 @@ MODULES = (
     ease, graph_filter, grids, ials, scores, similarity, slim,
     closed_form, forward, guidance, heat, process, samplers, schedules, sphere, timesteps, weights,
     clustered, dense, dropout, embeddings, encoders, mlp, row_mixer, sunet, transformer,
-    graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, smoothing, sparse,
+    gradients, graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, smoothing, sparse,
     vectors,
 )  # fmt: skip
 
@@ -185,6 +186,10 @@ def change(function, count):
     return Case(
         lambda d: function(*(x(d, 3, 2, seed=seed) for seed in range(count)), **levels_of(d))
     )
+
+
+def at_odds(params):
+    return (jnp.sum(params["a"] ** 2), -jnp.sum(params["a"])), {}
 
 
 CASES: dict[str, Case] = {
@@ -337,6 +342,9 @@ CASES: dict[str, Case] = {
         lambda d: forward.eps_from_score(x(d, 3, 2), levels_of(d)["noise"])
     ),
     "forward.to_x0_eps": change(lambda *a, **k: forward.to_x0_eps(*a, **k, kind="v"), 2),
+    "gradients.at_peace": Case(
+        lambda d: jax.grad(lambda p: gradients.at_peace(at_odds, p)[0])({"a": x(d, 3)})
+    ),
     "guidance.classifier_free": Case(
         lambda d: guidance.classifier_free(half, lambda xt, t: xt, 2.0)(x(d, 3, 2), T)
     ),
@@ -566,7 +574,7 @@ def test_every_module_of_the_rooms_of_mathematics_is_looked_at():
     rooms = {
         "ops": {"files", "filled", "meshes", "streams"},
         "diffusion": {"config", "row_process"},
-        "nets": {"guided", "last_place", "plain"},
+        "nets": {"guided", "last_place", "plain", "token_wise"},
     }
     for room, spared in rooms.items():
         folder = importlib.import_module(f"jaxrec_diff.{room}").__path__[0]

@@ -22,6 +22,7 @@ _OTHERS = {
     "diffuasr": {"model.denoiser": "mlp", "model.mlp-hidden": "16", "model.num-steps": "50",
                  "model.sampler.steps": "3", "data.prefix-len": "2"},
     "diffrec2": {"model.num-steps": "24"},
+    "adrec": {"model.schedule": "cosine"},
     "diffurec": {"model.schedule": "cosine"},
     "diqdiff": {"model.schedule": "cosine"},
     "dreamrec": {"model.sampler.kind": "ddpm", "model.num-heads": "1"},

@@ -19,6 +19,7 @@ from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import contract, given_rows, registry
+from jaxrec_diff.models.adrec import ADRecConfig
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.models.contract import DataSpec, GivenRows, Head
 from jaxrec_diff.models.ddrm import DDRMConfig
@@ -219,6 +220,33 @@ SMALL = {
         mask="key",
         codebook_decay=0.5,
         dropout_rate=0.0,
+    ),
+    "adrec": ADRecConfig(
+        width=8,
+        encoder_blocks=1,
+        denoiser_blocks=1,
+        num_heads=2,
+        mask="key",
+        pad_class=False,
+        schedule="cosine",
+        num_steps=6,
+        windows="all",
+        sampler=SamplerConfig(noise="std_large", spacing="leading", steps=3),
+    ),
+    "adrec-official": ADRecConfig(
+        width=8,
+        encoder_blocks=1,
+        denoiser_blocks=1,
+        num_heads=2,
+        schedule="cosine",
+        num_steps=6,
+        freeze="released",
+        guidance_weight=0.5,
+        x0_scale="unit",
+        lambda_scale=0.5,
+        pcgrad=True,
+        independent=False,
+        sampler=SamplerConfig(noise="std_large"),
     ),
     "bert4rec": Bert4RecConfig(width=8, num_blocks=1, num_heads=2),
     "bert4rec-full": Bert4RecConfig(width=8, num_blocks=1, num_heads=2, loss="full"),
@@ -523,7 +551,7 @@ def test_a_table_that_grows_takes_items_that_training_never_met(name):
     if not system.item_table.grows:
         pytest.skip("has further rows or arrays of items")
     (model, (params, extra)), asked = compiled_of(name), query(name)
-    larger = compiled(system.build(SMALL[name], SPEC._replace(num_items=ITEMS + 2)))
+    larger = compiled(system.build(SMALL[name], SPEC._replace(num_items=ITEMS + 2, exports={})))
     rows = np.stack([params["items"][twin], np.zeros_like(params["items"][twin])])
     more = given_rows.grown(params, ITEMS, rows)
     points = model.sample(params, extra, KEY, asked)
@@ -565,6 +593,8 @@ def _updates(name, mode, devices, count=6, lengths=False):
 
 
 _SLOW = (
+    "adrec",
+    "adrec-official",
     "giffcf",
     "preferdiff-official",
     "sgl",
