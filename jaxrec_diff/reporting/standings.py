@@ -227,9 +227,10 @@ def html(board: Board, rows: Sequence[Row], note: str = "") -> str:
 
 
 COSTS = (
-    "Seconds: of training, by the clock and of all processors, means over seeds; of a control, of "
-    f"a trial. users/s: a processor second at serving (on an accelerator by the clock), "
-    f"{serving.BATCH} histories at once to lists of {serving.LIST}, warm."
+    "Seconds: of training the phase that recommends (no backbone, no generator), by the clock and "
+    "of all processors, means over seeds; of a control, of a trial. users/s: a processor second at "
+    f"serving (on an accelerator by the clock), {serving.BATCH} histories at once to lists of "
+    f"{serving.LIST}, warm."
 )
 """What the columns of costs mean."""
 
@@ -314,14 +315,19 @@ def _cells(board: Board, row: Row) -> list[str]:
         _text(row.difference, "+.4f"),
         "" if row.p is None else board_text.p(row.p),
         str(row.trials) if row.trials else "-",
-        _text(cost.train_seconds, ",.3g" if (cost.train_seconds or 0) < 10 else ",.0f"),
-        _text(cost.cpu_seconds, ",.0f"),
+        _short(cost.train_seconds),
+        _short(cost.cpu_seconds),
         _text(cost.parameters, ","),
         "-" if cost.steps == 0 else _text(cost.steps, ","),
-        _text(served, ",.3g" if (served or 0) < 100 else ",.0f"),
+        _short(served),
         _text(row.coverage, ".3f"),
         _text(row.gini, ".3f"),
     ]
+
+
+def _short(value: float | None) -> str:
+    """Three digits at least, and no more of what is below a hundred."""
+    return _text(value, ",.3g" if (value or 0.0) < 100 else ",.0f")
 
 
 def _said(row: Row) -> str:
