@@ -78,7 +78,8 @@ def calls_of(model: Any) -> int:
     if model.sampler.kind in ("one_step", "closed_form"):
         return 1  # the second is an affine map for every user
     total = getattr(model, "num_steps", 0) or model.process.num_steps
-    return (model.sampler.steps or total) + getattr(model, "extra_steps", 0)
+    steps = (model.sampler.steps or total) + getattr(model, "extra_steps", 0)
+    return 2 * steps - 1 if model.sampler.kind == "heun" else steps
 
 
 def own(model: Any, **fields: Any) -> dict[str, Any]:

@@ -311,6 +311,12 @@ CASES: dict[str, Case] = {
             samplers.ddim_steps(LEVELS), jnp.asarray(np.diag([0.5, 0.25]), d), x(d, 5, 2)
         )
     ),
+    "closed_form.composes": host(
+        lambda: (
+            closed_form.composes(samplers.ddim_rows(LEVELS)),
+            closed_form.composes(samplers.heun_rows(LEVELS)),
+        )
+    ),
     "closed_form.apply": Case(
         lambda d: closed_form.apply(
             closed_form.Law(x(d, 2, 2), x(d, 2), x(d, 2, 2, seed=1)), x(d, 3, 2), x(d, 3, 2, seed=2)
@@ -324,6 +330,10 @@ CASES: dict[str, Case] = {
         f"forward.{name}": host(lambda name=name: getattr(forward, name)(LEVELS))
         for name in ("snr", "logsnr", "posterior")
     },
+    "forward.straight": host(lambda: forward.straight(5, shift=3.0)),
+    "forward.mix": Case(
+        lambda d: forward.mix(x(d, 3, 2), x(d, 3, 2, seed=1), positive(d, 3), x(d, 3))
+    ),
     "forward.tables": drawn(lambda: forward.tables(LEVELS)),
     "forward.extract": Case(lambda d: forward.extract(x(d, 5), T, x(d, 3, 2))),
     "forward.q_sample": Case(
@@ -367,11 +377,25 @@ CASES: dict[str, Case] = {
     ),
     **{
         f"samplers.{name}": host(lambda name=name: getattr(samplers, name)(LEVELS))
-        for name in ("ddpm_rows", "ddim_rows", "dpmpp_rows", "one_step_rows")
+        for name in (
+            "ddpm_rows",
+            "ddim_rows",
+            "heun_rows",
+            "fixed_noise_rows",
+            "dpmpp_rows",
+            "one_step_rows",
+        )
     },
     **{
         f"samplers.{name}": drawn(lambda name=name: getattr(samplers, name)(LEVELS))
-        for name in ("ddpm_steps", "ddim_steps", "dpmpp_steps", "one_step")
+        for name in (
+            "ddpm_steps",
+            "ddim_steps",
+            "heun_steps",
+            "fixed_noise_steps",
+            "dpmpp_steps",
+            "one_step",
+        )
     },
     "samplers.cast": drawn(lambda: samplers.cast(samplers.ddim_rows(LEVELS))),
     "samplers.repeat_first": drawn(lambda: samplers.repeat_first(samplers.ddim_steps(LEVELS), 2)),
@@ -409,6 +433,10 @@ CASES: dict[str, Case] = {
     ),
     "timesteps.uniform": drawn(lambda: timesteps.uniform(key(), ROWS, 5)),
     "timesteps.antithetic_rows": drawn(lambda: timesteps.antithetic_rows(key(), ROWS, 5)),
+    "timesteps.low_discrepancy": only32(lambda d: timesteps.low_discrepancy(key(), ROWS)),
+    "timesteps.mode": Case(lambda d: timesteps.mode(x(d, 3, 2) / 8 + 0.5)),
+    "timesteps.cosmap": Case(lambda d: timesteps.cosmap(x(d, 3, 2) / 8 + 0.5)),
+    "timesteps.logit_normal": Case(lambda d: timesteps.logit_normal(x(d, 3, 2) / 8 + 0.5), EXACT),
     "timesteps.fixed_step_weights": host(lambda: timesteps.fixed_step_weights(5)),
     "timesteps.categorical": Case(
         # a draw that decides nothing: one step has all the weight
@@ -573,8 +601,8 @@ def test_every_public_function_has_a_case():
 def test_every_module_of_the_rooms_of_mathematics_is_looked_at():
     rooms = {
         "ops": {"files", "filled", "meshes", "streams"},
-        "diffusion": {"config", "row_process"},
-        "nets": {"guided", "last_place", "plain", "token_wise"},
+        "diffusion": {"config", "row_process", "straight"},
+        "nets": {"guided", "last_place", "plain", "restorer", "token_wise"},
     }
     for room, spared in rooms.items():
         folder = importlib.import_module(f"jaxrec_diff.{room}").__path__[0]

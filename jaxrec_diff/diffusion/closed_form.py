@@ -14,6 +14,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrec_diff.diffusion.process import Steps
 
@@ -63,6 +64,15 @@ def closed_form(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Law:
     values, vectors = jnp.linalg.eigh((cov + cov.T) / 2)
     factor = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))).T @ forward
     return Law(gain @ forward + last.a * eye, offset @ forward + last.a * shifts[-1], factor)
+
+
+def composes(steps: Steps) -> bool:
+    """Whether no row looks back at an estimate before it, so that a path is one affine map.
+
+    Args:
+      steps: a table that is no argument of a compiled function.
+    """
+    return not np.asarray(steps.e).any()
 
 
 def transport(steps: Steps, weight: jax.Array, shifts: jax.Array) -> Law:

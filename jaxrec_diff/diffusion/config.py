@@ -19,7 +19,8 @@ class SamplerConfig:
     """The reverse path from noise to a point."""
 
     kind: SamplerKind = "ddpm"
-    """ddpm (ancestral), mean (its means only), ddim, dpmpp (DPM-Solver++(2M)), one_step (a single
+    """ddpm (ancestral), mean (its means only), ddim (of a flow: Euler's), heun (two calls a step),
+    dpmpp (DPM-Solver++(2M)), fixed_noise (FMRec's released loop, flows only), one_step (a single
     call at the noisiest level), closed_form (the exact law of the ddpm or mean chain, affine
     denoisers only)."""
     steps: int = 0
@@ -61,8 +62,22 @@ def refuse_closed_form(sampler: SamplerConfig, nearest: str) -> None:
         )
 
 
-def plan(config: SamplerConfig, levels: Levels) -> tuple[Steps, bool]:
-    """The table of a reverse path and whether its rows add noise."""
+def plan(config: SamplerConfig, levels: Levels, *, keeps_noise: bool = False) -> tuple[Steps, bool]:
+    """The table of a reverse path and whether its rows add noise.
+
+    Args:
+      config: settings of the path.
+      levels: T noise levels.
+      keeps_noise: whether the caller gives the rows of fixed_noise their start as noise.
+
+    Raises:
+      ValueError: if it does not, and the settings ask for them.
+    """
+    if config.kind == "fixed_noise" and not keeps_noise:
+        raise ValueError(
+            "model.sampler.kind=fixed_noise is the loop of a flow, which this model is not; the "
+            "nearest is ddim"
+        )
     total, ts = len(levels.noise), None
     if 0 < config.steps < total:
         ts = schedules.subset(total, config.steps, config.spacing)[::-1]

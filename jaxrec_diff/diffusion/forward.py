@@ -70,6 +70,22 @@ def levels(betas: np.ndarray) -> Levels:
     return Levels(np.sqrt(alphas_cumprod(betas)), np.sqrt(one_minus_alphas_cumprod(betas)))
 
 
+def straight(num_steps: int, shift: float = 1.0) -> Levels:
+    """The levels of a flow, signal 1 - t and noise t, at T times of which the last is noise alone.
+
+    Args:
+      num_steps: T.
+      shift: m, which takes the even grid k / T to m t / (1 + (m - 1) t); above 1 times are closer
+        to one another near noise.
+
+    >>> straight(4).noise.tolist(), straight(4, shift=3.0).noise.tolist()
+    ([0.25, 0.5, 0.75, 1.0], [0.5, 0.75, 0.9, 1.0])
+    """
+    even = np.arange(1, num_steps + 1) / num_steps
+    noise = shift * even / (1.0 + (shift - 1.0) * even)
+    return Levels(1.0 - noise, noise)
+
+
 def snr(levels: Levels) -> np.ndarray:
     """(signal / noise)^2, float64[T]; abar / (1 - abar)."""
     chex.assert_equal_shape(levels)
@@ -117,6 +133,25 @@ def tables(levels: Levels) -> Forward:
     chex.assert_equal_shape(levels)
     chex.assert_rank(levels.signal, 1)
     return Forward(*(jnp.asarray(level) for level in levels))
+
+
+def mix(x0: jax.Array, eps: jax.Array, signal: jax.Array, noise: jax.Array) -> jax.Array:
+    """signal x_0 + noise eps at levels of any time, one a row.
+
+    Args:
+      x0: float[B, ...] clean data.
+      eps: float[B, ...] noise.
+      signal: float[B].
+      noise: float[B].
+
+    Returns:
+      float[B, ...] noisy data, of the type of `x0`.
+    """
+    chex.assert_equal_shape([x0, eps])
+    chex.assert_equal_shape([signal, noise])
+    chex.assert_shape(signal, x0.shape[:1])
+    by_row = (-1, *(1,) * (x0.ndim - 1))
+    return _alike(signal.reshape(by_row) * x0 + noise.reshape(by_row) * eps, x0)
 
 
 def at_step(

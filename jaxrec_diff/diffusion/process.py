@@ -31,10 +31,10 @@ Draw = Callable[[jax.Array], jax.Array]
 class Steps(NamedTuple):
     """A reverse path; row i, N in all, maps x_t to `a x0_hat + b x_t + c z + e x0_hat_before`."""
 
-    t: Any  # i32[N], falling
+    t: Any  # i32[N], falling; a step may be visited twice
     a: Any  # float[N], as are b, c and e
     b: Any
-    c: Any  # ends in 0
+    c: Any  # ends in 0, but where z is no noise that is drawn on the way
     e: Any  # weight of the estimate of the row before; zero but for multistep solvers
 
 

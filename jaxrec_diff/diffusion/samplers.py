@@ -1,9 +1,10 @@
 """Reverse paths: host tables from noise levels, and the noise that is drawn along them.
 
-Ancestral, mean-only, DDIM, DPM-Solver++(2M), respaced and one-step sampling differ only in the rows
-of a table (`Steps`), which is made in float64 from `forward.Levels` and nothing else: betas are one
-way to levels, a flow's signal 1 - t and noise t are another, of which the DDIM row is the Euler
-step. `PATHS` names them all. `run` and `trajectory` of `diffusion.process` walk them.
+Ancestral, mean-only, DDIM, Heun's, DPM-Solver++(2M), respaced and one-step sampling differ only in
+the rows of a table (`Steps`), which is made in float64 from `forward.Levels` and nothing else:
+betas are one way to levels, a flow's signal 1 - t and noise t (`forward.straight`) are another, of
+which the DDIM row is the Euler step. `PATHS` names them all. `run` and `trajectory` of
+`diffusion.process` walk them.
 
 >>> import jax, jax.numpy as jnp, numpy as np
 >>> levels = forward.levels(np.linspace(1e-4, 0.02, 50))
@@ -107,6 +108,51 @@ def ddim_steps(levels: Levels, ts: np.ndarray | None = None, *, eta: float = 0.0
     return cast(ddim_rows(levels, ts, eta=eta))
 
 
+def heun_rows(levels: Levels, ts: np.ndarray | None = None) -> Steps:
+    """`heun_steps` in float64 on the host."""
+    ts, here, there = _moves(levels, ts)
+    b = there.noise / here.noise
+    moves = np.stack([ts, there.signal - b * here.signal, b, 0.0 * b, 0.0 * b], axis=1)
+    gain = 0.5 * (there.signal[:-1] / b[:-1] - here.signal[:-1])
+    again = np.stack([ts[1:], gain, 0.0 * gain + 1.0, 0.0 * gain, -gain], axis=1)
+    # a correction behind every move but the last
+    t, *columns = np.insert(moves, np.arange(1, len(ts)), again, axis=0).T
+    return Steps(t.astype(int), *columns)
+
+
+def heun_steps(levels: Levels, ts: np.ndarray | None = None) -> Steps:
+    """Heun's second-order steps down the grid `ts`: 2 N - 1 rows, each a call of the network.
+
+        x' = a x0_hat + b x_t, DDIM's,  x_s = x' + g (x0_hat' - x0_hat),
+        g = (signal_s noise_t / noise_s - signal_t) / 2
+
+    where x0_hat' is the estimate at x' and s. It is the mean of the slopes at both ends of the move
+    as a function of the noise level, along the chord between the two levels; for a flow, signal
+    1 - t and noise t, that is the Heun step of its ODE, g = (t - s) / (2 s). The last move, to
+    clean data, is DDIM's.
+    """
+    return cast(heun_rows(levels, ts))
+
+
+def fixed_noise_rows(levels: Levels, ts: np.ndarray | None = None) -> Steps:
+    """`fixed_noise_steps` in float64 on the host."""
+    ts, here, there = _moves(levels, ts)
+    one, zero = np.ones(len(ts)), np.zeros(len(ts))
+    return Steps(ts, there.signal - here.signal, one, there.noise - here.noise, zero)
+
+
+def fixed_noise_steps(levels: Levels, ts: np.ndarray | None = None) -> Steps:
+    """Moves whose noise stays that of the start: z is x_T in every row, the last one too.
+
+        x_s = x_t + (signal_s - signal_t) x0_hat + (noise_s - noise_t) x_T
+
+    FMRec's released loop (arXiv:2505.16298): from pure noise it ends in the mean of its estimates,
+    weighted by the signal that they add, and is a solver of no ODE: on estimates that change along
+    the way its error stays, however many steps there are.
+    """
+    return cast(fixed_noise_rows(levels, ts))
+
+
 def dpmpp_rows(
     levels: Levels, ts: np.ndarray | None = None, *, final: Literal["clean", "index0"] = "clean"
 ) -> Steps:
@@ -157,7 +203,9 @@ PATHS: dict[str, Callable[[Levels, np.ndarray | None, Any], Steps]] = {
     "ddpm": _ddpm,
     "mean": lambda levels, ts, settings: ddpm_rows(levels, ts, temperature=0.0),
     "ddim": lambda levels, ts, settings: ddim_rows(levels, ts, eta=settings.eta),
+    "heun": lambda levels, ts, settings: heun_rows(levels, ts),
     "dpmpp": lambda levels, ts, settings: dpmpp_rows(levels, ts),
+    "fixed_noise": lambda levels, ts, settings: fixed_noise_rows(levels, ts),
     "one_step": lambda levels, ts, settings: one_step_rows(levels),
     "closed_form": _ddpm,  # the law of that path's end
 }

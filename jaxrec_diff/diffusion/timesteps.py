@@ -35,6 +35,54 @@ def antithetic_rows(key: jax.Array, row_id: jax.Array, num_steps: int) -> jax.Ar
     return jnp.where(row_id % 2 == 0, drawn, num_steps - 1 - drawn)
 
 
+def low_discrepancy(key: jax.Array, index: jax.Array) -> jax.Array:
+    """Uniforms in [0, 1) that together fill it evenly, f32[N]: (u_0 + i / golden ratio) mod 1.
+
+    u_0 is drawn once, so each of them is uniform. Unlike (u_0 + i / N) mod 1 (VDM,
+    arXiv:2107.00630) no number depends on how many there are, so that a row has the same in any
+    batch. The sum is one of 32-bit integers, exact for any i.
+
+    Args:
+      key: of u_0.
+      index: i32[N], the places i.
+
+    >>> u = low_discrepancy(jax.random.key(0), jnp.arange(5))
+    >>> bool(jnp.all(jnp.diff(jnp.sort(u)) > 0.1))
+    True
+    """
+    chex.assert_rank(index, 1)
+    chex.assert_type(index, int)
+    first = jax.random.bits(key, dtype=jnp.uint32)
+    bits = first + index.astype(jnp.uint32) * np.uint32(0x9E3779B9)  # 2^32 / golden ratio
+    return (bits >> 8).astype(jnp.float32) * np.float32(2.0**-24)
+
+
+def mode(u: jax.Array, scale: float = 1.0) -> jax.Array:
+    """Times of a flow by the law "mode", decreasing in u: 1 - u - s (cos^2(pi u / 2) - 1 + u).
+
+    Esser et al. 2024 (arXiv:2403.03206), Eq. 20. s > 0 favours the middle, s < 0 the ends; s = 0 is
+    uniform. All of the three laws here take uniforms float[...] to times in [0, 1].
+
+    Args:
+      u: float[...] in [0, 1).
+      scale: s, in [-1, 2 / (pi - 2)].
+    """
+    chex.assert_type(u, float)
+    return 1.0 - u - scale * (jnp.cos(0.5 * jnp.pi * u) ** 2 - 1.0 + u)
+
+
+def cosmap(u: jax.Array) -> jax.Array:
+    """1 - 1 / (tan(pi u / 2) + 1), of density 2 / (pi - 2 pi t + 2 pi t^2); the same, Eq. 21."""
+    chex.assert_type(u, float)
+    return 1.0 - 1.0 / (jnp.tan(0.5 * jnp.pi * u) + 1.0)
+
+
+def logit_normal(u: jax.Array, mean: float = 0.0, scale: float = 1.0) -> jax.Array:
+    """sigmoid(mean + scale z), z the normal quantile of u; the same, Eq. 19."""
+    chex.assert_type(u, float)
+    return jax.nn.sigmoid(mean + scale * jax.scipy.special.ndtri(u))
+
+
 def fixed_step_weights(num_steps: int) -> np.ndarray:
     """DiffuRec's "fixstep": the first half of the steps twice as likely, float64[T], sum 1."""
     weights = np.where(np.arange(num_steps) < num_steps // 2, 1.0, 0.5)

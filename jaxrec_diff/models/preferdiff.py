@@ -265,8 +265,9 @@ def path_law(parts: Parts, params: Any) -> Law | None:
     """
     config, steps = parts.config, parts.base.steps
     by_law = config.sampler.kind == "closed_form"
-    one_step_rows = config.sampler.kind != "dpmpp"  # others look back at the estimate before
-    if not by_law and (config.reverse == "walk" or parts.base.noisy or not one_step_rows):
+    if not by_law and (
+        config.reverse == "walk" or parts.base.noisy or not closed_form.composes(steps)
+    ):
         return None
     weight, _, shifts = dreamrec.first_layer(parts.net, params, steps.t)
     compose = closed_form.closed_form if by_law else closed_form.transport

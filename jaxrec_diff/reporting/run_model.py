@@ -40,7 +40,7 @@ def steps(restored: restore.Restored, metric: str) -> str:
     ):
         return ""
     total, cut_off = experiment.model.num_steps, int(metric.partition("@")[2])
-    drawn_kind = sampler.kind in ("ddpm", "mean", "ddim", "dpmpp")
+    drawn_kind = sampler.kind not in ("one_step", "closed_form")
     kind = sampler.kind if drawn_kind else "ddim"
     grid = np.unique(np.geomspace(1, total, _STEP_POINTS).round().astype(int))
     rows = min(_USERS, len(dataset.test.start))

@@ -93,17 +93,17 @@ def test_the_ddim_row_of_a_flow_is_the_euler_step():
 
 @pytest.mark.parametrize("kind", samplers.PATHS)
 def test_a_path_from_pure_noise_has_finite_rows(kind):
-    steps, noisy = plan(SamplerConfig(kind=kind, eta=0.5), flow(4))
+    steps, noisy = plan(SamplerConfig(kind=kind, eta=0.5), flow(4), keeps_noise=True)
     for column in steps:
         assert np.isfinite(column).all()
-    assert noisy == (kind in ("ddpm", "ddim", "closed_form"))
+    assert noisy == (kind in ("ddpm", "ddim", "fixed_noise", "closed_form"))
     # no signal at the start: the first row is x0_hat put back to the level of the second
     if kind != "one_step":
         assert steps.a[0] == pytest.approx(0.25)
     betas = schedules.zero_terminal_snr(schedules.linear(4))
     assert all(
         np.isfinite(column).all()
-        for column in plan(SamplerConfig(kind=kind), forward.levels(betas))[0]
+        for column in plan(SamplerConfig(kind=kind), forward.levels(betas), keeps_noise=True)[0]
     )
 
 

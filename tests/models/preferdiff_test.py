@@ -415,6 +415,12 @@ def test_a_product_is_the_walk(kind, start):
     np.testing.assert_allclose(*points, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["heun", "dpmpp"])
+def test_a_path_that_looks_back_is_walked(kind):
+    made = _parts(sampler=SamplerConfig(kind=kind, steps=3))
+    assert preferdiff.path_law(made, _params()) is None
+
+
 def test_without_x_t_is_a_call_of_a_network_that_does_not_see_it():
     example, made, params = _example(), _parts(), _params()
     query = SequenceQuery(example.seq, example.row_id)
