@@ -194,15 +194,18 @@ class DiffuRecNet(nn.Module):
         seq: jax.Array,
         where: Places | None = None,
         deterministic: bool = True,
-    ) -> jax.Array:
+        also: int = 0,
+    ) -> Any:
         """x_0 at the last item: f32[B, L, D], f32[B, 1 or L, D], i32[B, L] -> f32[B, D].
 
         `injected` is lambda (x_t + tau(t)); below bfloat16's resolution of the history, so both
-        are float32.
+        are float32. `also` as of `Transformer`.
         """
         where = places(seq > 0, self.config.mask) if where is None else where
         last = jnp.maximum(jnp.sum(seq > 0, axis=-1) - 1, 0)
-        return self.transformer(history + injected, where, read=last, deterministic=deterministic)
+        return self.transformer(
+            history + injected, where, read=last, also=also, deterministic=deterministic
+        )
 
 
 class Parts(NamedTuple):
@@ -284,7 +287,9 @@ def loss(
     return value, Aux(state, {"loss": value})
 
 
-def estimate(parts: Parts, params: Any, seq: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+def estimate(
+    parts: Parts, params: Any, seq: jax.Array, y: jax.Array, keys: jax.Array, *, also: int = 0
+) -> Any:
     """x0_hat with the noise of training, of histories of one length.
 
     Args:
@@ -293,16 +298,17 @@ def estimate(parts: Parts, params: Any, seq: jax.Array, y: jax.Array, keys: jax.
       seq: i32[B, L_k] right-padded.
       y: f32[B, D] x_t + tau(t).
       keys: key[B], of lambda and dropout.
+      also: as of `Transformer`.
 
     Returns:
-      f32[B, D]
+      f32[B, D], or a pair of them.
     """
     config = parts.config
     seq, where = padded(seq, config.mask, parts.net.max_len, one=config.pads == "one")
     k_lambda, k_embed, k_read = rng.split(keys, 3)
     scale = _lambda_by_row(config, k_lambda, (seq.shape[1], config.width))
     history = by_row(partial(call, parts, params, "embed"), k_embed, seq)
-    read = partial(call, parts, params, "read")
+    read = partial(call, parts, params, "read", also=also)
     return by_row(read, k_read, history, scale * y[:, None], seq, where)
 
 
@@ -313,17 +319,27 @@ def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: Sequence
     shape = (parts.config.width,)
     start = rng.normal(k_start, query.row_id, shape)
     draw = samplers.draw_rows(k_steps, query.row_id, shape) if parts.noisy else None
-    return Chain(parts.steps, denoiser(parts, params, k_lambda, query), start, draw)
+    table = call(parts, params, "steps", jnp.arange(parts.config.num_steps))
+    return Chain(parts.steps, denoiser(parts, params, k_lambda, query, table), start, draw)
 
 
-def denoiser(parts: Parts, params: Any, key: jax.Array, query: SequenceQuery) -> Denoiser:
-    """(x_t, t) -> x0_hat of the queries' histories, without dropout; `key` draws lambda."""
+def denoiser(
+    parts: Parts, params: Any, key: jax.Array, query: SequenceQuery, table: jax.Array
+) -> Denoiser:
+    """(x_t, t) -> x0_hat of the queries' histories, without dropout.
+
+    Args:
+      parts: from `parts`.
+      params: of `init`.
+      key: of lambda.
+      query: B histories.
+      table: f32[T, D] the embedding of every step.
+    """
     config = parts.config
     drawn = config.lambda_draw != "mean" and config.lambda_std > 0
     one = config.pads == "one" or not drawn
     seq, where = padded(query.seq, config.mask, parts.net.max_len, one=one)
     history = call(parts, params, "embed", seq)
-    table = call(parts, params, "steps", jnp.arange(config.num_steps))
 
     def scale(key):
         keys = rng.row_keys(key, query.row_id)

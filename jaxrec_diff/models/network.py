@@ -43,7 +43,8 @@ def by_row(method: Callable[..., Any], keys: jax.Array, *rows: Any) -> Any:
 
     def one(key, *row):
         single = jax.tree.map(lambda leaf: leaf[None], row)
-        return method(*single, deterministic=False, rngs={"dropout": key})[0]
+        out = method(*single, deterministic=False, rngs={"dropout": key})
+        return jax.tree.map(lambda leaf: leaf[0], out)
 
     return jax.vmap(one)(keys, *rows)
 

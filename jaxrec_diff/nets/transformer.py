@@ -11,7 +11,7 @@ places in proportion to n_j whatever their scores; the released code of DiffuRec
 rows of padding, where it means to hide their columns.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -173,12 +173,15 @@ class Transformer(nn.Module):
         where: Places,
         *,
         read: jax.Array | None = None,
+        also: int = 0,
         deterministic: bool,
-    ) -> jax.Array:
+    ) -> Any:
         """f32[B, L, D] -> f32[B, L, D], or f32[B, D] at the places `read` i32[B].
 
-        Without `deterministic` an rng stream "dropout" is needed.
+        With `also`, a number of blocks, a pair: that, and what comes out of the first so many
+        blocks at the same places. Without `deterministic` an rng stream "dropout" is needed.
         """
+        between = None
         if self.block == "sasrec":
             x = x * where.real[..., None]
         for index, block in enumerate(self.blocks):
@@ -187,8 +190,11 @@ class Transformer(nn.Module):
             if self.block == "sasrec":
                 x = x * (where.real if last is None else take(where.real, last))[..., None]
             x = self.stream_dropout(x, deterministic=deterministic)
+            if index + 1 == also:
+                between = x if read is None else (x if last is not None else take(x, read))[:, 0]
         x = self.norm_out(self.stream_dropout(x, deterministic=deterministic))
-        return x if read is None else x[:, 0]
+        out = x if read is None else x[:, 0]
+        return (out, between) if also else out
 
     def remember(self, x: jax.Array, where: Places, *, deterministic: bool) -> tuple["Memory", ...]:
         """What `follow` looks at: keys and values of f32[B, L, D] in every block.

@@ -17,6 +17,7 @@ from jaxrec_diff.data.load import load
 from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.diffusion.row_process import ProcessConfig
+from jaxrec_diff.diffusion.straight import PathConfig
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import contract, given_rows, registry
 from jaxrec_diff.models.adrec import ADRecConfig
@@ -30,6 +31,8 @@ from jaxrec_diff.models.diffurec import DiffuRecConfig
 from jaxrec_diff.models.dimerec import DimeRecConfig
 from jaxrec_diff.models.diqdiff import DiQDiffConfig
 from jaxrec_diff.models.dreamrec import DreamRecConfig
+from jaxrec_diff.models.flow import FlowConfig
+from jaxrec_diff.models.fmrec import FMRecConfig
 from jaxrec_diff.models.giffcf import GiffCFConfig
 from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
@@ -181,6 +184,31 @@ SMALL = {
         positions=True,
         lambda_draw="per_step",
         step_sampler="lossaware",
+    ),
+    "flow": FlowConfig(width=8, num_blocks=1, num_steps=8),
+    "flow-consistent": FlowConfig(
+        width=8,
+        num_blocks=1,
+        num_steps=8,
+        path=PathConfig(time_law="logit_normal", shift=3.0),
+        target="learned",
+        consistency=1.0,
+        consistency_delta=0.0,
+        consistency_ramp=1,
+        teacher="ema",
+        sampler=SamplerConfig(kind="heun", steps=3),
+    ),
+    "fmrec": FMRecConfig(width=8, num_blocks=1, num_steps=6),
+    "fmrec-decoder": FMRecConfig(
+        width=8,
+        num_blocks=2,
+        num_steps=6,
+        mask="key",
+        pad_class=False,
+        path=PathConfig(time_law="cosmap"),
+        reconstruct="released",
+        reconstruct_last=1,
+        sampler=SamplerConfig(kind="dpmpp", steps=3),
     ),
     "sasrec": SASRecConfig(width=8, num_blocks=1),
     "sasrec-bce": SASRecConfig(width=8, num_blocks=1, loss="bce", mask="none", num_heads=2),
@@ -595,6 +623,8 @@ def _updates(name, mode, devices, count=6, lengths=False):
 _SLOW = (
     "adrec",
     "adrec-official",
+    "flow-consistent",
+    "fmrec-decoder",
     "giffcf",
     "preferdiff-official",
     "sgl",
