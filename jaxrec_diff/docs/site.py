@@ -29,6 +29,7 @@ GUIDES: Mapping[str, str] = {
     "scale": "Many devices, a TPU pod, large catalogues",
     "functions": "Pure functions in other JAX code",
     "questions": "Open questions of the papers",
+    "ours": "A diffusion of our own",
     "glossary": "Glossary",
     "faq": "Questions",
 }

@@ -38,6 +38,7 @@ from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.multvae import MultVAEConfig
+from jaxrec_diff.models.ours import OursConfig
 from jaxrec_diff.models.preferdiff import PreferDiffConfig
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.models.sasrec import SASRecConfig
@@ -226,6 +227,21 @@ SMALL = {
     ),
     "sasrec-sampled": SASRecConfig(
         width=8, num_blocks=1, loss="sampled", negatives="popularity", num_negatives=12
+    ),
+    "ours": OursConfig(width=8, num_blocks=1, num_steps=6),
+    "ours-walks": OursConfig(
+        width=8,
+        num_blocks=1,
+        hidden=16,
+        num_steps=6,
+        target="stopped",
+        drop_rate=0.5,
+        guidance_weight=0.5,
+        estimate="mean",
+        start="noise",
+        num_draws=2,
+        windows="last",
+        sampler=SamplerConfig(kind="ddpm", steps=3),
     ),
     "diqdiff": DiQDiffConfig(
         width=8,
@@ -625,6 +641,7 @@ _SLOW = (
     "adrec-official",
     "flow-consistent",
     "fmrec-decoder",
+    "ours-walks",
     "giffcf",
     "preferdiff-official",
     "sgl",
