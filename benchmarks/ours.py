@@ -181,6 +181,12 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def written(page: str) -> str:
+    """The page with the tables in their place."""
+    before, _, rest = page.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n\n{table()}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -201,9 +207,7 @@ def main() -> None:
     if options.do == "table":
         print(table())
         if options.write:
-            before, _, rest = PAGE.read_text().partition(MARKS[0])
-            after = rest.partition(MARKS[1])[2]
-            PAGE.write_text(f"{before}{MARKS[0]}\n{table()}{MARKS[1]}{after}")
+            PAGE.write_text(written(PAGE.read_text()))
         return
     for name in options.only.split(","):
         if options.do == "ways":

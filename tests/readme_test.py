@@ -57,10 +57,21 @@ def test_every_preset_is_in_the_table():
 
 
 def test_the_table_of_peers_is_what_the_results_say():
-    path = ROOT / "benchmarks" / "summary.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_summary", path)
-    assert spec is not None and spec.loader is not None
-    summary = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(summary)
+    summary = _benchmark("summary")
     assert summary.written(README) == README, "run python benchmarks/summary.py"
     assert summary.table().count("\n") > 5
+
+
+def test_the_page_of_what_was_tried_is_that_of_its_files():
+    ours = _benchmark("ours")
+    assert ours.written(ours.PAGE.read_text()) == ours.PAGE.read_text(), "benchmarks/ours.py table"
+
+
+def _benchmark(name):
+    spec = importlib.util.spec_from_file_location(
+        f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

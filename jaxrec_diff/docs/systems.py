@@ -132,10 +132,12 @@ def _measured(card: Card, results: Path | None) -> list[str]:
 
 
 def _named(card: Card) -> str:
-    """A system's name with its paper."""
+    """A system's name with its paper, if it is of one."""
     title = re.split(r"[,.:;]| \(| in the | with | on (?=\w+'s)", card.about)[0]
+    if not card.papers:
+        return title
     paper = f" [{card.papers[0].removeprefix('arXiv:')}]({_link(card.papers[0])})"
-    return title + (paper if card.papers else "")
+    return title + paper
 
 
 def _link(paper: str) -> str:
