@@ -1,4 +1,4 @@
-"""Ours: SASRec as the denoiser of a diffusion whose x_t it cannot ignore.
+"""BayesRec, of no paper: SASRec as the denoiser of a diffusion whose x_t it cannot ignore.
 
 bin/train --model=ours --data=PATH
 """
@@ -10,11 +10,11 @@ from jaxrec_diff.config.facts import Facts
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.evaluation.config import EvalConfig
-from jaxrec_diff.models.ours import OursConfig
+from jaxrec_diff.models.bayesrec import BayesRecConfig
 from jaxrec_diff.training.config import TrainConfig
 
 _DEFAULT = Experiment(
-    model=OursConfig(),
+    model=BayesRecConfig(),
     data=DataConfig(max_len=20),
     train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=60, patience=5),
     eval=EvalConfig(metric="hr@20"),

@@ -21,6 +21,7 @@ from jaxrec_diff.diffusion.straight import PathConfig
 from jaxrec_diff.evaluation import rank
 from jaxrec_diff.models import contract, given_rows, registry
 from jaxrec_diff.models.adrec import ADRecConfig
+from jaxrec_diff.models.bayesrec import BayesRecConfig
 from jaxrec_diff.models.bert4rec import Bert4RecConfig
 from jaxrec_diff.models.contract import DataSpec, GivenRows, Head
 from jaxrec_diff.models.ddrm import DDRMConfig
@@ -38,7 +39,6 @@ from jaxrec_diff.models.ldiffrec import LDiffRecConfig
 from jaxrec_diff.models.lightgcn import LightGCNConfig
 from jaxrec_diff.models.mf import MFConfig
 from jaxrec_diff.models.multvae import MultVAEConfig
-from jaxrec_diff.models.ours import OursConfig
 from jaxrec_diff.models.preferdiff import PreferDiffConfig
 from jaxrec_diff.models.readers import Reader
 from jaxrec_diff.models.sasrec import SASRecConfig
@@ -228,8 +228,8 @@ SMALL = {
     "sasrec-sampled": SASRecConfig(
         width=8, num_blocks=1, loss="sampled", negatives="popularity", num_negatives=12
     ),
-    "ours": OursConfig(width=8, num_blocks=1, num_steps=6),
-    "ours-walks": OursConfig(
+    "bayesrec": BayesRecConfig(width=8, num_blocks=1, num_steps=6),
+    "bayesrec-walks": BayesRecConfig(
         width=8,
         num_blocks=1,
         hidden=16,
@@ -641,7 +641,7 @@ _SLOW = (
     "adrec-official",
     "flow-consistent",
     "fmrec-decoder",
-    "ours-walks",
+    "bayesrec-walks",
     "giffcf",
     "preferdiff-official",
     "sgl",

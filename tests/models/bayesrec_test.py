@@ -1,4 +1,4 @@
-"""Ours against Bayes' rule in float64, and the identities that make its chain what it is."""
+"""BayesRec against Bayes' rule in float64, and the identities that make its chain what it is."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
-from jaxrec_diff.diffusion import process, samplers
+from jaxrec_diff.diffusion import process
 from jaxrec_diff.diffusion.config import SamplerConfig
-from jaxrec_diff.models import ours
+from jaxrec_diff.models import bayesrec
+from jaxrec_diff.models.bayesrec import BayesRecConfig
 from jaxrec_diff.models.contract import DataSpec
-from jaxrec_diff.models.ours import OursConfig
 
 D, ITEMS, LENGTH, T = 4, 6, 3, 8
 SPEC = DataSpec(num_users=0, num_items=ITEMS, max_len=LENGTH)
@@ -21,9 +21,9 @@ KEY = jax.random.key(2)
 
 
 def made(**fields):
-    config = OursConfig(width=D, num_steps=T, dropout_rate=0.0, init_scale=1.0, **fields)
-    parts = ours.parts(config, SPEC)
-    return parts, *ours.init(parts, jax.random.key(1), EXAMPLE)
+    config = BayesRecConfig(width=D, num_steps=T, dropout_rate=0.0, init_scale=1.0, **fields)
+    parts = bayesrec.parts(config, SPEC)
+    return parts, *bayesrec.init(parts, jax.random.key(1), EXAMPLE)
 
 
 def unit(rows):
@@ -47,14 +47,16 @@ def test_a_point_says_what_bayes_rule_does(t):
     density = -((xt[:, None] - (1 - time) * rows) ** 2).sum(-1) / (2 * time**2)
     expected = np.exp(prior + density)
     expected /= expected.sum(axis=1, keepdims=True)
-    point = ours.point(parts, params, jnp.asarray(h, jnp.float32), jnp.asarray(xt, jnp.float32), t)
+    point = bayesrec.point(
+        parts, params, jnp.asarray(h, jnp.float32), jnp.asarray(xt, jnp.float32), t
+    )
     got = jax.nn.softmax(point @ rows.astype(np.float32).T)
     np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-6)
 
 
 def test_at_the_noisiest_level_the_loss_is_that_of_sasrec_with_unit_rows():
     parts, params, state = made(noise_share=1.0)
-    value, _ = ours.loss(parts, params, state, KEY, EXAMPLE)
+    value, _ = bayesrec.loss(parts, params, state, KEY, EXAMPLE)
     rows = unit(params["items"][1 : ITEMS + 1])
     logits = 2.0 * np.asarray(parts.net.apply({"params": params}, SEQ), np.float64) @ rows.T
     following = {(0, 0): 4, (0, 1): 2, (0, 2): 3, (1, 0): 5, (1, 1): 4, (2, 0): 1}
@@ -68,56 +70,48 @@ def test_lengths_of_rows_say_nothing():
     parts, params, state = made()
     longer = params | {"items": params["items"] * 3.0}
     for of in (
-        lambda p: ours.loss(parts, p, state, KEY, EXAMPLE)[0],
-        lambda p: ours.sample(parts, p, state, KEY, QUERY),
-        lambda p: ours.head(parts, p, state).table,
+        lambda p: bayesrec.loss(parts, p, state, KEY, EXAMPLE)[0],
+        lambda p: bayesrec.sample(parts, p, state, KEY, QUERY),
+        lambda p: bayesrec.head(parts, p, state).table,
     ):
         np.testing.assert_allclose(of(longer), of(params), rtol=1e-5, atol=1e-6)
 
 
 def test_a_level_that_shows_the_answer_is_easier():
     values = [
-        float(ours.loss(parts, params, state, KEY, EXAMPLE)[0])
+        float(bayesrec.loss(parts, params, state, KEY, EXAMPLE)[0])
         for parts, params, state in (made(noise_share=share) for share in (0.0, 1.0))
     ]
     assert values[0] < values[1]
 
 
-def test_ddim_on_a_straight_path_is_eulers_step():
-    steps = samplers.ddim_rows(ours.straight(4))
-    t = np.array([1.0, 0.75, 0.5, 0.25])
-    s = np.append(t[1:], 0.0)
-    np.testing.assert_allclose(steps.a, 1 - s / t, atol=1e-12)
-    np.testing.assert_allclose(steps.b, s / t, atol=1e-12)
-
-
 def test_from_the_mean_the_chain_goes_where_one_call_does():
     parts, params, state = made(sampler=SamplerConfig(kind="ddim"))
-    path = process.trajectory(ours.chain(parts, params, state, KEY, QUERY))
+    path = process.trajectory(bayesrec.chain(parts, params, state, KEY, QUERY))
     np.testing.assert_allclose(path[-1], unit(encoded(parts, params)), rtol=1e-4, atol=1e-5)
 
 
 def test_shown_the_answer_the_chain_ends_in_it():
     parts, params, state = made(start="noise", sampler=SamplerConfig(kind="ddim"))
-    walk, answers = ours.chain(parts, params, state, KEY, QUERY), EXAMPLE.target[:, None]
+    walk, answers = bayesrec.chain(parts, params, state, KEY, QUERY), EXAMPLE.target[:, None]
 
     def shown(xt, t):
-        return walk.denoise(ours.noised(parts, params, state, KEY, QUERY, answers, t), t)
+        return walk.denoise(bayesrec.noised(parts, params, state, KEY, QUERY, answers, t), t)
 
     end = process.run(walk._replace(denoise=shown))
-    scores = end @ ours.head(parts, params, state).table[1 : ITEMS + 1].T
+    scores = end @ bayesrec.head(parts, params, state).table[1 : ITEMS + 1].T
     assert (scores.argmax(axis=1) + 1).tolist() == EXAMPLE.target.tolist()
 
 
 def test_the_law_of_the_chain_is_the_softmax_of_one_call():
     """A perfect reverse process adds nothing to p(i | h): it draws from it."""
-    config = OursConfig(
+    config = BayesRecConfig(
         width=D, num_steps=96, dropout_rate=0.0, init_scale=1.0, sharpness=0.7, estimate="mean",
         start="noise", num_draws=4000, sampler=SamplerConfig(kind="ddpm"),
     )  # fmt: skip
-    parts = ours.parts(config, SPEC)
-    params, state = ours.init(parts, jax.random.key(1), EXAMPLE)
-    ends = jax.jit(lambda: ours.sample(parts, params, state, KEY, QUERY))()
+    parts = bayesrec.parts(config, SPEC)
+    params, state = bayesrec.init(parts, jax.random.key(1), EXAMPLE)
+    ends = jax.jit(lambda: bayesrec.sample(parts, params, state, KEY, QUERY))()
     rows = unit(params["items"][1 : ITEMS + 1])
     found = (np.asarray(ends) @ rows.T).argmax(axis=-1)
     shares = np.stack([np.bincount(row, minlength=ITEMS) for row in found]) / 4000
@@ -128,11 +122,11 @@ def test_the_law_of_the_chain_is_the_softmax_of_one_call():
 
 def test_guidance_moves_the_history_and_not_what_x_t_says():
     parts, params, state = made(drop_rate=0.1, guidance_weight=0.5)
-    points = ours.sample(parts, params, state, KEY, QUERY)
+    points = bayesrec.sample(parts, params, state, KEY, QUERY)
     expected = 1.5 * encoded(parts, params) - 0.5 * np.asarray(params["null"], np.float64)
     np.testing.assert_allclose(points, unit(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_needs_training_without_histories():
     with pytest.raises(ValueError, match=r"needs a model.drop-rate above 0 .* nearest is 0.1"):
-        OursConfig(guidance_weight=1.0)
+        BayesRecConfig(guidance_weight=1.0)

@@ -1,4 +1,4 @@
-"""Ours: SASRec trained as the denoiser of a diffusion whose x_t it cannot ignore.
+"""BayesRec, of no paper: SASRec trained as the denoiser of a diffusion whose x_t it cannot ignore.
 
 A catalogue is discrete, so the best estimate of x_0 has a closed form. Where x_0 is one of the rows
 u_i, all of length 1, x_t = a_t x_0 + n_t eps, and a network says p(i | h) from the history alone,
@@ -30,7 +30,7 @@ from jaxrec_diff.batches.sequences import LAST_WINDOW, WINDOWS
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import forward, guidance, process, samplers, sphere
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
-from jaxrec_diff.diffusion.forward import Forward, Levels
+from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
 from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.network import by_row, call
@@ -43,8 +43,8 @@ from jaxrec_diff.ops import rng
 
 
 @dataclass(frozen=True, kw_only=True)
-class OursConfig:
-    """Settings of ours; those of the encoder are SASRec's."""
+class BayesRecConfig:
+    """Settings of BayesRec; those of the encoder are SASRec's."""
 
     width: int = 64
     """Size d of embeddings and of the network."""
@@ -100,7 +100,7 @@ class OursConfig:
             )
 
 
-def encoder(config: OursConfig) -> SASRecConfig:
+def encoder(config: BayesRecConfig) -> SASRecConfig:
     """SASRec under the same settings, which checks them."""
     return SASRecConfig(
         width=config.width, num_blocks=config.num_blocks, num_heads=config.num_heads,
@@ -108,17 +108,7 @@ def encoder(config: OursConfig) -> SASRecConfig:
     )  # fmt: skip
 
 
-def straight(num_steps: int) -> Levels:
-    """x_t = (1 - t) x_0 + t eps at T times up to 1, where nothing of x_0 is left.
-
-    >>> straight(4).signal.tolist()
-    [0.75, 0.5, 0.25, 0.0]
-    """
-    t = np.arange(1, num_steps + 1) / num_steps
-    return Levels(1.0 - t, t)
-
-
-class OursNet(SASRecNet):
+class BayesRecNet(SASRecNet):
     """SASRec whose rows of items have length 1 wherever they are read."""
 
     hidden: int = 0
@@ -154,8 +144,8 @@ class OursNet(SASRecNet):
 class Parts(NamedTuple):
     """What is fixed once the settings and the sizes of the data are known."""
 
-    config: OursConfig
-    net: OursNet
+    config: BayesRecConfig
+    net: BayesRecNet
     tables: Forward  # of the forward process
     gain: jax.Array  # f32[T], a / n^2
     size: jax.Array  # f32[T], the deviation of a coordinate of x_t
@@ -170,13 +160,13 @@ class State(NamedTuple):
     rows: jax.Array | None = None  # f32[R, D] of length 1, of `precompute`
 
 
-def parts(config: OursConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
+def parts(config: BayesRecConfig, spec: DataSpec, *, axis_name: str | None = None) -> Parts:
     """The network and the tables; arguments as of `build`."""
-    net = OursNet(
+    net = BayesRecNet(
         num_items=spec.num_items, max_len=spec.max_len, config=encoder(config),
         hidden=config.hidden, guided=config.drop_rate > 0,
     )  # fmt: skip
-    levels = straight(config.num_steps)
+    levels = forward.straight(config.num_steps)
     gain = levels.signal / levels.noise**2
     size = np.sqrt(levels.signal**2 / config.width + levels.noise**2)
     steps, noisy = plan(config.sampler, levels)
@@ -207,7 +197,7 @@ def loss(
     Returns:
       f32[] the mean over places that are asked, and `Aux` with the metric "loss".
 
-    >>> made = parts(OursConfig(width=4), DataSpec(0, num_items=5, max_len=2))
+    >>> made = parts(BayesRecConfig(width=4), DataSpec(0, num_items=5, max_len=2))
     >>> seq, target = jnp.array([[1, 2], [3, 0]]), jnp.array([4, 5])
     >>> example = Sequences(seq, target, weight=jnp.ones(2), row_id=jnp.arange(2))
     >>> params, state = init(made, jax.random.key(0), example)
@@ -348,18 +338,18 @@ def head(parts: Parts, params: Any, state: State) -> Head:
     return Head(table(params, state), first=1, items=parts.net.num_items)
 
 
-def _shape(config: OursConfig) -> tuple[int, ...]:
+def _shape(config: BayesRecConfig) -> tuple[int, ...]:
     return (config.width,) if config.num_draws == 1 else (config.num_draws, config.width)
 
 
 def build(
-    config: OursConfig,
+    config: BayesRecConfig,
     spec: DataSpec,
     *,
     axis_name: str | None = None,
     protocol: Protocol = "honest",
 ) -> Model:
-    """Ours as pure functions.
+    """BayesRec as pure functions.
 
     Args:
       config: settings.
@@ -384,7 +374,7 @@ def build(
 
 
 SYSTEM = System(
-    config=OursConfig,
+    config=BayesRecConfig,
     build=build,
     official=HISTORIES_COMPETE,
     official_differs=False,
