@@ -31,7 +31,7 @@ _ROWS = ("--eval.metric=ndcg@10", "--eval.ks=10,20")
 SYSTEMS = {
     "dreamrec": (*_SHORT, "--train.num-epochs=10"),
     "preferdiff": (*_SHORT, "--train.num-epochs=10"),
-    "ours": (*_SHORT, "--model.noise-share=0.5", "--train.num-epochs=10"),
+    "bayesrec": (*_SHORT, "--model.noise-share=0.5", "--train.num-epochs=10"),
     "dimerec": (*_SHORT, "--train.num-epochs=6"),
     "dimerec_tuned": (*_SHORT, "--train.num-epochs=6"),
     "diffrec": (*_ROWS, "--train.num-epochs=60"),

@@ -42,7 +42,7 @@ DATA = {
         "--train.batch-size=128", "--train.num-epochs=8",
     ),
 }  # fmt: skip
-_OURS, _ALONE = "--model=ours", "--model.noise-share=1.0"
+_OURS, _ALONE = "--model=bayesrec", "--model.noise-share=1.0"
 WHAT = {
     "sasrec": ("SASRec", "--model=sasrec"),
     "unit": ("rows of length 1, no diffusion (every place at t = 1)", _OURS, _ALONE),

@@ -1,6 +1,6 @@
 """BayesRec, of no paper: SASRec as the denoiser of a diffusion whose x_t it cannot ignore.
 
-bin/train --model=ours --data=PATH
+bin/train --model=bayesrec --data=PATH
 """
 
 from dataclasses import replace
