@@ -122,21 +122,22 @@ def make(
         chain.append(optax.clip_by_global_norm(config.clip_norm))
     if not config.rules and not first:
         return optax.chain(*chain, _single(config, rate, 1.0, config.weight_decay, tables))
-    late = {name: first[name] for name, thaw in thawed.items() if not thaw.decays}
+    late = {name: thaw.epoch for name, thaw in thawed.items() if not thaw.decays}
     factors = {"default": (1.0, config.weight_decay)}
     for index, rule in enumerate(config.rules):
         decay = config.weight_decay if rule.weight_decay is None else rule.weight_decay
         factors[str(index)] = rule.learning_rate, decay
     parts = {k: _single(config, rate, *factor, tables) for k, factor in factors.items()}
-    for start in sorted(set(late.values())):
+    for epoch in sorted(set(late.values())):
+        start = epoch * per_epoch
         later = partial(_later, rate, start)
         for name, factor in factors.items():
-            parts[_from(name, start)] = begun(_single(config, later, *factor, tables), start)
+            parts[_from(name, epoch)] = begun(_single(config, later, *factor, tables), start)
 
     def kinds(params):
         plain = labels(config.rules, params)
         for name in late.keys() & params.keys():
-            plain[name] = jax.tree.map(partial(_from, start=late[name]), plain[name])
+            plain[name] = jax.tree.map(partial(_from, epoch=late[name]), plain[name])
         return plain
 
     return optax.chain(*chain, optax.multi_transform(parts, kinds))
@@ -146,8 +147,8 @@ def _later(rate: optax.Schedule, start: int, step: Any) -> Any:
     return rate(step + start)
 
 
-def _from(name: str, start: int) -> str:
-    return f"{name} from {start}"
+def _from(name: str, epoch: int) -> str:
+    return f"{name} from epoch {epoch}"
 
 
 def still(first: Mapping[str, int]) -> optax.GradientTransformation:

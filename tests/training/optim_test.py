@@ -60,6 +60,15 @@ def test_what_thaws_later_is_trained_as_if_it_began_then(clip_norm):
     np.testing.assert_allclose(updates["items"], -0.1 * 0.4 * (1.0 + 0.3), rtol=1e-5)
 
 
+def test_what_is_kept_does_not_depend_on_how_long_a_training_is():
+    # a checkpoint is read without it
+    shapes = [
+        jax.eval_shape(optim.make(TrainConfig(), total, thawed={"items": Thaw(3)}).init, PARAMS)
+        for total in (1, 5000)
+    ]
+    assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
+
+
 def test_decay_that_is_added_to_gradients():
     config = TrainConfig(optimizer="adam_l2", learning_rate=0.1, weight_decay=0.5)
     optimizer, adam = optim.make(config, 5), optax.adam(0.1)
