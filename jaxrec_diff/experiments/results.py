@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, get_args
@@ -16,11 +17,13 @@ from jaxrec_diff.evaluation.baselines import Tuned
 from jaxrec_diff.evaluation.types import Evaluation
 from jaxrec_diff.experiments import (
     diffusing,
+    exports,
     generation,
     json_files,
     judging,
     phases,
     provenance,
+    restore,
     selection,
     shuffling,
     workdirs,
@@ -37,6 +40,8 @@ UNFINISHED = "controls_left"
 
 SEAL = "seal"
 """A digest of all the others; files that were made without one are taken as they are."""
+
+_BACKBONE = "backbone"  # the row of the model that another starts from
 
 _KINDS = {
     "model": str, "dataset": str, "split": str, "protocol": str, "num_users": int, "metrics": dict,
@@ -95,6 +100,7 @@ def write(
     """
     params, state = averaged(fitted.train), fitted.train.state
     judged = _judged(phase, params, state)
+    judged = _beside_backbone(run, judged, workdir)
     main = judged[phase.settings.eval.protocol]
     training = _of_training(phase, fitted) | {"wall_seconds": wall_seconds}
     groups = judging.groups(main.phase, params, state, main.found)
@@ -150,6 +156,36 @@ def _judged(phase: PhaseRun, params: Any, state: Any) -> dict[Protocol, Judged]:
             evaluator.spread(draws) if len(draws) > 1 else {},
         )
         for protocol, draws in found.items()
+    }
+
+
+def _beside_backbone(
+    run: Run, judged: dict[Protocol, Judged], workdir: Path
+) -> dict[Protocol, Judged]:
+    """What is judged, with the figures of the backbone alone among its diagnostics.
+
+    Not of a generator, which ends in its backbone again, nor where a model has that row itself, nor
+    of a backbone that came as arrays without a checkpoint.
+    """
+    first, known = run.phases[0], next(iter(judged.values())).found.diagnostics
+    another = first.name == phases.BACKBONE and not phases.generates(run.experiment)
+    if not another or _BACKBONE in known:
+        return judged
+    try:
+        best = restore.best_of(first, exports.path(workdir, first.name).parent)
+    except ValueError:
+        return judged
+    under = {
+        protocol: phases.changed(first, settings=replace(first.settings, eval=settings.eval))
+        for protocol, settings in ((p, each.phase.settings) for p, each in judged.items())
+    }
+    found = judging.draws_by_protocol(under, averaged(best), best.state, "test")
+    rows = {p: evaluator.mean_over_seeds(draws).metrics for p, draws in found.items()}
+    return {
+        p: each._replace(
+            found=each.found._replace(diagnostics=each.found.diagnostics | {_BACKBONE: rows[p]})
+        )
+        for p, each in judged.items()
     }
 
 

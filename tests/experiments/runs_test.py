@@ -54,6 +54,34 @@ def test_bad_backbones_are_refused_before_anything_is_written(tmp_path, capsys, 
 
 
 @pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model.width=32"], "take model.width=64, or backbone.model.width=32"),
+        (["--model.table=random"], "give --backbone=none, or model.table=backbone"),
+        (["--backbone=none"], "adrec needs an array 'items', but no backbone has none"),
+    ],
+)
+def test_rows_of_a_backbone_that_do_not_fit_are_refused_before_it_is_trained(
+    tmp_path, capsys, flags, said
+):
+    folder = tmp_path / "run"
+    assert cli.main(["train", "--model=adrec", f"--workdir={folder}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not folder.exists()
+
+
+def test_settings_that_need_no_backbone_do_without():
+    bare = {"model": "adrec", "data": "synthetic", "backbone": "none"}
+    chosen = config.choose(bare).settings.experiment
+    assert chosen.backbone is None
+    chosen = config.configure(chosen, {"model.table": "random"})
+    (phase,) = runs.prepare("adrec", chosen, "synthetic").phases
+    assert phases.model_of(phase).given == {} and phases.model_of(phase).thawed == {}
+    kept = config.from_json(config.preset("adrec", "synthetic").experiment, config.to_json(chosen))
+    assert kept == chosen
+
+
+@pytest.mark.parametrize(
     ("model", "flags", "said"),
     [
         ("dimerec", [], "loss of dimerec reads the whole .* dimerec --model.negatives=uniform"),
