@@ -28,7 +28,7 @@ from jaxrec_diff.models.protocols import DIFFREC_SCRIPT, Protocol
 from jaxrec_diff.models.registry import System
 from jaxrec_diff.nets import dropout
 from jaxrec_diff.nets.mlp import StepMLP
-from jaxrec_diff.ops import rng, sparse, vectors
+from jaxrec_diff.ops import filled, rng, sparse, vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,11 +160,17 @@ def estimate(
     """What the network says of noised rows under training's dropout, the rows f32[B, I] and how
     they were noised."""
     k_t, k_eps, k_drop = jax.random.split(key, 3)
-    x0 = sparse.dense(example.items, example.value, parts.net.width)
+    # Rows are as wide as the network's tables from the start: filled up once they are noised, their
+    # noise would be drawn inside the padding, which no CPU does with vectors. Columns behind the
+    # items change no draw of the others.
+    width = parts.net.width
+    x0 = sparse.dense(example.items, example.value, filled.rows(width))
     at = row_process.noised(parts.process, k_t, k_eps, x0, example.row_id, state.history)
+    xt = jnp.where(jnp.arange(x0.shape[1]) < width, at.xt, 0.0)
     keys = rng.row_keys(k_drop, example.row_id)
-    dropped = dropout.drop_rows(keys, _entered(parts.config, at.xt), parts.config.dropout_rate)
-    return call(parts, params, "__call__", dropped, at.t), x0, at
+    dropped = dropout.drop_rows(keys, _entered(parts.config, xt), parts.config.dropout_rate)
+    at = at._replace(xt=xt[:, :width], eps=at.eps[:, :width])
+    return call(parts, params, "__call__", dropped, at.t), x0[:, :width], at
 
 
 def chain(

@@ -53,13 +53,13 @@ class StepMLP(nn.Module):
         self.bias_out = self.param("bias_out", table(bias), (self.width,))
 
     def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        """f32[B, I], i32[B] or i32[] -> f32[B, I]"""
+        """f32[B, I], i32[B] or i32[] -> f32[B, I]; of a catalogue x may be filled up with zeros."""
         return self.outer(self.hidden(x, t))
 
     def hidden(self, x: jax.Array, t: jax.Array) -> jax.Array:
         """f32[B, d_k] the last hidden layer."""
         if self.catalogue:
-            x = jnp.pad(x, ((0, 0), (0, len(self.table_in) - self.width)))
+            x = jnp.pad(x, ((0, 0), (0, len(self.table_in) - x.shape[1])))
         return self.inner(x @ self.table_in, t)
 
     def inner(self, projected: jax.Array, t: jax.Array) -> jax.Array:

@@ -221,6 +221,13 @@ def test_network_is_the_bottleneck_of_the_paper(dims):
     np.testing.assert_allclose(got, network(params, x, 0), rtol=1e-4, atol=1e-4)
 
 
+def behind(drawn, shape, value):
+    """What was drawn for items, and something for the columns that fill rows up."""
+    more = [(0, 0)] * (drawn.ndim - 1) + [(0, shape[-1] - drawn.shape[-1])]
+    kind = jnp.bool_ if drawn.dtype == bool else jnp.float32
+    return jnp.asarray(np.pad(drawn, more, constant_values=value), kind)
+
+
 @pytest.mark.parametrize("weighting", ["auto", "bound", "uniform"])
 @pytest.mark.parametrize("predict", ["x0", "eps"])
 def test_loss_is_the_weighted_error_of_its_draws(monkeypatch, predict, weighting):
@@ -231,7 +238,7 @@ def test_loss_is_the_weighted_error_of_its_draws(monkeypatch, predict, weighting
     rng = np.random.default_rng(3)
     t = np.array([0, 1, 2, 3, 4, 5, 0, 2, 5])
     eps, inverse = rng.normal(size=(9, ITEMS)), rng.uniform(0.5, 2.0, 9)
-    monkeypatch.setattr(ops_rng, "normal", lambda *args: jnp.asarray(eps, jnp.float32))
+    monkeypatch.setattr(ops_rng, "normal", lambda key, row_id, shape: behind(eps, shape, np.nan))
     monkeypatch.setattr(
         row_process, "draw_steps", lambda *args: (jnp.asarray(t), jnp.asarray(inverse, jnp.float32))
     )
@@ -285,7 +292,7 @@ def test_dropout_acts_on_the_noised_row(monkeypatch):
     model, given = model_of(process=process, dropout_rate=0.75), batch(values=True)
     params, extra = fresh(model)
     keep = np.arange(ITEMS) % 3 > 0
-    monkeypatch.setattr(dropout, "keep_mask", lambda key, shape, rate: jnp.asarray(keep))
+    monkeypatch.setattr(dropout, "keep_mask", lambda key, shape, rate: behind(keep, shape, True))
     value, _ = model.loss(params, extra, KEY, given)
     x0 = dense(given)
     want = np.mean((x0 - network(params, x0 * keep / 0.25, 0)) ** 2)
