@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from jaxrec_diff.ops import rng as rng
     from jaxrec_diff.ops import sparse as sparse
     from jaxrec_diff.ops import streams as streams
+    from jaxrec_diff.ops import threefry as threefry
     from jaxrec_diff.ops import vectors as vectors
 
 _MODULES = {
@@ -75,6 +76,7 @@ _MODULES = {
     "sparse": "jaxrec_diff.ops.sparse",
     "sphere": "jaxrec_diff.diffusion.sphere",
     "streams": "jaxrec_diff.ops.streams",
+    "threefry": "jaxrec_diff.ops.threefry",
     "timesteps": "jaxrec_diff.diffusion.timesteps",
     "vectors": "jaxrec_diff.ops.vectors",
     "weights": "jaxrec_diff.diffusion.weights",

@@ -58,6 +58,7 @@ from jaxrec_diff.ops import (
     rng,
     smoothing,
     sparse,
+    threefry,
     vectors,
 )
 from jaxrec_diff.ops.graph import Nodes
@@ -69,7 +70,7 @@ MODULES = (
     closed_form, forward, guidance, heat, process, samplers, schedules, sphere, timesteps, weights,
     clustered, dense, dropout, embeddings, encoders, mlp, row_mixer, sunet, transformer,
     gradients, graph, id_rows, kmeans, negatives, normals, quantize, ragged, rng, smoothing, sparse,
-    vectors,
+    threefry, vectors,
 )  # fmt: skip
 
 ALL, EXACT = ("bfloat16", "float32", "float64"), ("float32", "float64")
@@ -520,7 +521,6 @@ CASES: dict[str, Case] = {
     "negatives.absent": drawn(lambda: negatives.absent(key(), ids(3), jnp.int32(4), 9)),
     "normals.whole": only32(lambda d: normals.whole(key(), (3, 2))(jnp.int32(3))),
     "normals.by_row": only32(lambda d: normals.by_row(key(), ROWS, (2,))(jnp.int32(3))),
-    "normals.threefry": Case(lambda d: normals.threefry((words(1)), (words(2)))),
     "normals.uniform": only32(lambda d: normals.uniform(words(5)[0])),
     "normals.from_uniform": only32(lambda d: normals.from_uniform(x("float32", 4) / 4)),
     "quantize.assign": Case(lambda d: quantize.assign(x(d, 3, 4), x(d, 3, 4, seed=1))),
@@ -575,6 +575,14 @@ CASES: dict[str, Case] = {
     ),
     "sparse.dense": Case(lambda d: sparse.dense(*sparse_rows(d), 3)),
     "sparse.project": Case(lambda d: sparse.project(*sparse_rows(d), x(d, 3, 2))),
+    "threefry.block": Case(lambda d: threefry.block(words(1), words(2))),
+    "threefry.counted": Case(lambda d: threefry.counted(words(1), (3,))),
+    "threefry.fold_in": Case(lambda d: threefry.fold_in(threefry.words(key()), ROWS)),
+    "threefry.words": Case(lambda d: threefry.words(key())),
+    "threefry.is_threefry": host(lambda: np.array(threefry.is_threefry(key()))),
+    "threefry.written_out": Case(
+        lambda d: jax.random.bits(threefry.written_out(key()), (3,), jnp.uint32)
+    ),
     "vectors.unit": Case(lambda d: vectors.unit(positive(d, 3, 2))),
 }
 

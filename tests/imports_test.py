@@ -62,6 +62,7 @@ MATHS = {
             "rng",
             "sparse",
             "streams",
+            "threefry",
             "vectors",
         )
     ),

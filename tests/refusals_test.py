@@ -24,6 +24,7 @@ from jaxrec_diff.ops import (
     rng,
     smoothing,
     sparse,
+    threefry,
     vectors,
 )
 
@@ -78,7 +79,7 @@ def nodes(users=2, items=3):
         lambda: sparse.dense(jnp.ones((2, 3), int), jnp.ones((2, 1)), 3),
         lambda: sparse.project(jnp.ones((2, 3), int), jnp.ones((2, 1)), jnp.ones((3, 2))),
         lambda: normals.by_row(KEY, jnp.ones((2, 2), jnp.int32), (3,)),
-        lambda: normals.threefry((jnp.uint32(1), jnp.uint32(2)), (jnp.ones(2, int),) * 2),
+        lambda: threefry.block((jnp.uint32(1), jnp.uint32(2)), (jnp.ones(2, int),) * 2),
         lambda: normals.uniform(jnp.ones(2, jnp.int32)),
         lambda: normals.from_uniform(jnp.ones(2, jnp.bfloat16)),
         lambda: rng.normal(KEY, jnp.ones(3)),

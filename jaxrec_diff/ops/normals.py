@@ -1,14 +1,13 @@
 """Standard normals for every row of a reverse path, cheaper than those of `jax.random.normal`.
 
-A stochastic sampler with a small denoiser is bound by its noise. Threefry (Salmon et al. 2011,
-doi:10.1145/2063384.2063405) makes two words a block: here the first is the noise of an even row of
-the path and the second that of the odd row after it.
+A stochastic sampler with a small denoiser is bound by its noise. Threefry makes two words a block:
+here the first is the noise of an even row of the path and the second that of the odd row after it.
 
 On CPU two things matter that have to do with how XLA compiles and not with what is drawn. The
-rounds are written out, those of the keys too, where `jax.random` loops over them in memory. And a
-scan carries the uniforms of its next row, so that the rounds and the inverse distribution function
-are two kernels: in one, they take half as long again. A block is made twice, once for each of its
-words: carrying it from an even row to the odd one takes longer than making it anew.
+rounds are written out (`threefry`), those of the keys too. And a scan carries the uniforms of its
+next row, so that the rounds and the inverse distribution function are two kernels: in one, they
+take half as long again. A block is made twice, once for each of its words: carrying it from an even
+row to the odd one takes longer than making it anew.
 
 >>> import jax, jax.numpy as jnp
 >>> path = whole(jax.random.key(0), (2, 3))
@@ -16,23 +15,15 @@ words: carrying it from an even row to the odd one takes longer than making it a
 (2, 3)
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec_diff.ops import rng
-
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = np.uint32(0x1BD11BDA)
-_GENERATOR = "threefry2x32"
-
-Words = tuple[Any, Any]  # u32[...] each: a key, or a block
+from jaxrec_diff.ops import rng, threefry
 
 
 @dataclass(frozen=True)
@@ -52,10 +43,10 @@ class Normals:
 
 def whole(key: jax.Array, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
     """Noise for a whole batch under one key a pair of rows: i32[] -> f32[*shape]."""
-    if not _is_threefry(key):
+    if not threefry.is_threefry(key):
         return lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32)
-    words = _words(key)
-    return Normals(lambda i: _row(_folded(words, i // 2), i, shape))
+    words = threefry.words(key)
+    return Normals(lambda i: _row(threefry.fold_in(words, i // 2), i, shape))
 
 
 def by_row(
@@ -67,31 +58,16 @@ def by_row(
     """
     chex.assert_rank(row_id, 1)
     chex.assert_type(row_id, int)
-    if not _is_threefry(key):
+    if not threefry.is_threefry(key):
         return lambda i: rng.normal(jax.random.fold_in(key, i), row_id, shape)
 
-    words, rows = _words(key), row_id.astype(jnp.uint32)
+    words, rows = threefry.words(key), row_id.astype(jnp.uint32)
 
     def uniforms(i: jax.Array) -> jax.Array:
-        keys = _folded(_folded(words, i // 2), rows)
+        keys = threefry.fold_in(threefry.fold_in(words, i // 2), rows)
         return jax.vmap(lambda *key: _row(key, i, shape))(*keys)
 
     return Normals(uniforms)
-
-
-def threefry(key: Words, counter: Words) -> Words:
-    """Threefry-2x32 with 20 rounds: a key and a counter of two u32 each -> two words."""
-    chex.assert_type([*key, *counter], jnp.uint32)
-    chex.assert_equal_shape(list(counter))
-    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
-    first, second = counter[0] + schedule[0], counter[1] + schedule[1]
-    for group in range(5):
-        for distance in _ROTATIONS[group % 2]:
-            first = first + second
-            second = first ^ (second << np.uint32(distance) | second >> np.uint32(32 - distance))
-        first = first + schedule[(group + 1) % 3]
-        second = second + schedule[(group + 2) % 3] + np.uint32(group + 1)
-    return first, second
 
 
 def uniform(words: jax.Array) -> jax.Array:
@@ -125,35 +101,7 @@ _RATIO = (
 )  # fmt: skip
 
 
-def _row(key: Words, i: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _row(key: threefry.Words, i: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Uniforms of row `i`, f32[*shape], from its pair's key."""
-    count = _counts(shape)
-    even, odd = threefry(key, (jnp.zeros_like(count), count))
+    even, odd = threefry.counted(key, shape)
     return uniform(jnp.where(i % 2 == 0, even, odd))
-
-
-def _counts(shape: tuple[int, ...]) -> jax.Array:
-    """u32[*shape] counted from 0 in the order of memory, in the kernel's own shape: a reshaped
-    iota takes XLA's CPU backend a fifth longer."""
-    count = jnp.zeros(shape, jnp.uint32)
-    for axis in range(len(shape)):
-        stride = np.uint32(math.prod(shape[axis + 1 :]))
-        count += stride * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    return count
-
-
-def _folded(key: Words, data: jax.Array) -> Words:
-    """`jax.random.fold_in` of the words of a key, with the rounds written out: u32 like `data`."""
-    data = data.astype(jnp.uint32)
-    return threefry(key, (jnp.zeros_like(data), data))
-
-
-def _words(key: jax.Array) -> Words:
-    words = jax.random.key_data(key)
-    return words[0], words[1]
-
-
-def _is_threefry(key: jax.Array) -> bool:
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key.shape[-1:] == (2,)  # raw words, which are the default generator's
-    return str(jax.random.key_impl(key)) == _GENERATOR
