@@ -118,7 +118,7 @@ def train(name: str, folder: Path) -> dict[str, Any] | str:
 def ways(name: str, folder: Path, split: str) -> dict[str, Any]:
     """Figures of one trained try, asked in several ways, and how far their lists agree."""
     from jaxrec_diff.evaluation import lists
-    from jaxrec_diff.experiments import judging, restore
+    from jaxrec_diff.experiments import judging, provenance, restore
     from jaxrec_diff.ops import streams
 
     asked: dict[str, Any] = {}
@@ -128,22 +128,22 @@ def ways(name: str, folder: Path, split: str) -> dict[str, Any]:
             run = restore.reopen(folder / name, flags)
         except ValueError:
             continue  # guidance of what was never trained without histories
-        results, _ = judging.evaluation(run, folder / name, split)
         found = restore.restore(run, folder / name)
         tops = judging.lists_of(found.phase, split, k=10)
-        items = [
-            tops(found.params, found.state, key).items
-            for key in (streams.draw(run.experiment.seed, n) for n in (0, 1))
+        draws = [
+            tops(found.params, found.state, streams.draw(run.experiment.seed, n)) for n in (0, 1)
         ]
+        items = [each.items for each in draws]
         first = items[0] if first is None else first
         asked[way] = {
             "flags": list(flags),
-            **{metric: results["metrics"][metric] for metric in METRICS},
+            **{metric: draws[0].metrics[metric] for metric in METRICS},
             "coverage@10": len(set(items[0].ravel().tolist())) / found.phase.spec.num_items,
             "overlap_with_one_call": lists.overlap(first, items[0]),
             "overlap_of_two_draws": lists.overlap(*items),
         }
-    return {"split": split, "ways": asked} | {key: results[key] for key in ("commit", "device")}
+    about = provenance.provenance("", run.experiment.seed, run.mesh)
+    return {"split": split, "ways": asked} | {key: about[key] for key in ("commit", "device")}
 
 
 def parsed(name: str) -> tuple[str, str, int]:
