@@ -124,9 +124,10 @@ def evaluate_splits(
 ) -> Callable[[Any, Any, jax.Array], dict[str, Evaluation]]:
     """`evaluator` for several splits at a time, by name.
 
-    Where a user's query is the same in every split (`shared`) and has one answer
-    (`model.deterministic`), a user is sampled and scored once and masked and ranked for each split.
-    Otherwise each split is sampled by itself; the figures are the same.
+    Where a user's query is the same in every split (`shared`) and so is its answer, a user is
+    sampled and scored once and masked and ranked for each split: where nothing is drawn
+    (`model.deterministic`), and where a user has the same row in every split, which keys what is
+    drawn. Otherwise each split is sampled by itself; the figures are the same.
 
     Args:
       model: what a `build` made.
@@ -149,7 +150,7 @@ def evaluate_splits(
     def separately(params, state, key):
         return {name: run(params, state, key) for name, run in apart.items()}
 
-    if shared is None or not model.deterministic:
+    if shared is None or not (model.deterministic or _same_rows(shared)):
         return separately
     # `split_of` may have dropped the last rows of a split
     place = {
@@ -163,6 +164,11 @@ def evaluate_splits(
         model, (group,), shared.rows, splits, place, all_rules, mesh, config, train_counts,
         **options,
     )  # fmt: skip
+
+
+def _same_rows(shared: Shared) -> bool:
+    """Whether every user has one and the same row wherever it is asked about."""
+    return all(((own < 0) | (own == np.arange(len(own)))).all() for own in shared.place.values())
 
 
 def under_rules(

@@ -256,6 +256,25 @@ def test_splits_are_sampled_together_where_that_changes_nothing(tmp_path, config
     assert 0 < joint["valid"].metrics["hr@2"] != joint["test"].metrics["hr@2"]
 
 
+@pytest.mark.parametrize("path", ["hidden", "rows"])
+def test_splits_of_the_same_users_draw_together(tmp_path, path):
+    """A row of either split is the same user's, and draws the same."""
+    noisy = replace(TINY, path=path, noise_steps=2, sampler=SamplerConfig(kind="ddpm"))
+    data = few_users(tmp_path)
+    users, valid, test = np.intersect1d(data.valid_users, data.test_users, return_indices=True)
+    data = data._replace(
+        valid=ragged.pick(data.valid, valid), valid_users=users,
+        test=ragged.pick(data.test, test), test_users=users,
+    )  # fmt: skip
+    joint, apart, sampled = both_ways(noisy, data, diagnose=False)
+    assert sampled == 3  # 8 users, 3 at a time
+    for name in ("valid", "test"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), joint[name], apart[name]
+        )
+    assert 0 < joint["valid"].metrics["hr@2"] != joint["test"].metrics["hr@2"]
+
+
 def test_splits_together_drop_the_rows_that_a_split_drops(tmp_path):
     rules = OFFICIAL._replace(multiple_of=4)
     joint, apart, sampled = both_ways(TINY, few_users(tmp_path), rules=rules, diagnose=False)
