@@ -29,7 +29,6 @@ import numpy as np
 
 from jaxrec_diff import config as jaxrec_diff_config
 from jaxrec_diff import layout
-from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.dataset import Dataset
 from jaxrec_diff.data.splits import Cuts, queries
@@ -91,8 +90,9 @@ class Ours:
 
     def __init__(self, experiment, dataset: Dataset, spec: DataSpec):
         system = registry.system(experiment.model)
+        self.experiment = experiment
         self.model = system.build(experiment.model, spec)
-        self.batcher = INTERACTIONS.batcher(dataset, DataConfig())
+        self.batcher = registry.input_of(experiment.model).batcher(dataset, DataConfig())
         self.mesh, self.dataset, self.rules = layout.make_mesh(), dataset, system.official
         self.batch = experiment.train.batch_size
         optimizer = optim.make(experiment.train, 1000)

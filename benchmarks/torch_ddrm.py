@@ -13,10 +13,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import nn
 
 from jaxrec_diff.models import ddrm
+from jaxrec_diff.ops import graph
 
 STEP_WIDTH = 10
 ACTIVATIONS = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
@@ -92,6 +94,17 @@ def load(model: DDRM, params: Any) -> None:
             for index, layer in enumerate(inner):
                 values = leaves[f"inner_{index}"]
                 put(layer, values["kernel"], values["bias"])
+
+
+def adjacency(sets: graph.Rows, num_items: int) -> torch.Tensor:
+    """D^{-1/2} [[0, R], [R^T, 0]] D^{-1/2}, sparse, of every user's items."""
+    row = np.repeat(np.arange(len(sets.start) - 1), np.diff(sets.start))
+    shape = len(sets.start) - 1, num_items
+    rated = scipy.sparse.csr_matrix((np.ones(len(row)), (row, sets.members)), shape)
+    both = scipy.sparse.bmat([[None, rated], [rated.T, None]]).tocsr()
+    scale = scipy.sparse.diags(1.0 / np.sqrt(np.maximum(both.sum(axis=1).A1, 1.0)))
+    made = (scale @ both @ scale).tocsr().astype(np.float32)
+    return torch.sparse_csr_tensor(made.indptr, made.indices, made.data, made.shape)
 
 
 def propagated(frozen: Frozen) -> tuple[torch.Tensor, torch.Tensor]:

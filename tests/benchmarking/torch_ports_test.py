@@ -1,12 +1,19 @@
 """PyTorch ports: the same functions of the same parameters as the systems they stand beside."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
+import scipy.sparse
 
 from jaxrec_diff.benchmarking import asks, peers, subjects
 from jaxrec_diff.benchmarking.asks import Ask
 from jaxrec_diff.diffusion import process
+from jaxrec_diff.models import ddrm
+from jaxrec_diff.ops import graph
 
 torch = pytest.importorskip("torch")
 
@@ -16,7 +23,17 @@ SMALL = {
     "dreamrec": ("--model.num-steps=6", "--model.sampler.kind=ddpm"),
     "diffurec": RELEASED,
     "diffrec": (),
+    "ddrm": ("--model.dims=8,24", "--model.num-steps=6", "--model.extra-steps=2"),
 }
+
+
+def sibling(name: str):
+    """A module of benchmarks/."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
 
 
 def made(name: str, question: str, flags: tuple[str, ...], preset: str = ""):
@@ -58,7 +75,38 @@ def test_the_port_of_diffrec_has_the_same_scores():
     assert peers.difference(found, wanted) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec"])
+def test_the_port_of_ddrm_walks_the_same_means():
+    """Also in the released program's way, whose vectors are walked along the graph anew."""
+    subject = made("ddrm", "sampler", (*SMALL["ddrm"], "--model.start-noise=false"))
+    args = subjects.sampler(subject, 8).args
+    points = np.asarray(jax.jit(subject.model.sample)(*args))
+    assert peers.difference(port(subject, "sampler", args[-1])(), points) < 1e-4
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_released_way_of_ddrm_makes_the_same_lists(layers):
+    torch_ddrm = sibling("torch_ddrm")
+    flags = (*SMALL["ddrm"], f"--model.layers={layers}", "--model.start-noise=false")
+    subject = made("ddrm", "sampler", flags)
+    config, spec = subject.phase.settings.model, subject.phase.spec
+    vectors = ddrm.vectors(config, spec)
+    model = torch_ddrm.DDRM(vectors.items.shape[1], config)
+    torch_ddrm.load(model, jax.device_get(subject.train.params))
+    sets = graph.item_sets(spec.user_items, spec.num_items)
+    row = np.repeat(np.arange(spec.num_users), np.diff(sets.start))
+    users, items = (torch.tensor(spec.exports[f"ego_{side}"]) for side in ("users", "items"))
+    frozen = torch_ddrm.Frozen(
+        users, items, torch_ddrm.adjacency(sets, spec.num_items), layers,
+        np.split(sets.members, sets.start[1:-1]),
+    )  # fmt: skip
+    shape = spec.num_users, spec.num_items
+    seen = scipy.sparse.csr_matrix((np.ones(len(row)), (row, sets.members)), shape)
+    plain = torch_ddrm.recommend(model, tuple(map(torch.tensor, vectors)), seen, 5, 16)
+    assert plain == torch_ddrm.as_released(model, frozen, seen, 5, 16)
+    assert not any(seen[user, item] for user, listed in enumerate(plain) for item in listed)
+
+
+@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec", "ddrm"])
 def test_a_port_learns(name):
     """The loss of the same examples falls over updates."""
     subject = made(name, "train", SMALL[name])
@@ -77,7 +125,7 @@ def test_a_port_refuses_other_settings():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec"])
+@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec", "ddrm"])
 def test_a_compiled_port_walks_the_same_path(name, monkeypatch):
     subject = made(name, "sampler", SMALL[name])
     query = subjects.sampler(subject, 8).args[-1]
