@@ -242,7 +242,7 @@ def start(parts: Parts, key: jax.Array, row_id: jax.Array) -> jax.Array:
     """x_T of rows i32[B], f32[B, D]."""
     width = parts.config.width
     if parts.config.start == "zero":
-        return jnp.zeros((len(row_id), width))
+        return jnp.zeros((row_id.shape[0], width))
     return rng.normal(key, row_id, (width,))
 
 
