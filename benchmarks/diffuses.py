@@ -41,6 +41,8 @@ SYSTEMS = {
     "ltdiffrec": (*_ROWS, "--train.num-epochs=100", "--backbone.train.num-epochs=10"),
     "ddrm": (*_ROWS, "--train.num-epochs=5", "--backbone.train.num-epochs=10"),
     "diffurec": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
+    "flow": (*_SHORT, "--train.num-epochs=20"),
+    "fmrec": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
     "diffrec2": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
     "diqdiff": (*_SHORT, "--train.num-epochs=3"),
     "diffuasr": (
