@@ -39,8 +39,8 @@ PRESET = Preset(
         "train.learning-rate": Range(1e-4, 1e-2, log=True),
         "model.width": Choice((32, 64, 128)),
         "model.dropout-rate": Range(0.0, 0.7),
-        "model.mse-weight": Choice((0.0, 0.3, 1.0, 3.0)),
-        "model.path.time-law": Choice(("mode", "uniform", "cosmap")),
+        "model.mse-weight": Choice((0.0, 0.1, 0.3, 1.0)),
+        "model.path.time-mean": Range(2.0, 6.0),
         "model.consistency": Choice((0.0, 0.3, 1.0)),
     },
     facts=Facts(

@@ -58,12 +58,16 @@ class FlowConfig:
     """Deviation of initial item and position embeddings."""
     num_steps: int = 60
     """Times T of the grid that is sampled; training draws them from the whole line."""
-    path: PathConfig = field(default_factory=PathConfig)
-    """Law of the times, and their grid."""
+    path: PathConfig = field(
+        default_factory=lambda: PathConfig(time_law="logit_normal", time_mean=4.0, shift=20.0)
+    )
+    """Law of the times, and their grid: near noise, because a row of 64 numbers is told from all
+    others by a noised form of half its size, of which the code of a history learns nothing."""
     ce_weight: float = 1.0
     """Weight of the softmax over the catalogue."""
-    mse_weight: float = 1.0
-    """Weight of the squared error."""
+    mse_weight: float = 0.1
+    """Weight of the squared error, which keeps estimates on the scale of their targets; at 1 it
+    holds the softmax back."""
     target: Literal["stopped", "learned"] = "stopped"
     """Whether a gradient reaches the item table through the target and its noised form."""
     consistency: float = 0.0

@@ -10,6 +10,7 @@ import pytest
 from jaxrec_diff.batches.types import SequenceQuery, Sequences
 from jaxrec_diff.diffusion import straight
 from jaxrec_diff.diffusion.config import SamplerConfig
+from jaxrec_diff.diffusion.straight import PathConfig
 from jaxrec_diff.models import flow, sasrec
 from jaxrec_diff.models.contract import DataSpec
 from jaxrec_diff.models.flow import FlowConfig
@@ -18,7 +19,9 @@ from tests.models.compiled import compiled
 from tests.models.tables import filling
 
 SPEC = DataSpec(num_users=3, num_items=6, max_len=4)
-TINY = FlowConfig(width=4, num_blocks=1, dropout_rate=0.0, num_steps=4)
+TINY = FlowConfig(
+    width=4, num_blocks=1, dropout_rate=0.0, num_steps=4, path=PathConfig(), mse_weight=1.0
+)
 SEQ = jnp.array([[2, 5, 0, 0], [3, 1, 4, 6]])
 TARGET = jnp.array([4, 2])
 
