@@ -43,6 +43,7 @@ SYSTEMS = {
     "diffurec": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
     "flow": (*_SHORT, "--train.num-epochs=20"),
     "fmrec": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
+    "adrec": (*_SHORT, "--train.num-epochs=10", "--backbone.train.num-epochs=10"),
     "diffrec2": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
     "diqdiff": (*_SHORT, "--train.num-epochs=3"),
     "diffuasr": (
