@@ -12,7 +12,7 @@ import scipy.sparse
 from jaxrec_diff.benchmarking import asks, peers, subjects
 from jaxrec_diff.benchmarking.asks import Ask
 from jaxrec_diff.diffusion import process
-from jaxrec_diff.models import ddrm
+from jaxrec_diff.models import ddrm, dimerec
 from jaxrec_diff.ops import graph
 
 torch = pytest.importorskip("torch")
@@ -23,6 +23,13 @@ SMALL = {
     "dreamrec": ("--model.num-steps=6", "--model.sampler.kind=ddpm"),
     "diffurec": RELEASED,
     "diffrec": (),
+    "dimerec": (
+        "--model.forward=grw",
+        "--model.num-steps=6",
+        "--model.positions=start",
+        "--model.negatives=uniform",
+        "--model.num-negatives=32",
+    ),
     "ddrm": ("--model.dims=8,24", "--model.num-steps=6", "--model.extra-steps=2"),
 }
 
@@ -49,7 +56,7 @@ def port(subject, question: str, asked, compiled: bool = False):
     return peers.port(settings, question)(settings, subject.phase.spec, *given, compiled=compiled)
 
 
-@pytest.mark.parametrize("name", ["dreamrec", "diffurec"])
+@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "dimerec"])
 def test_a_port_walks_the_same_means(name, monkeypatch):
     """From the origin, where nothing is drawn; DiffuRec's lambda is then its mean."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
@@ -63,6 +70,21 @@ def test_a_port_walks_the_same_means(name, monkeypatch):
 
     found = port(subject, "sampler", args[-1])()
     assert peers.difference(found, jax.jit(ends)(*args)) < 1e-4
+
+
+def test_the_port_of_dimerec_starts_on_the_same_sphere(monkeypatch):
+    """x_t of given noise is that of the geodesic walk, whichever step."""
+    subject = made("dimerec", "train", SMALL["dimerec"])
+    torch_dimerec, parts = sibling("torch_dimerec"), subject.phase.settings.model
+    model = torch_dimerec.DimeRec(TINY[0].items, TINY[0].length, parts)
+    rng = np.random.default_rng(0)
+    x0, z = (rng.normal(size=(6, parts.width)).astype(np.float32) for _ in range(2))
+    x0 /= np.linalg.norm(x0, axis=1, keepdims=True)
+    monkeypatch.setattr(torch, "randn_like", lambda like: torch.from_numpy(z))
+    t = np.arange(6)
+    found = torch_dimerec.q_sample(model, torch.from_numpy(x0), torch.from_numpy(t))
+    add_noise = dimerec.parts(parts, subject.phase.spec).add_noise
+    np.testing.assert_allclose(found, add_noise(x0, t, z), atol=1e-6)
 
 
 def test_the_port_of_diffrec_has_the_same_scores():
@@ -106,7 +128,7 @@ def test_the_released_way_of_ddrm_makes_the_same_lists(layers):
     assert not any(seen[user, item] for user, listed in enumerate(plain) for item in listed)
 
 
-@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec", "ddrm"])
+@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec", "ddrm", "dimerec"])
 def test_a_port_learns(name):
     """The loss of the same examples falls over updates."""
     subject = made(name, "train", SMALL[name])
@@ -125,7 +147,7 @@ def test_a_port_refuses_other_settings():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec", "ddrm"])
+@pytest.mark.parametrize("name", ["dreamrec", "diffurec", "diffrec", "ddrm", "dimerec"])
 def test_a_compiled_port_walks_the_same_path(name, monkeypatch):
     subject = made(name, "sampler", SMALL[name])
     query = subjects.sampler(subject, 8).args[-1]
