@@ -256,17 +256,15 @@ def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: Sequence
     start = sphere.normalize(rng.normal(k_start, query.row_id, (config.width,)))
     interests = call(parts, params, "guide", query.seq)
     denoise = (hoisted if config.hoist else plain)(parts.net, params, interests)
-    draw = None
+    steps, draw = parts.steps, None
     if parts.noisy:
-        z = samplers.draw_rows(k_steps, query.row_id, (config.width,))
-
-        def draw(i):
-            return _noise_scale(config) * z(i)
+        draw = samplers.draw_rows(k_steps, query.row_id, (config.width,))
+        steps = steps._replace(c=_noise_scale(config) * steps.c)
 
     def estimate(xt, t):
         return _on_sphere(config, denoise(xt, t))
 
-    return Chain(parts.steps, estimate, start, draw, project=sphere.normalize)
+    return Chain(steps, estimate, start, draw, project=sphere.normalize)
 
 
 def sample(
