@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -592,31 +593,33 @@ def words(seed: int) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(pair[0]), jnp.asarray(pair[1])
 
 
-def public_functions() -> set[str]:
-    found = set()
-    for module in MODULES:
-        for name, value in vars(module).items():
-            here = getattr(value, "__module__", None) == module.__name__
-            if here and callable(value) and not inspect.isclass(value) and name[0] != "_":
-                found.add(f"{module.__name__.split('.')[-1]}.{name}")
-    return found
+def functions_of(module: ModuleType) -> set[str]:
+    return {
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__
+        and callable(value) and not inspect.isclass(value) and name[0] != "_"
+    }  # fmt: skip
 
 
 def test_every_public_function_has_a_case():
-    assert public_functions() == set(CASES)
+    found = {f"{m.__name__.split('.')[-1]}.{name}" for m in MODULES for name in functions_of(m)}
+    assert found == set(CASES)
 
 
 def test_every_module_of_the_rooms_of_mathematics_is_looked_at():
+    """Networks alone, as of a new system, have no case: the exam of models asks them."""
     rooms = {
         "ops": {"files", "filled", "meshes", "streams"},
         "diffusion": {"config", "row_process", "straight"},
-        "nets": {"guided", "last_place", "plain", "restorer", "token_wise"},
+        "nets": set(),
     }
     for room, spared in rooms.items():
-        folder = importlib.import_module(f"jaxrec_diff.{room}").__path__[0]
-        names = {module.name for module in pkgutil.iter_modules([folder])}
-        known = {m.__name__.split(".")[-1] for m in MODULES if m.__name__.split(".")[1] == room}
-        assert names - spared == known
+        package = importlib.import_module(f"jaxrec_diff.{room}")
+        for each in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f"{package.__name__}.{each.name}")
+            if each.name not in spared and functions_of(module):
+                assert module in MODULES, module.__name__
 
 
 def leaves(tree: Any) -> list[Any]:
