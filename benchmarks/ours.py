@@ -7,7 +7,8 @@
 `run` trains each try and keeps its best validation figures in `results/ours-tries.json`, a SASRec
 of the same size, data, epochs and seed among them; it never reads the test split. `ways` asks one
 trained try in other ways, by default on validation, and keeps them in `results/ours-ways.json`.
-`table` prints the tables of both files, and puts them into the page of the documentation.
+`table` prints the tables of both files and of what lists cost (`results/ours-serving.json`), and
+puts them into the page of the documentation.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 TRIES, WAYS = RESULTS / "ours-tries.json", RESULTS / "ours-ways.json"
+SERVING = RESULTS / "ours-serving.json"  # of `bin/benchmark rank`, by the commands it has
 PAGE = Path(__file__).parent.parent / "jaxrec_diff" / "docs" / "pages" / "ours.md"
 MARKS = "<!-- ours -->", "<!-- /ours -->"
 METRICS = ("hr@10", "ndcg@10", "ndcg@20")
@@ -31,11 +33,11 @@ DATA = {
     ),
     "zhihu": (
         "zhihu", "--data.max-len=10", "--model.dropout-rate=0.2",
-        "--train.batch-size=256", "--train.num-epochs=10",
+        "--train.batch-size=256", "--train.num-epochs=5",
     ),
     "amazon-beauty": (
         "amazon-beauty/interactions.parquet", "--data.max-len=50", "--model.dropout-rate=0.3",
-        "--train.batch-size=128", "--train.num-epochs=12",
+        "--train.batch-size=128", "--train.num-epochs=8",
     ),
     "ml-1m": (
         "ml-1m/interactions.parquet", "--data.max-len=50", "--model.dropout-rate=0.2",
@@ -158,7 +160,7 @@ def parsed(name: str) -> tuple[str, str, int]:
 
 
 def table() -> str:
-    """Both files as markdown."""
+    """All files as markdown."""
     tries = _read(TRIES)
     lines = ["| data | what | seed | epochs, best | valid HR@10 | valid NDCG@10 | processor s |"]
     lines += ["|---|---|---|---|---|---|---|"]
@@ -178,6 +180,14 @@ def table() -> str:
             cells = [f"{100 * found[key]:.2f}" for key in keys]
             cells += [f"{found[f'overlap_{key}']:.2f}" for key in ("with_one_call", "of_two_draws")]
             lines.append(f"| {way} | {' | '.join(cells)} |")
+    costs = _read(SERVING)
+    if costs:
+        sasrec = costs["figures"][0]["processor"]
+        lines += ["", f"What they cost: {costs['question']}.", ""]
+        lines += ["| way | users/s | times SASRec's cost |", "|---|---|---|"]
+        for each in costs["figures"]:
+            times = each["processor"] / sasrec
+            lines.append(f"| {each['what']} | {each['rate']:,.0f} | {times:.2f} |")
     return "\n".join(lines) + "\n"
 
 
