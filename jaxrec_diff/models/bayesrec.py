@@ -64,7 +64,7 @@ class BayesRecConfig:
     """Units of the network on [x_t ; h ; t] beside Bayes' rule; 0 has none."""
     num_steps: int = 32
     """Levels T of the straight path, x_t = (1 - t) x_0 + t eps at t = 1/T .. 1."""
-    noise_share: float = 0.5
+    noise_share: float = 0.8
     """Share of training's places that are asked at the last level, where x_t says nothing; the
     others draw a level uniformly. 1 is a SASRec with rows of length 1."""
     target: Literal["learned", "stopped"] = "learned"
