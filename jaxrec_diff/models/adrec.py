@@ -30,7 +30,7 @@ from jaxrec_diff.diffusion import forward, guidance, process, samplers, timestep
 from jaxrec_diff.diffusion.config import SamplerConfig, plan, refuse_closed_form
 from jaxrec_diff.diffusion.forward import Forward
 from jaxrec_diff.diffusion.process import Chain, Denoiser, Steps
-from jaxrec_diff.models.adrec_places import Asked, ask
+from jaxrec_diff.models.adrec_places import Asked, ask, looked_up
 from jaxrec_diff.models.adrec_table import check, trained_rows
 from jaxrec_diff.models.contract import (
     Aux,
@@ -256,14 +256,14 @@ def _restored(parts: Parts, params: Any, key: jax.Array, seq, target, weight, fi
     else:
         t = jnp.broadcast_to(timesteps.uniform(k_t, row_id, config.num_steps)[:, None], shape)
     t = jnp.where(asked.target > 0, t, 0)
-    x0 = items[asked.target]
+    x0 = looked_up(items, asked.target)
     xt = noised_places(parts, params, asked, t, rng.normal(k_eps, row_id, x0.shape[1:]))
     injected = config.lambda_scale * (xt + call(parts, params, "steps", t))
     kept = jnp.ones_like(weight)
     if config.guidance_weight:
         kept = rng.bernoulli(k_keep, row_id, 1.0 - config.drop_rate).astype(kept.dtype)
     keys, restore = rng.row_keys(k_net, row_id), partial(call, parts, params, "restore")
-    rows = history_rows(items, asked.seq)
+    rows = looked_up(items, asked.seq)
     point = by_row(restore, keys, rows, injected, asked.where, kept)
     size = jnp.mean(jnp.square(point - x0), axis=-1)
     squared = jnp.sum(asked.weight * size, axis=-1)
@@ -281,17 +281,11 @@ def asked_of(parts: Parts, seq, target, first, *, one: bool) -> Asked:
     return ask(seq, after, counts, mask=mask, one=one, max_len=parts.max_len)
 
 
-def history_rows(items: jax.Array, seq: jax.Array) -> jax.Array:
-    """Rows f32[B, P, D] of items i32[B, P]; to that of padding no gradient comes from here."""
-    rows = items[seq]
-    return jnp.where(seq[..., None] > 0, rows, jax.lax.stop_gradient(rows))
-
-
 def noised_places(
     parts: Parts, params: Any, asked: Asked, t: jax.Array, eps: jax.Array
 ) -> jax.Array:
     """x_t f32[B, P, D] of the next items at steps i32[B, P]; padding stays as it is."""
-    x0 = params["items"][asked.target] / rms(parts, params)
+    x0 = looked_up(params["items"], asked.target) / rms(parts, params)
     flat = (-1, parts.config.width)
     xt = forward.q_sample(parts.tables, x0.reshape(flat), t.reshape(-1), eps.reshape(flat))
     return jnp.where(asked.target[..., None] > 0, xt.reshape(x0.shape), x0)
@@ -353,7 +347,7 @@ def last_place(parts: Parts, params: Any, query: SequenceQuery, shown: jax.Array
     last = jnp.maximum(jnp.sum(query.seq > 0, axis=-1), 1) - 1 + behind
     before = jnp.where(place < last[:, None], asked.where.count, 0.0)
     where = asked.where._replace(count=before)
-    read = call(parts, params, "encode", history_rows(params["items"], asked.seq), asked.where)
+    read = call(parts, params, "encode", looked_up(params["items"], asked.seq), asked.where)
     earlier = parts.config.lambda_scale * (shown[asked.target] + step)
 
     def restore(kept):
@@ -431,9 +425,8 @@ def build(
       ValueError: if a backbone's rows do not fit the data or the settings.
     """
     made = parts(config, spec, axis_name=axis_name, protocol=protocol)
-    given = {"items": trained_rows(config, spec)} if "items" in spec.exports else {}
-    if config.table == "random":
-        given = {}
+    starts = config.table == "backbone" and "items" in spec.exports
+    given = {"items": trained_rows(config, spec)} if starts else {}
     late = config.freeze_epochs and (given or spec.given is not None)
     return Model(
         init=partial(init, made),

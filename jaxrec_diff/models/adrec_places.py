@@ -56,3 +56,10 @@ def ask(
         )
         where = places(seq > 0, "query")
     return Asked(seq, target, where, counts.astype(jnp.result_type(float)))
+
+
+def looked_up(items: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows f32[B, P, D] of items i32[B, P]; to that of padding no gradient comes from here, as the
+    released embedding has it. As a class of the softmax the row is trained."""
+    rows = items[ids]
+    return jnp.where(ids[..., None] > 0, rows, jax.lax.stop_gradient(rows))

@@ -15,6 +15,7 @@ from jaxrec_diff.diffusion import forward, process
 from jaxrec_diff.diffusion.config import SamplerConfig
 from jaxrec_diff.models import adrec
 from jaxrec_diff.models.adrec import ADRecConfig
+from jaxrec_diff.models.adrec_places import looked_up
 from jaxrec_diff.models.contract import DataSpec, Thaw
 from jaxrec_diff.models.network import call
 from jaxrec_diff.ops import filled
@@ -165,7 +166,7 @@ def walked(params, config, seq=SEQ):
 def test_what_the_history_says(mask, one):
     made, params = adrec.parts(settings(mask=mask), SPEC), weights()
     asked = adrec.asked_of(made, SEQ, TARGET, jnp.zeros(2, int), one=one)
-    rows = adrec.history_rows(params["items"], asked.seq)
+    rows = looked_up(params["items"], asked.seq)
     read = made.net.apply({"params": params}, rows, asked.where, method="encode")
     last = [int(np.flatnonzero(row)[-1]) for row in np.asarray(asked.seq)]
     np.testing.assert_allclose(
@@ -431,3 +432,14 @@ def test_gradients_may_be_taken_apart():
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
     plain = adrec.parts(settings(mask="key"), SPEC)
     assert loss_of(made, params, key)[0] == loss_of(plain, params, key)[0]
+
+
+def test_padding_is_trained_as_a_class_and_by_no_history():
+    params, key = weights(), jax.random.key(1)
+
+    def gradient(**changes):
+        made = adrec.parts(settings(mse_weight=0.0, **changes), SPEC)
+        return jax.jit(jax.grad(lambda p: adrec.loss(made, p, (), key, example())[0]))(params)
+
+    assert np.abs(gradient(pad_class=True)["items"][0]).max() > 1e-3
+    np.testing.assert_array_equal(gradient(pad_class=False)["items"][0], 0.0)
