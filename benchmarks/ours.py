@@ -37,7 +37,7 @@ DATA = {
     ),
     "amazon-beauty": (
         "amazon-beauty/interactions.parquet", "--data.max-len=50", "--model.dropout-rate=0.3",
-        "--train.batch-size=128", "--train.num-epochs=8",
+        "--train.batch-size=128", "--train.num-epochs=10",
     ),
     "ml-1m": (
         "ml-1m/interactions.parquet", "--data.max-len=50", "--model.dropout-rate=0.2",
