@@ -270,7 +270,7 @@ def chain(parts: Parts, params: Any, state: State, key: jax.Array, query: Sequen
     shape = _shape(config)
     if len(shape) > 1:
         h = h[:, None]
-    start = jnp.zeros((len(h), *shape), h.dtype)
+    start = jnp.zeros((h.shape[0], *shape), h.dtype)
     if config.start == "noise":
         start = rng.normal(k_start, query.row_id, shape)
     draw = samplers.draw_rows(k_steps, query.row_id, shape) if parts.noisy else None
@@ -318,7 +318,7 @@ def noised(
     x0 = table(params, state)[items[:, 0]]
     shape = _shape(parts.config)
     if len(shape) > 1:
-        x0 = jnp.broadcast_to(x0[:, None], (len(x0), *shape))
+        x0 = jnp.broadcast_to(x0[:, None], (x0.shape[0], *shape))
     return forward.at_step(parts.tables, key, query.row_id, x0, t)
 
 

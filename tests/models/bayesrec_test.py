@@ -130,3 +130,12 @@ def test_guidance_moves_the_history_and_not_what_x_t_says():
 def test_guidance_needs_training_without_histories():
     with pytest.raises(ValueError, match=r"needs a model.drop-rate above 0 .* nearest is 0.1"):
         BayesRecConfig(guidance_weight=1.0)
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_a_program_takes_any_number_of_queries(draws):
+    parts, params, state = made(num_draws=draws, sampler=SamplerConfig(kind="ddim"))
+    (b,) = jax.export.symbolic_shape("b")
+    query = SequenceQuery(*(jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype) for x in QUERY))
+    exported = jax.export.export(jax.jit(lambda q: bayesrec.sample(parts, params, state, KEY, q)))
+    assert exported(query).out_avals[0].shape[0] == b
