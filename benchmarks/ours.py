@@ -5,7 +5,7 @@
     python benchmarks/ours.py table [--write]
 
 `run` trains each try and keeps its best validation figures in `results/ours-tries.json`, a SASRec
-of the same size, data, epochs and seed among them; it never reads the test split. `ways` asks one
+of the same size, data, epochs and seed among them, and no figure of the test split. `ways` asks one
 trained try in other ways, by default on validation, and keeps them in `results/ours-ways.json`.
 `table` prints the tables of both files and of what lists cost (`results/ours-serving.json`), and
 puts them into the page of the documentation.
