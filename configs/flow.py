@@ -50,7 +50,12 @@ PRESET = Preset(
         ),
         limits=(
             "An inner product ranks by the mean of what a flow draws, and one call at t = 1 is "
-            "that mean if the network is perfect: look at what more steps add.",
+            "that mean if the network is perfect: on Beauty and ML-100K one call ranks better "
+            "than four steps or sixty.",
+            "Beside SASRec of the same size (one seed) it gains nothing by its chain: lists of one "
+            "call without x_t are as good, though the true x_0, shown, is told from noise.",
+            "By the paper's law `mode` most noised rows tell their item by themselves, and the "
+            "encoder learns next to nothing; times here are drawn near noise.",
         ),
         choose="To study few-step generation behind a strong encoder; SASRec itself costs less.",
     ),
