@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from jaxrec_diff import losses
 from jaxrec_diff.models.contract import DataSpec
@@ -15,9 +16,12 @@ _ROUNDING_TEMPERATURE = 0.1
 
 
 def in_parts(run: Callable[[Any], jax.Array], rows: Any, size: int) -> jax.Array:
-    """`run` on equal parts of at most `size` rows, one after the other, the last one filled up."""
+    """`run` on equal parts of at most `size` rows, one after the other, the last one filled up.
+
+    A program that is exported for any number of rows runs them at once: its caller cuts them.
+    """
     count = jax.tree.leaves(rows)[0].shape[0]
-    parts = -(-count // size)
+    parts = 1 if export.is_symbolic_dim(count) else -(-count // size)
     if parts <= 1:
         return run(rows)
     each = -(-count // parts)
