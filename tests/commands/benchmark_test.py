@@ -87,7 +87,7 @@ def test_a_system_without_a_reverse_process_answers_in_one_sentence(capsys):
         (["rank", "--model=mf", "--steps=4"], "mf has no reverse process"),
         (["rank", "--model=mf", "--devices=4096", "--shape=users:9"], "at most"),
         (["sampler", "--model=sasrec", "--peer=torch"], "sasrec has no reverse process"),
-        (["sampler", "--model=dimerec", "--peer=torch", *TINY[:4]], "has no PyTorch port"),
+        (["sampler", "--model=flow", "--peer=torch", *TINY[:4]], "has no PyTorch port"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_sentence(words, sentence, capsys, tmp_path):

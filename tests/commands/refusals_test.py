@@ -38,7 +38,7 @@ def test_a_field_is_no_misspelt_flag():
         ("compare nosuch WORKDIR", "nosuch does not exist"),
         ("train --model=mf --preset=nosuch.json", "nosuch.json does not exist"),
         ("evaluate --workdir=WORKDIR --seeds=x", "it is a whole number"),
-        ("train --model=", "unknown model ''; there are bert4rec"),
+        ("train --model=", "unknown model ''; there are adrec"),
         ("train --modle=dimerec", "did you mean --model?"),
         ("train --model=dimerec --model=sasrec", "--model is given twice"),
         ("train --model=dimerec --quite", "did you mean --quiet?"),

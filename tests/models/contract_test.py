@@ -429,9 +429,10 @@ def test_padding_rows_change_nothing(name):
 @EVERY
 def test_another_batch_is_no_other_program(name):
     (grad, traces), variables = graded(name), compiled_of(name)[1]
-    for seed in (0, 5):
-        grad(*variables, KEY, example(name, seed=seed))
-    assert traces.count((ROWS,)) == 1
+    grad(*variables, KEY, example(name, seed=0))
+    before = traces.count((ROWS,))  # twice, if its program was let go for memory
+    grad(*variables, KEY, example(name, seed=5))
+    assert traces.count((ROWS,)) == before
 
 
 @pytest.mark.parametrize("name", EAGER)
