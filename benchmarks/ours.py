@@ -145,7 +145,10 @@ def ways(name: str, folder: Path, split: str) -> dict[str, Any]:
             "overlap_of_two_draws": lists.overlap(*items),
         }
     about = provenance.provenance("", run.experiment.seed, run.mesh)
-    return {"split": split, "ways": asked} | {key: about[key] for key in ("commit", "device")}
+    command = f"python benchmarks/ours.py ways --workdir=runs/ours --only={name} --split={split}"
+    return {"split": split, "ways": asked, "command": command, "seed": run.experiment.seed} | {
+        key: about[key] for key in ("commit", "device")
+    }
 
 
 def parsed(name: str) -> tuple[str, str, int]:

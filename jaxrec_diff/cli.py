@@ -159,9 +159,11 @@ def script() -> None:
 
 
 def _leave_behind(code: int) -> None:
-    """Ends a command that failed where its threads wait for what has failed.
+    """Ends a command that failed without waiting for what its threads wait for.
 
-    Of a checkpoint that could not be begun, Orbax's threads expect news for ten minutes.
+    Of a checkpoint that could not be begun, Orbax's threads expect news for ten minutes. Threads of
+    libraries that are only just starting abort a process that ends as usual, seldom, and lose its
+    exit code.
     """
     end = time.monotonic() + _PATIENCE
     for thread in threading.enumerate():
@@ -169,9 +171,16 @@ def _leave_behind(code: int) -> None:
             continue
         thread.join(max(0.0, end - time.monotonic()))
         if thread.is_alive():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            break
+    _end(code)
+
+
+def _end(code: int) -> None:
+    """Ends the process as it is."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _interrupted(signum: int, frame: Any) -> None:

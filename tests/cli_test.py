@@ -78,6 +78,20 @@ def test_a_command_that_failed_does_not_wait_for_its_threads():
     assert run(0, 0.5).returncode == 0  # one that did not waits
 
 
+def test_a_command_that_failed_keeps_its_code_whatever_libraries_do_at_the_end():
+    program = (
+        "import atexit, os, sys\n"
+        "from jaxrec_diff import cli\n"
+        "atexit.register(os.abort)\n"
+        "cli.main = lambda: 2\n"
+        "sys.stdout.write('said')\n"
+        "cli.script()\n"
+    )
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "said", "")
+
+
 @pytest.mark.parametrize("moment", ["jax", "jaxrec_diff.experiments.pipeline"])
 def test_ctrl_c_before_training_ends_a_command_in_a_line(moment, tmp_path):
     """It comes inside a callback of the garbage collector, as JAX has one, where an exception is

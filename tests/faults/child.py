@@ -43,13 +43,21 @@ def run(argv: list[str], folder: str, said: str, environment: dict[str, str], fa
     count = _watch(folder, fault)
     from jaxrec_diff import cli
 
+    def told() -> None:
+        sys.stdout.flush()
+        Path(said + ".operations").write_text(str(count[0]))
+
+    def end(code: int) -> None:
+        told()
+        os._exit(code)
+
+    cli._end = end
     sys.argv = [str(cli.__file__), *argv]
 
     try:
         cli.script()
     finally:
-        sys.stdout.flush()
-        Path(said + ".operations").write_text(str(count[0]))
+        told()
 
 
 def _watch(folder: str, fault: Fault) -> list[int]:
