@@ -87,7 +87,6 @@ def run(argv: list[str]) -> int:
             return refuse(f"{name} changes nothing in an evaluation; bin/train takes it")
     quiet_start()
     from jaxrec_diff import layout
-    from jaxrec_diff.benchmarking import serving
     from jaxrec_diff.commands.progress import show
     from jaxrec_diff.evaluation import metrics
     from jaxrec_diff.experiments import diffusing, json_files, judging, locks, restore
@@ -110,6 +109,8 @@ def run(argv: list[str]) -> int:
             if run.experiment.eval.diffuses:
                 results["diffusion"] = diffusing.of_run(run, workdir, split)
         if "speed" in flags.switches:
+            from jaxrec_diff.benchmarking import serving
+
             results["serving"] = serving.speed(restore.restore(run, workdir))
         layout.by_first(lambda: json_files.write_json(output, results))
     with muted(flags.switches):

@@ -62,12 +62,12 @@ def of_split(
     if times is None:
         return found
     same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-    found["tied_times"] = float(np.mean(np.append(same, False) | np.append(False, same)))
+    tied = np.append(same, False) | np.append(False, same)
+    found["tied_times"] = float(np.mean(tied))
     place, _ = ragged.expand(cuts.start, cuts.trained() - cuts.start)
     if len(place) and len(answers):
         found["trained_later"] = float(np.mean(times[answers] < times[place].max()))
         found |= _leakage(items, times, place, answers)
-        tied = np.append(same, False) | np.append(False, same)
         found["tied_answers"] = float(np.mean(tied[answers]))
     return found
 

@@ -36,7 +36,7 @@ from jaxrec_diff.models.contract import Aux, DataSpec, Head, Model, Variables
 from jaxrec_diff.models.network import by_row, call
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.registry import ItemTable, System
-from jaxrec_diff.models.sasrec import SASRecConfig, SASRecNet, asks, next_items
+from jaxrec_diff.models.sasrec import SASRecConfig, SASRecNet, asks, encoded, next_items
 from jaxrec_diff.nets.dense import Dense
 from jaxrec_diff.nets.embeddings import StepEmbedding
 from jaxrec_diff.ops import rng
@@ -265,8 +265,7 @@ def chain(parts: Parts, params: Any, state: State, key: jax.Array, query: Sequen
     """The reverse process of every query, f32[B, D] or f32[B, S, D] of S draws."""
     config = parts.config
     k_start, k_steps = jax.random.split(key)
-    last = jnp.maximum(jnp.sum(query.seq > 0, axis=-1) - 1, 0)
-    h = call(parts, params, "__call__", query.seq, read=last)
+    h = encoded(parts, params, query)
     shape = _shape(config)
     if len(shape) > 1:
         h = h[:, None]

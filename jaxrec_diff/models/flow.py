@@ -227,7 +227,7 @@ def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: Sequence
     """The reverse process of every query, f32[B, D], from noise to the next item."""
     del state
     k_start, k_steps = jax.random.split(key)
-    net, code = params["restorer"], encoded(parts, params, query)
+    net, code = params["restorer"], sasrec.encoded(parts.encoder, params, query)
     of_time = call(parts, net, "of_time", straight.told(parts.path.times))
     of_history = call(parts, net, "of_history", code)
     start = rng.normal(k_start, query.row_id, code.shape[1:])
@@ -237,11 +237,6 @@ def chain(parts: Parts, params: Any, state: Any, key: jax.Array, query: Sequence
 
     draw = straight.noise(parts.path, k_steps, query.row_id, start)
     return Chain(parts.path.steps, denoise, start, draw)
-
-
-def encoded(parts: Parts, params: Any, query: SequenceQuery) -> jax.Array:
-    """The code h of whole histories, f32[B, D], without dropout."""
-    return sasrec.sample(parts.encoder, params, (), jax.random.key(0), query)
 
 
 def sample(
@@ -254,7 +249,7 @@ def sample(
 def without_x_t(parts: Parts, params: Any, state: Any, query: SequenceQuery) -> jax.Array:
     """One call of the network at t = 1 on x = 0: what is recommended without a diffusion."""
     del state
-    code = encoded(parts, params, query)
+    code = sasrec.encoded(parts.encoder, params, query)
     time = jnp.full(len(code), 1.0 - parts.config.path.start)
     return restored(parts, params["restorer"], jnp.zeros_like(code), time, code)
 

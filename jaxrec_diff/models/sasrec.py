@@ -33,7 +33,7 @@ from jaxrec_diff.models.contract import (
     Variables,
     check_heads,
 )
-from jaxrec_diff.models.network import by_row, call
+from jaxrec_diff.models.network import HasNetwork, by_row, call
 from jaxrec_diff.models.protocols import HISTORIES_COMPETE, Protocol
 from jaxrec_diff.models.readers import Reader, packed, unpacked
 from jaxrec_diff.models.registry import ItemTable, System
@@ -316,6 +316,11 @@ def sample(
 ) -> jax.Array:
     """What follows the last item, f32[B, D]; nothing is drawn."""
     del state, key
+    return encoded(parts, params, query)
+
+
+def encoded(parts: HasNetwork, params: Any, query: SequenceQuery) -> jax.Array:
+    """The code of whole histories, f32[B, D], read at the last item without dropout."""
     last = jnp.maximum(jnp.sum(query.seq > 0, axis=-1) - 1, 0)
     return call(parts, params, "__call__", query.seq, read=last)
 
