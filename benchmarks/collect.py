@@ -6,6 +6,10 @@ writes `benchmarks/results/zhihu-dreamrec-seed100.json`: the run's results witho
 say the same twice, its provenance, and the curve over epochs. A path of data in the command becomes
 `$JAXREC_DATA`. `--every=10` keeps every tenth epoch of a long curve, and looks for the best there,
 as a released loop does that evaluates every ten epochs.
+
+    python benchmarks/collect.py runs/leaderboard-ml-100k leaderboard-ml-100k
+
+keeps the folder of a contest, a line an entry.
 """
 
 import argparse
@@ -48,9 +52,7 @@ def collect(workdir: Path, every: int = 1) -> dict[str, Any]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     lines = lines[every - 1 :: every]
     curve = [trimmed({k: v for k, v in line.items() if k in wanted}) for line in lines]
-    data = os.environ.get("JAXREC_DATA", "")
-    if data:
-        results["command"] = results["command"].replace(data, "$JAXREC_DATA")
+    results["command"] = portable(results["command"])
     # where a run was kept says nothing about it
     results["command"] = re.sub(r" --workdir[= ]\S+", "", results["command"])
     results["command"] = re.sub(r"(--backbone[= ])\S*/", r"\1", results["command"])
@@ -68,6 +70,26 @@ def collect(workdir: Path, every: int = 1) -> dict[str, Any]:
     }
 
 
+def portable(command: str) -> str:
+    """A command without the folder of data that it was given."""
+    data = os.environ.get("JAXREC_DATA", "")
+    return command.replace(data, "$JAXREC_DATA") if data else command
+
+
+def contest(folder: Path) -> dict[str, Any]:
+    """The standings of a contest; figures of seven digits."""
+    kept = json.loads((folder / "leaderboard.json").read_text())
+    return rounded(kept) | {"command": portable(kept["command"])}
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=Path)
@@ -75,10 +97,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     path = RESULTS / f"{options.name}.json"
-    figures = collect(options.workdir, options.every)
-    points = ",\n  ".join(json.dumps(point) for point in figures.pop("curve"))  # a line an epoch
+    is_contest = (options.workdir / "leaderboard.json").exists()
+    figures = contest(options.workdir) if is_contest else collect(options.workdir, options.every)
+    lines = "rows" if is_contest else "curve"  # a line an entry, or an epoch
+    points = ",\n  ".join(json.dumps(point) for point in figures.pop(lines))
     text = json.dumps(figures, indent=1).removesuffix("\n}")
-    path.write_text(f'{text},\n "curve": [\n  {points}\n ]\n}}\n')
+    path.write_text(f'{text},\n "{lines}": [\n  {points}\n ]\n}}\n')
     print(path)
 
 

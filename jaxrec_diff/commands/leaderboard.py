@@ -31,7 +31,7 @@ usage: bin/leaderboard [--data=SOURCE] [--models=A,B,...] [--seeds=3]
 
 Trains every model on one data set, a run a seed, and lays them side by side
 with classics tuned with the same budget. First seeds come first, and
-DIR (default runs/leaderboard-DATA) gets leaderboard.md, .csv, .tex and .html
+DIR (default runs/leaderboard-DATA) gets leaderboard.md, .csv, .tex, .html, .json
 after every job. Stopped anywhere, the same command goes on; several at once, on
 one disk, share the work. A model that the data does not suit is named with the
 reason.
@@ -78,23 +78,25 @@ def run(argv: list[str]) -> int:
     )
     contest.check(chosen)
     with muted(flags.switches):
+        written: list = []
 
         def after(outcome) -> None:
             if outcome.done:
-                _write(chosen, outcome)
+                written[:] = _write(chosen, outcome)
 
         try:
             outcome = contest.run(chosen, log=lambda text: print(text, flush=True), after=after)
         except signals.Interrupted as error:
             print(f"{error}; what is done stands in {_board(chosen)}", file=sys.stderr)
             return 128 + error.signum
-        found = _told(chosen, outcome)
-    if found is None:
-        return refuse(
-            "no run was finished: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items())
-        )
+        if not written:
+            return refuse(
+                "no run was finished: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items())
+            )
+        board, rows, found = written
+        _tell(chosen, board, rows)
     if "json" in flags.switches:
-        print(json.dumps(found))
+        print(json.dumps({"folder": str(chosen.folder)} | found))
     return 0
 
 
@@ -103,11 +105,11 @@ def _board(chosen, ending: str = ".md") -> Path:
 
 
 def _write(chosen, outcome):
-    """Writes the tables of what is done; the board and its rows."""
+    """Writes the tables of what is done; the board, its rows, and both as a record."""
     from jaxrec_diff.config.stored import read_json
-    from jaxrec_diff.experiments import locks
+    from jaxrec_diff.experiments import json_files, locks
     from jaxrec_diff.ops import files
-    from jaxrec_diff.reporting import leaderboard, standings
+    from jaxrec_diff.reporting import leaderboard, records, standings
 
     runs = [leaderboard.read(folder) for folder in outcome.done]
     for name, path in outcome.classics.items():
@@ -121,29 +123,24 @@ def _write(chosen, outcome):
         {name: read_json(path)["diffusion"] for name, path in outcome.diffusions.items()},
     )
     rows = standings.rows(board, runs, beside)
+    kept = records.record(chosen, board, rows, runs)
     with locks.turn(chosen.folder / "tables.lock"):
         for ending, write in standings.WRITERS.items():
             with files.replacing(_board(chosen, ending)) as partial:
-                partial.write_text(write(board, rows, f"Budget of tuning: {chosen.budget}."))
-    return board, rows
+                partial.write_text(write(board, rows, records.note(kept["budget"])))
+        json_files.write_json(_board(chosen, ".json"), kept)
+    return board, rows, kept
 
 
-def _told(chosen, outcome) -> dict | None:
-    """Prints the table for a terminal; None without a finished run."""
-    if not outcome.done:
-        return None
+def _tell(chosen, board, rows) -> None:
+    """Prints the table for a terminal."""
     from jaxrec_diff.reporting import diffusion, standings
 
-    board, rows = _write(chosen, outcome)
-    for ending in standings.WRITERS:
+    for ending in (*standings.WRITERS, ".json"):
         print(f"written {_board(chosen, ending)}", file=sys.stderr)
     print(wrapped(standings.plain(board, rows)))
-    asked = {row.name: row.diffusion for row in rows if row.diffusion}
-    for name, each in asked.items():
-        print(wrapped(f"{name}: {diffusion.verdict(each) or 'not all could be asked'}"))
+    for row in rows:
+        if row.diffusion:
+            told = diffusion.verdict(row.diffusion) or "not all could be asked"
+            print(wrapped(f"{row.name}: {told}"))
     print(spelled(f"\nbin/compare {chosen.folder}/runs/* compares any two of them"))
-    return {
-        "folder": str(chosen.folder),
-        "rows": [row._asdict() | {"cost": row.cost._asdict()} for row in rows],
-        "diffusion": asked,
-    }

@@ -1,9 +1,9 @@
 """Builds the pages: guides, systems, commands, and the reference that pdoc makes of docstrings.
 
-A guide is `pages/NAME.md`, in which `{{systems}}`, `{{choices}}` and `{{diffuses}}` stand for
-tables that are made, and `{{share: ...}}` for a figure of a results file (`figures`). Its links are
-to `.md` files, so that it can be read as it is; the pages link to `.html`. Nothing in a page asks
-the network.
+A guide is `pages/NAME.md`, in which `{{systems}}`, `{{choices}}`, `{{diffuses}}` and
+`{{leaderboards}}` stand for tables that are made, and `{{share: ...}}` for a figure of a results
+file (`figures`). Its links are to `.md` files, so that it can be read as it is; the pages link to
+`.html`. Nothing in a page asks the network.
 """
 
 import importlib
@@ -15,12 +15,13 @@ from pathlib import Path
 
 from jaxrec_diff import _version
 from jaxrec_diff.config.presets import about, preset_names
-from jaxrec_diff.docs import figures, systems
+from jaxrec_diff.docs import boards, figures, systems
 from jaxrec_diff.ops import files
 from jaxrec_diff.reporting import page
 
 GUIDES: Mapping[str, str] = {
     "choose": "Which model should I use?",
+    "leaderboards": "Which system for which data",
     "data": "Bring your own data",
     "python": "From Python",
     "commands": "Commands",
@@ -41,6 +42,7 @@ _MADE: Mapping[str, Callable[[], str]] = {
     "systems": systems.table,
     "choices": systems.choices,
     "diffuses": figures.diffuses,
+    "leaderboards": boards.leaderboards,
 }
 
 

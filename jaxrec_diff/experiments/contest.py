@@ -102,6 +102,22 @@ class Outcome(NamedTuple):
     left: tuple[str, ...]  # jobs that are not done yet
 
 
+def command(contest: Contest) -> str:
+    """The line that makes a contest again, without its folder.
+
+    >>> command(Contest("clicks.csv", ("mf",), 3, Budget(24), ("ease",), (), Path("board")))
+    'bin/leaderboard --data=clicks.csv --models=mf --seeds=3 --budget=trials:24 --controls=ease'
+    """
+    limit = contest.budget
+    words = [
+        "bin/leaderboard", f"--data={contest.data}", f"--models={','.join(contest.models)}",
+        f"--seeds={contest.seeds}", f"--budget={limit.minutes or f'trials:{limit.trials}'}",
+        f"--controls={','.join(contest.controls) or 'none'}", *contest.flags,
+        *(["--diffuses"] if contest.diffuses else []),
+    ]  # fmt: skip
+    return " ".join(words)
+
+
 def open_folder(contest: Contest) -> None:
     """Makes the folder of a contest.
 
@@ -152,7 +168,7 @@ def jobs(contest: Contest) -> Iterator[Job]:
             yield from (_classic(contest, name, there[0]) for name in contest.controls)
             classics = True
     for model, first in zip(contest.models, firsts, strict=True):
-        if contest.diffuses and _diffuses(contest, model):
+        if contest.diffuses and diffuses(dataset_name(contest.data), model):
             yield _evaluation(contest, f"{model} {_DIFFUSION}", first, "--eval.diffuses=true")
     for seed in range(1, contest.seeds):
         for model, first in zip(contest.models, firsts, strict=True):
@@ -279,6 +295,16 @@ def model_of(folder: Path) -> str:
     return folder.name.rpartition("-seed")[0]
 
 
+def diffuses(dataset: str, model: str) -> bool:
+    """Whether a preset has a reverse process.
+
+    >>> diffuses("clicks", "dimerec"), diffuses("clicks", "sasrec"), diffuses("clicks", "another")
+    (True, False, False)
+    """
+    known = model in config.preset_names()
+    return known and hasattr(config.preset(model, dataset).experiment.model, "sampler")
+
+
 def _hopeless(job: Job, failed: dict[str, str]) -> bool:
     """Whether a job, or one that it needs, has failed."""
     return job.name in failed or (job.needs is not None and _hopeless(job.needs, failed))
@@ -320,11 +346,6 @@ def _whole(folder: Path) -> Callable[[], bool]:
         return path.exists() and results.UNFINISHED not in read_json(path)
 
     return finished
-
-
-def _diffuses(contest: Contest, model: str) -> bool:
-    dataset = dataset_name(contest.data)
-    return hasattr(config.preset(model, dataset).experiment.model, "sampler")
 
 
 def check(contest: Contest) -> None:

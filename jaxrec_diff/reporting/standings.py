@@ -38,6 +38,8 @@ class Row(NamedTuple):
     ours: float | None = None  # by their rules, on the data of that figure
     verdict: str = ""  # whether the two agree, or why they cannot be compared
     diffusion: Mapping[str, Any] = MappingProxyType({})  # from `diffusing.control`
+    diffuses: bool = False  # it has a reverse process
+    rising: bool = False  # validation was at its best in the last evaluation of some seed
 
 
 class Cost(NamedTuple):
@@ -94,6 +96,8 @@ def rows(board: Board, runs: Sequence[Run], beside: Beside) -> tuple[Row, ...]:
                 _mean([each["coverage@20"] for each in shown]),
                 _mean([each["gini@20"] for each in shown]),
                 diffusion=beside.diffusions.get(model, {}),
+                diffuses=bool(own) and contest.diffuses(board.dataset, model),
+                rising=any(each["best_step"] == each["steps"] for each in own),
                 **(_parity(own, board.dataset) if own else {}),
             )
         )
@@ -153,14 +157,25 @@ def plain(board: Board, rows: Sequence[Row]) -> str:
 
 
 def markdown(board: Board, rows: Sequence[Row], note: str = "") -> str:
-    """For a README; `note` stands under the caption, as in all that follow."""
+    """For a README; `note` stands under the caption, as in all that follow.
+
+    Args:
+      board: that the rows are of; its entries are not read, here and in all that follow but `csv`.
+      rows: of the standing.
+      note: a sentence.
+    """
     lines = [board_text.caption(board), COSTS, *([note] if note else [])]
     for head, body in _tables(board, rows):
-        lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += ["| " + " | ".join(cells) + " |" for cells in body]
+        lines += ["", table(head, body)]
     for name, said in _verdicts(rows).items():
         lines += ["", f"{name}: {said}."]
     return "\n".join(lines) + "\n"
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in markdown."""
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:
@@ -268,7 +283,8 @@ Table = tuple[list[str], list[list[str]]]  # head and cells
 def _all_tables(board: Board, rows: Sequence[Row]) -> tuple[Table, Table, Table]:
     """Who stands where, beside what was published, and what the diffusions are worth."""
     asked = {row.name: row.diffusion for row in rows if row.diffusion}
-    standing = (_head(board), [_cells(board, row) for row in rows])
+    best = {each: max(row.means[each] for row in rows if row.means) for each in board.metrics}
+    standing = (_head(board), [_cells(board, row, best) for row in rows])
     return standing, _parities(rows), diffusion.across(asked)
 
 
@@ -298,16 +314,15 @@ def _head(board: Board) -> list[str]:
     ]  # fmt: skip
 
 
-def _cells(board: Board, row: Row) -> list[str]:
+def _cells(board: Board, row: Row, best: Mapping[str, float]) -> list[str]:
     if not row.means:
         return [row.name, _said(row), *[""] * (len(board.metrics) + 10)]
     cells = [row.name, str(row.seeds) if row.seeds else "control"]
     for metric in board.metrics:
-        best = max(entry.means[metric] for entry in board.entries)
         text = f"{row.means[metric]:.4f}"
         if row.deviations[metric] is not None:
             text += f" ± {row.deviations[metric]:.4f}"
-        cells.append(f"**{text}**" if row.means[metric] == best else text)
+        cells.append(f"**{text}**" if row.means[metric] == best[metric] else text)
     cost = row.cost
     served = cost.users_per_processor_second or cost.users_per_second
     return [

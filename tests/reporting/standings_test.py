@@ -15,6 +15,7 @@ def run(name, seed, values, seconds, **controls):
         "model": name, "command": f"bin/train --model={name} --data=x --seed={seed}", "metrics": {},
         "protocols": {"official": {"metrics": {"recall@20": 0.09}}},
         "data_hash": "f" * 64, "protocol": "honest", "dataset": "clicks & taps", "seed": seed,
+        "best_step": 30, "steps": 40, "device": "cpu", "commit": "abc",
         "train_seconds": seconds, "cpu_seconds": 2 * seconds, "control_seconds": {"ease": 21.0},
         "diagnostics": {"coverage@20": 0.25, "gini@20": 0.5},
         "controls": {"ease": {"trials": 7}, "popularity": {}},

@@ -1,0 +1,180 @@
+"""The standings of a contest as a file that can be told again, and what several of them say.
+
+`bin/leaderboard` writes `leaderboard.json`; as `leaderboard-DATA.json` among the results files it
+is what the documentation tells.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxrec_diff.experiments import contest
+from jaxrec_diff.reporting import diffusion
+from jaxrec_diff.reporting.leaderboard import Board, Run
+from jaxrec_diff.reporting.standings import Cost, Row
+
+_HEAD = ("metric", "dataset", "data_hash", "protocol", "num_users", "resamples")
+_ALIKE = 0.05  # a p below which the first is said to be better
+
+
+class Told(NamedTuple):
+    """A record that was read."""
+
+    board: Board  # without entries, whose users' values no record has
+    rows: tuple[Row, ...]
+    note: str
+
+
+def record(
+    of: contest.Contest, board: Board, rows: Sequence[Row], runs: Sequence[Run]
+) -> dict[str, Any]:
+    """What `leaderboard.json` holds: where it comes from, and every row.
+
+    Args:
+      of: the contest.
+      board: of its runs.
+      rows: from `standings.rows`.
+      runs: all that are finished.
+    """
+    results = [run.results for run in runs]
+
+    def all_of(name: str) -> list[Any]:
+        """The values of the runs, each once, in their order."""
+        return list(dict.fromkeys(str(each[name]) for each in results if name in each))
+
+    return {
+        "command": contest.command(of),
+        "seeds": sorted({each["seed"] for each in results}),
+        "device": ", ".join(all_of("device")),
+        "commit": ", ".join(all_of("commit")),
+        "versions": results[0].get("versions", {}),
+        "split_rule": results[0].get("split_rule", ""),
+        "budget": str(of.budget),
+        **{name: getattr(board, name) for name in _HEAD},
+        "metrics": list(board.metrics),
+        "rows": [_plain(row) for row in rows],
+    }
+
+
+def read(kept: Mapping[str, Any]) -> Told:
+    """A record's standings, as `standings` writes them."""
+    board = Board(
+        entries=(), differences=(), metrics=tuple(kept["metrics"]),
+        **{name: kept[name] for name in _HEAD},
+    )  # fmt: skip
+    rows = [Row(**(each | {"cost": Cost(**each["cost"])})) for each in kept["rows"]]
+    return Told(board, tuple(rows), note(kept["budget"]))
+
+
+def note(budget: str) -> str:
+    """The sentence under a table on how much its entries were tuned."""
+    return f"Budget of tuning: {budget}."
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return row._asdict() | {"cost": row.cost._asdict(), "diffusion": dict(row.diffusion)}
+
+
+def kind(row: Row) -> str:
+    """Whether an entry diffuses, is trained without, or is a classic."""
+    if row.kind != "model":
+        return "classic"
+    return "diffusion" if row.diffuses else "yardstick"
+
+
+def summary(records: Mapping[str, Told]) -> tuple[list[str], list[list[str]]]:
+    """Head and cells: a row a data set, the best of each kind with its figure and its cost.
+
+    Args:
+      records: by data set.
+    """
+    head = ["data", "metric", "best diffusion", "best yardstick", "best classic", "first"]
+    body = []
+    for name, told in records.items():
+        metric = told.board.metric
+        best = {each: leader(told, each) for each in ("diffusion", "yardstick", "classic")}
+        first = _ranked(told)[0]
+        body.append(
+            [
+                name,
+                metric,
+                *(_cell(row, metric) for row in best.values()),
+                f"{first.name} ({kind(first)})",
+            ]
+        )
+    return head, body
+
+
+def leader(told: Told, of: str) -> Row | None:
+    """The best of a kind, or None."""
+    return next((row for row in _ranked(told) if kind(row) == of), None)
+
+
+def verdicts(told: Told) -> list[str]:
+    """What a reader asks of a table, answered from it, a sentence each."""
+    ranked, metric = _ranked(told), told.board.metric
+    first, best = ranked[0], leader(told, "diffusion")
+    if best is None:
+        return [f"{first.name} is first; no system that diffuses has been run."]
+    said = []
+    if first is best:
+        said.append(f"{best.name} is first, with {metric} {best.means[metric]:.4f}.")
+    else:
+        apart = "told apart" if best.p is not None and best.p < _ALIKE else "not told apart"
+        said.append(
+            f"{first.name}, a {kind(first)}, is first; the best that diffuses is {best.name}, "
+            f"{best.difference:+.4f} in {metric}, {apart} over users."
+        )
+    for of in ("classic", "yardstick"):
+        bar = leader(told, of)
+        if bar is None:
+            continue
+        behind = [
+            row.name
+            for row in ranked
+            if kind(row) == "diffusion" and row.means[metric] < bar.means[metric]
+        ]
+        count = sum(kind(row) == "diffusion" for row in ranked)
+        who = f": {_all(behind)}" if behind else ""
+        said.append(
+            f"The best {of}, {bar.name}, has a higher {metric} than {len(behind)} of {count} "
+            f"systems that diffuse{who}."
+        )
+    asked = {row.name: row.diffusion for row in ranked if row.diffusion}
+    blind, pays = [], []
+    for name, found in asked.items():
+        verdict = diffusion.verdict(found)
+        blind += [name] * verdict.startswith("its network makes no use")
+        pays += [name] * verdict.endswith("its chain is better than one call and than none")
+    if asked:
+        said.append(
+            f"Of {len(asked)} that were asked, {len(blind)} make no use of x_t"
+            + (f" ({_all(blind)})" if blind else "")
+            + f", and the lists of {len(pays)} need their chain"
+            + (f" ({_all(pays)})" if pays else "")
+            + "."
+        )
+    rising = [row.name for row in ranked if row.rising]
+    if rising:
+        said.append(f"Still rising when training ended, so more epochs may help: {_all(rising)}.")
+    return said
+
+
+def _all(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _ranked(told: Told) -> list[Row]:
+    return [row for row in told.rows if row.means]
+
+
+def _cell(row: Row | None, metric: str) -> str:
+    if row is None:
+        return "-"
+    spread = row.deviations.get(metric)
+    cost = row.cost
+    serve = cost.users_per_processor_second or cost.users_per_second
+    seconds = cost.cpu_seconds or cost.train_seconds
+    costs = [f"{seconds:,.0f} s"] if seconds else []
+    costs += [f"{serve:,.0f} users/s"] if serve else []
+    figure = f"{row.means[metric]:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+    return f"{row.name} {figure}" + (f" ({', '.join(costs)})" if costs else "")
