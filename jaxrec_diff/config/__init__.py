@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from jaxrec_diff.config.choice import Settings as Settings
     from jaxrec_diff.config.choice import choose as choose
     from jaxrec_diff.config.choice import fast as fast
+    from jaxrec_diff.config.choice import is_fast as is_fast
     from jaxrec_diff.config.choice import phase as phase
     from jaxrec_diff.config.choice import preset as preset
+    from jaxrec_diff.config.choice import unlike_measured as unlike_measured
     from jaxrec_diff.config.choice import with_backbone as with_backbone
     from jaxrec_diff.config.choice import with_fast as with_fast
     from jaxrec_diff.config.experiment import NO_FIGURE as NO_FIGURE
@@ -53,6 +55,8 @@ _HOMES = {
         "phase",
         "preset",
         "with_backbone",
+        "is_fast",
+        "unlike_measured",
         "with_fast",
     ),
     "stored": ("difference", "flattened", "from_json", "to_json"),

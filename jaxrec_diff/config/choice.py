@@ -104,18 +104,45 @@ def fast(name: str, dataset: str) -> presets.Fast:
     )
 
 
+def is_fast(settings: Mapping[str, Any]) -> bool:
+    """Whether dotted settings ask for the fast sampler."""
+    return settings.get(_KIND) == FAST
+
+
 def with_fast(settings: Mapping[str, Any], name: str, dataset: str) -> dict[str, Any]:
     """Dotted settings, the sampler's kind "fast" among them as what it stands for.
 
     Raises:
       ValueError: if nobody has measured it, or steps are set beside it.
     """
-    if settings.get(_KIND) != FAST:
+    if not is_fast(settings):
         return dict(settings)
     if _STEPS in settings:
         raise ValueError("--sampler=fast brings its own number of steps; leave out --sampler-steps")
     found = {f"model.{field}": value for field, value in fast(name, dataset).model.items()}
     return {k: v for k, v in settings.items() if k != _KIND} | found
+
+
+def unlike_measured(experiment: Experiment, name: str, dataset: str) -> list[str]:
+    """Settings of a model that are not those with which its fast sampler was measured.
+
+    The sampler's own, and what the fast one sets, do not count.
+
+    Args:
+      experiment: to be sampled from.
+      name: of the preset.
+      dataset: that the settings are for.
+    """
+    there = dataclasses.asdict(presets.load(name).settings(dataset)[0].model)
+    here, known = (
+        dict(stored.flattened(each)) for each in (dataclasses.asdict(experiment.model), there)
+    )
+    free = fast(name, dataset).model
+    return [
+        f"model.{field}={value!r} (there {known[field]!r})"
+        for field, value in here.items()
+        if value != known[field] and field not in free and not field.startswith("sampler.")
+    ]
 
 
 def _check_published(name: str, dataset: str) -> None:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxrec_diff import config, layout
+from jaxrec_diff.config.experiment import Experiment
 from jaxrec_diff.config.stored import flattened
 from jaxrec_diff.data.config import DataConfig
 from jaxrec_diff.data.load import load
@@ -32,6 +33,10 @@ class BestLost(UserWarning):
 
 class OtherSplit(UserWarning):
     """Data is not split as what a run was trained on."""
+
+
+class FastUnproven(UserWarning):
+    """A fast sampler is used with other settings than those it was measured with."""
 
 
 class Restored(NamedTuple):
@@ -58,12 +63,18 @@ def reopen(
       settings: dotted fields with typed values, over the flags; {"model.sampler.kind": "fast"} is
         what the run's preset has measured.
 
+    Warns:
+      OtherSplit: if the data is split otherwise than what it was trained on.
+      FastUnproven: if the run's model is not as the one whose fast sampler was measured.
+
     Raises:
       ValueError: if there is no run, on settings that do not fit it, or on other data.
     """
     run_folders.check(workdir)
     name, source, experiment = workdirs.read_config(workdir)
     known, before = workdirs.read_vocabulary(workdir), experiment.data
+    if config.is_fast(settings):
+        _check_fast(experiment, name, dataset_name(source))
     settings = config.with_fast(settings, name, dataset_name(source))
     experiment = config.configure(config.parse(experiment, flags), settings)
     _check_vectors(experiment.data, before, workdir)
@@ -75,6 +86,19 @@ def reopen(
     run = runs.prepare(name, experiment, data or source, dataset)
     _check_data(run, workdir, known)
     return run
+
+
+def _check_fast(experiment: Experiment, name: str, dataset: str) -> None:
+    unlike = config.unlike_measured(experiment, name, dataset)
+    if unlike:
+        more = f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+        warnings.warn(
+            FastUnproven(
+                f"the fast sampler of {name} was not measured with {', '.join(unlike[:3])}{more}: "
+                "--eval.diffuses=true says what it costs this run"
+            ),
+            stacklevel=3,
+        )
 
 
 def restore(run: Run, workdir: Path) -> Restored:

@@ -26,6 +26,15 @@ def test_evaluation_with_another_sampler(workdir, tmp_path, capsys):
     assert "deviation over 2 draws" in capsys.readouterr().out
 
 
+def test_a_fast_sampler_of_other_settings_is_said_to_be_unproven(workdir, tmp_path, capsys):
+    flags = ["evaluate", f"--workdir={workdir}", f"--output={tmp_path / 'found.json'}", "--quiet"]
+    assert cli.main([*flags, "--sampler=fast"]) == 0
+    said = capsys.readouterr().err
+    assert "fast sampler of dimerec was not measured with model.width=8 (there " in said
+    assert cli.main([*flags, "--sampler=ddim"]) == 0
+    assert "fast sampler" not in capsys.readouterr().err
+
+
 def test_evaluation_prints_json_or_nothing(workdir, tmp_path, capsys):
     output = tmp_path / "found.json"
     flags = ["evaluate", f"--workdir={workdir}", "--split=valid", f"--output={output}"]

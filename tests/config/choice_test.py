@@ -129,6 +129,15 @@ def test_fast_is_refused_where_nobody_has_measured_it(measured):
         config.with_fast(fast | {"model.sampler.steps": 3}, "dreamrec", "zhihu")
 
 
+def test_settings_that_a_fast_sampler_was_not_measured_with_are_named(measured):
+    experiment = preset("dreamrec", "zhihu")
+    same = config.configure(experiment, {"model.sampler.eta": 0.5, "train.batch_size": 7})
+    assert config.unlike_measured(same, "dreamrec", "zhihu") == []
+    wide = config.configure(experiment, {"model.width": 34})
+    said = [f"model.width=34 (there {experiment.model.width})"]
+    assert config.unlike_measured(wide, "dreamrec", "zhihu") == said
+
+
 def test_fast_is_refused_where_there_is_no_reverse_process():
     with pytest.raises(ValueError, match="sasrec walks no reverse process"):
         config.fast("sasrec", "clicks")
