@@ -107,6 +107,9 @@ class DataConfig:
     history up to the cut; the first, the last or a random item, from the history up to it; or
     successive, each in turn, a row each. But for all, a user without a history gets the first item
     as one."""
+    history: Literal["to_target", "to_cut"] = "to_target"
+    """What a user's single item is asked from: all before it, or only what came before the cut, as
+    a model sees that is not told of what follows; a user without any of it is left out then."""
     min_train: int = 2
     """Users with fewer interactions before the first cut of `global_time` are not trained on; a
     history they are for all that."""
@@ -165,6 +168,11 @@ class DataConfig:
             raise ValueError(
                 f"data.target={self.target} chooses among what follows a cut in time, and "
                 f"data.split={self.split} has none; --data.split=global_time has"
+            )
+        if self.history == "to_cut" and self.target == "all":
+            raise ValueError(
+                "data.history=to_cut is of single items behind a cut in time: data.target=all is "
+                "asked from the history up to the cut anyway; --data.target=last is not"
             )
         validation.at_least("data.time-weight-min", self.time_weight_min, 0)
         validation.at_least("data.time-weight-max", self.time_weight_max, self.time_weight_min)

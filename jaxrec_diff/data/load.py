@@ -286,16 +286,11 @@ def _assemble(
     times: np.ndarray | None,
 ) -> Dataset:
     _need_places(len(items), about.source)
-    target, seed = config.target, config.split_seed
     train = splits.examples(items, cuts, config.min_history)
-    valid, valid_users = splits.queries(
-        items, cuts.start, cuts.train_end, cuts.valid_end, target, (seed, 0)
-    )
-    test, test_users = splits.queries(
-        items, cuts.start, cuts.valid_end, cuts.stop, target, (seed, 1)
-    )
+    valid, valid_users, _ = _asked(items, cuts.start, cuts.train_end, cuts.valid_end, config, 0)
+    test, test_users, answers = _asked(items, cuts.start, cuts.valid_end, cuts.stop, config, 1)
     asked = {"valid": valid_users, "test": test_users}
-    found = facts.of_split(cuts, users, items, times, test.end, asked)
+    found = facts.of_split(cuts, users, items, times, answers, asked)
     trained = np.zeros(len(items) + 1, np.int64)
     np.add.at(trained, cuts.start, 1)
     np.add.at(trained, cuts.trained(), -1)
@@ -309,6 +304,24 @@ def _assemble(
         user_items=ragged.make(items, cuts.start, cuts.trained(), cuts.trained()),
         user_rows=ragged.make(items, cuts.start, cuts.stop, cuts.stop),
     )
+
+
+def _asked(
+    items: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    stop: np.ndarray,
+    config: DataConfig,
+    part: int,
+) -> tuple[ragged.Ragged, np.ndarray, np.ndarray]:
+    """Rows of a split, their users, and the place of each one's first answer among all items."""
+    seed = (config.split_seed, part)
+    rows, users = splits.queries(items, start, end, stop, config.target, seed)
+    if config.history == "to_target":
+        return rows, users, rows.end
+    kept = np.flatnonzero(end[users] > rows.start)
+    rows, users = ragged.pick(rows, kept), users[kept]
+    return splits.shown_until(rows, end[users]), users, rows.end
 
 
 def _of_users(

@@ -17,6 +17,8 @@ _TARGETS = {
     "successive": ", each item after a cut asked for in turn",
 }
 
+_HISTORIES = {"to_target": "", "to_cut": ", from the history up to that cut"}
+
 
 class Cuts(NamedTuple):
     """Positions in the flat array, i64[U] each."""
@@ -44,7 +46,8 @@ def cut(sequences: Sequences, config: DataConfig) -> tuple[Cuts, str]:
     words = {
         "leave_one_out": "leave-one-out (last item test, the one before validation)",
         "ratio": f"{shares} of each user's sequence in time order",
-        "global_time": f"{shares} of all interactions in time order{_TARGETS[config.target]}",
+        "global_time": f"{shares} of all interactions in time order{_TARGETS[config.target]}"
+        f"{_HISTORIES[config.history]}",
         "diffrec": "int(0.7 n) + 1 / (n - 1) // 5 / rest of each user's sequence in time order",
     }
     return rules[config.split](sequences, config), words[config.split]
@@ -146,3 +149,26 @@ def queries(
         shift = {"first": 0 * sizes, "last": sizes - 1, "random": (draws * sizes).astype(np.int64)}
         at = (first + shift[target])[kept]
     return ragged.make(items, start[kept], at, at + 1), kept.astype(np.int32)
+
+
+def shown_until(rows: Ragged, end: np.ndarray) -> Ragged:
+    """Rows whose histories stop earlier, in a flat array of their own.
+
+    Args:
+      rows: whose answers may lie anywhere behind their histories.
+      end: i64[N] where histories end now, above their start.
+
+    >>> rows = ragged.make(np.arange(10, 20), *(np.array([part]) for part in (1, 6, 7)))
+    >>> found = shown_until(rows, np.array([3]))
+    >>> found.items.tolist(), found.end.tolist(), found.stop.tolist()
+    ([11, 12, 16], [2], [3])
+    """
+    seen, answers = end - rows.start, rows.stop - rows.end
+    stop = np.cumsum(seen + answers)
+    start = stop - seen - answers
+    items = np.empty(stop[-1] if len(stop) else 0, rows.items.dtype)
+    for first, sizes, at in ((rows.start, seen, start), (rows.end, answers, start + seen)):
+        source, _ = ragged.expand(first, sizes)
+        place, _ = ragged.expand(at, sizes)
+        items[place] = rows.items[source]
+    return ragged.make(items, start, start + seen, stop)

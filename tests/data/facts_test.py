@@ -1,5 +1,7 @@
 """What the card says of ties, of training that sees later events, of rows that are left out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -188,6 +190,38 @@ def test_nothing_after_the_cut_is_trained_or_counted(tmp_path, target):
         1 for user in range(40)
         if 0 < sum(u == user and t < moment for u, _, t in rows) < 2
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["first", "last", "random", "successive"])
+def test_histories_up_to_the_cut_hold_nothing_after_it(tmp_path, target):
+    """The answers of the rows with a history before the cut, each asked from that alone."""
+    source, rows = timed(tmp_path / "a.csv", users=80, most=5)
+    config = DataConfig(split="global_time", ratio=(0.6, 0.2, 0.2), target=target)
+    whole = load(source, config)
+    found = load(source, dataclasses.replace(config, history="to_cut"))
+    times = sorted(time for _, _, time in rows)
+    for split, users, share in (("valid", "valid_users", 0.6), ("test", "test_users", 0.8)):
+        moment, before = times[round(share * len(rows))], {}
+        for user, item, time in sorted(rows, key=lambda row: row[2]):
+            if time < moment:
+                before.setdefault(user, []).append(item)
+
+        def told(data, split=split, users=users):
+            part = getattr(data, split)
+            raw = data.item_ids[part.items - 1]
+            return [
+                (int(data.user_ids[user]), raw[start:end].tolist(), raw[end:stop].tolist())
+                for user, start, end, stop in zip(
+                    getattr(data, users), part.start, part.end, part.stop, strict=True
+                )
+            ]
+
+        want = [(u, before[u], answer) for u, _, answer in told(whole) if u in before]
+        assert told(found) == want and 0 < len(want) < len(told(whole))
+    # what is said of answers is of those that are asked for
+    assert found.card["without_history"]["test"] > whole.card["without_history"]["test"]
+    assert "from the history up to that cut" in found.card["split"]
+    np.testing.assert_array_equal(found.train_counts, whole.train_counts)
 
 
 def test_what_follows_the_cut_moves_no_parameter(tmp_path):

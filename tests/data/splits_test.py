@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from jaxrec_diff.data import splits
 from jaxrec_diff.data.config import DataConfig
@@ -92,3 +93,15 @@ def test_random_targets_are_uniform_and_of_the_seed():
     assert (found != drawn((1, 1))).any() and (found != drawn((0, 0))).any()
     counts = np.bincount(found, minlength=4)
     assert counts[0] == 0 and (np.abs(counts[1:] - 1000 / 3) < 4 * (1000 * 2 / 9) ** 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"target": "last"}, "data.target=last chooses among what follows a cut in time"),
+        ({"split": "global_time", "history": "to_cut"}, "--data.target=last is not"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        DataConfig(**settings)
