@@ -316,10 +316,22 @@ SMALL = {
     ),
 }
 KEY = jax.random.key(7)
-EVERY = pytest.mark.parametrize("name", SMALL)
-# Op by op a loss is a hundred programs: one model of each kind of input.
-_ONE_OF_A_KIND = {registry.input_of(SMALL[name]).name: name for name in reversed(SMALL)}.values()
-EAGER = [n if n in _ONE_OF_A_KIND else pytest.param(n, marks=pytest.mark.slow) for n in SMALL]
+# All tests of a model follow each other, while its compiled programs are kept.
+EVERY = pytest.mark.parametrize("name", SMALL, scope="module")
+# What a setting does not touch is asked of one model of each system.
+_FIRST = {type(SMALL[name]): name for name in reversed(SMALL)}.values()
+SYSTEMS = pytest.mark.parametrize(
+    "name",
+    [n if n in _FIRST else pytest.param(n, marks=pytest.mark.slow) for n in SMALL],
+    scope="module",
+)
+# Op by op a loss is a hundred programs: a model of each of these, which take the fewest.
+_FEW = ("mf", "ddrm", "flow", "bert4rec", "sasrec")
+EAGER = pytest.mark.parametrize(
+    "name",
+    [n if n in _FEW else pytest.param(n, marks=pytest.mark.slow) for n in SMALL],
+    scope="module",
+)
 
 
 def build(name, **kwargs):
@@ -426,7 +438,7 @@ def test_padding_rows_change_nothing(name):
     np.testing.assert_allclose(value, alone, rtol=1e-4, atol=1e-6)
 
 
-@EVERY
+@SYSTEMS
 def test_another_batch_is_no_other_program(name):
     (grad, traces), variables = graded(name), compiled_of(name)[1]
     grad(*variables, KEY, example(name, seed=0))
@@ -435,7 +447,7 @@ def test_another_batch_is_no_other_program(name):
     assert traces.count((ROWS,)) == before
 
 
-@pytest.mark.parametrize("name", EAGER)
+@EAGER
 def test_jit_equals_eager(name):
     variables, batch = compiled_of(name)[1], example(name)
     (value, _), _ = graded(name)[0](*variables, KEY, batch)
@@ -518,7 +530,7 @@ def test_a_deterministic_model_reads_no_key_and_no_row_and_another_does(name):
             np.testing.assert_array_equal(variant(*variables, asked), variant(*variables, moved))
 
 
-@EVERY
+@SYSTEMS
 def test_a_model_that_both_protocols_share_is_one_program(name):
     variables, asked = compiled_of(name)[1], query(name)
 
