@@ -1,4 +1,4 @@
-"""The tables of the README, from `results/`: all systems, and ours against what is picked instead.
+"""The tables of the README, from `results/`: all systems, leaderboards, and ours against peers.
 
     python benchmarks/summary.py            # writes it into README.md
     python benchmarks/summary.py --print
@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrec_diff.docs import systems
+from jaxrec_diff.docs import boards, systems
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks/summary.py -->", "<!-- end -->"
+BOARDS, BOARDS_END = "<!-- leaderboards -->", "<!-- end of leaderboards -->"
 SYSTEMS, SYSTEMS_END = "<!-- systems -->", "<!-- end of systems -->"
 
 
@@ -154,6 +155,7 @@ def table() -> str:
 def written(readme: str) -> str:
     """The README with the tables between their marks."""
     readme = _between(readme, BEGIN, END, table())
+    readme = _between(readme, BOARDS, BOARDS_END, boards.summary(RESULTS))
     return _between(readme, SYSTEMS, SYSTEMS_END, systems.table(RESULTS))
 
 
@@ -172,7 +174,7 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="write nothing")
     options = parser.parse_args()
     if options.print:
-        print(systems.table(RESULTS), table(), sep="\n\n")
+        print(systems.table(RESULTS), boards.summary(RESULTS), table(), sep="\n\n")
         return
     path = ROOT / "README.md"
     path.write_text(written(path.read_text()))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from jaxrec_diff.reporting import parity, records, standings
 from jaxrec_diff.reporting.records import Told
@@ -15,19 +16,31 @@ def leaderboards(results: Path | None = None) -> str:
     Args:
       results: a folder of results files; by default that of the checkout.
     """
+    kept = _kept(results)
+    if kept is None:
+        return _ABSENT
+    parts = [summary(results)]
+    for name, each in kept.items():
+        told = records.read(each)
+        parts += [f"## {name}", each["split_rule"], _sentences(told)]
+        parts += [standings.markdown(*told).strip(), f"    {each['command']}"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def summary(results: Path | None = None) -> str:
+    """The best of each kind on each data set, with what they cost, in markdown."""
+    told = {name: records.read(each) for name, each in (_kept(results) or {}).items()}
+    return standings.table(*records.summary(told)) if told else ""
+
+
+def _kept(results: Path | None) -> dict[str, dict[str, Any]] | None:
     folder = parity.results_folder() if results is None else results
     if folder is None:
-        return _ABSENT
-    kept = {
+        return None
+    return {
         path.stem.removeprefix("leaderboard-"): json.loads(path.read_text())
         for path in sorted(folder.glob("leaderboard-*.json"))
     }
-    told = {name: records.read(each) for name, each in kept.items()}
-    parts = [standings.table(*records.summary(told))] if told else []
-    for name, each in told.items():
-        parts += [f"## {name}", kept[name]["split_rule"], _sentences(each)]
-        parts += [standings.markdown(*each).strip(), f"    {kept[name]['command']}"]
-    return "\n\n".join(part for part in parts if part)
 
 
 def _sentences(told: Told) -> str:
