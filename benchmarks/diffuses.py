@@ -42,7 +42,10 @@ SYSTEMS = {
     "ddrm": (*_ROWS, "--train.num-epochs=5", "--backbone.train.num-epochs=10"),
     "diffurec": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
     "flow": (*_SHORT, "--train.num-epochs=20"),
-    "fmrec": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
+    "fmrec": (
+        *_SHORT, *_WHOLE, "--model.width=64", "--model.num-blocks=2", "--model.reconstruct=off",
+        "--train.batch-size=256", "--train.eval-every=1", "--train.num-epochs=6",
+    ),
     "adrec": (*_SHORT, "--train.num-epochs=10", "--backbone.train.num-epochs=10"),
     "diffrec2": (*_SHORT, *_WHOLE, "--train.num-epochs=3"),
     "diqdiff": (*_SHORT, "--train.num-epochs=3"),
