@@ -21,7 +21,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = ("hr", "ndcg", "recall", "mrr", "precision")
-CURVE = ("step", "epoch", "loss", "item_spread")
+CURVE = ("step", "epoch", "loss", "ce", "mse", "item_spread")
 
 
 def trimmed(value: Any) -> Any:

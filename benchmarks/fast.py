@@ -167,11 +167,13 @@ def main() -> None:
     if fast is not None:
         fast |= line(judge.judged(fast["model"], "test"), tested, "test")
     results = json.loads((options.workdir / "results.json").read_text())
+    preset = config.preset(run.name, run.dataset.name)
+    same = preset.experiment.model == phase.settings.model
     found = {
         "question": "the fewest reverse calls that keep 99 % of the whole process's NDCG@10",
         "model": run.name,
         "data": run.dataset.name,
-        "settings": config.preset(run.name, run.dataset.name).origin,
+        "settings": preset.origin if same else "those of the run's command",
         "run": _told(results["command"]),
         "best_step": results["best_step"],
         "draws": options.draws,

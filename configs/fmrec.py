@@ -62,6 +62,8 @@ PRESET = Preset(
             "The released loop ends in the mean of its estimates and is no solver of the flow: on "
             "a Gaussian example its error stays at .34 where Euler's falls to 0.",
             "As in DiffuRec x_t is invisible behind lambda = .001, so one call ranks alike.",
+            "It starts slowly, as the released code does: from normal rows, NDCG@10 on ML-100K is "
+            "at half of popularity's after two epochs and goes on rising after twelve.",
         ),
         choose="To reproduce FMRec; for lists alone `sasrec` costs less.",
     ),
