@@ -52,5 +52,22 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
         if deterministic or self.rate == 0.0:
             return x
-        keep = keep_mask(self.make_rng("dropout"), x.shape, self.rate)
+        keep = _held_mask(self.make_rng("dropout"), x.shape, self.rate)
         return jnp.where(keep, x / (1.0 - self.rate), 0.0)
+
+
+def _held_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """`keep_mask`, drawn once for all kernels of the passes forward and back that read it.
+
+    On a CPU XLA else draws it anew inside each of them. A barrier is gone before kernels are fused,
+    but a branch behind one stays a branch.
+    """
+
+    def draw(key: jax.Array) -> jax.Array:
+        return keep_mask(key, shape, rate)
+
+    def held(key: jax.Array) -> jax.Array:
+        always = jax.lax.optimization_barrier(True)
+        return jax.lax.cond(always, draw, lambda _: jnp.zeros(shape, bool), key)
+
+    return jax.lax.platform_dependent(key, cpu=held, default=draw)
