@@ -127,7 +127,7 @@ def updates(subject: Subject, count: int) -> Call:
     """`count` updates in one dispatch. They take over the state that they are given."""
     phase, config, seed = subject.phase, subject.phase.settings.train, subject.phase.settings.seed
     made = programs.updates_of(
-        partial(phases.model_of, phase), phase.batcher.example, _optimizer(phase), config,
+        partial(phases.model_of, phase), phase.batcher.example, optimizer_of(phase), config,
         phase.mesh, "jit",
     )  # fmt: skip
     order_of = phase.batcher.order or programs.shuffle_of(config, phase.batcher.num_examples)
@@ -171,13 +171,14 @@ def _rows(args: tuple) -> int:
 
 def _initial(phase: PhaseRun) -> TrainState:
     initial = programs.initial_of(
-        partial(phases.model_of, phase), phase.batcher.example, _optimizer(phase),
+        partial(phases.model_of, phase), phase.batcher.example, optimizer_of(phase),
         phase.settings.train, streams.init(phase.settings.seed),
     )  # fmt: skip
     return jax.jit(initial)(phase.batcher.train, phases.model_of(phase).given)
 
 
-def _optimizer(phase: PhaseRun) -> Any:
+def optimizer_of(phase: PhaseRun) -> Any:
+    """The optimizer of a phase's training."""
     config = phase.settings.train
     total = programs.num_updates(config, phase.batcher.num_examples)
     model = phases.model_of(phase)
