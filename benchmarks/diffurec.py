@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -195,6 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=[*TRAINED, *RANKED], default=[])
     options = parser.parse_args()
     torch.set_num_threads(1)
     emit(
@@ -203,9 +205,12 @@ def main() -> None:
         versions={name: metadata.version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
         commit=provenance.commit(),
         seed=0,
-        command=" ".join(["benchmarks/diffurec.py", *sys.argv[1:]]),
+        command=shlex.join(["benchmarks/diffurec.py", *sys.argv[1:]]),
     )
     (first,) = runs.prepare("diffurec", TRAINED["padded"], options.data).phases
+
+    def asked(ways):
+        return {name: way for name, way in ways.items() if name in (options.only or ways)}
 
     def on(chosen):
         return phases.changed(first, settings=chosen)
@@ -213,10 +218,10 @@ def main() -> None:
     _, _, variables = initial(first)
     torch_trained, torch_recommended = torch_rates(first, variables.params, options.repeats)
     ratios = {}
-    for name, chosen in TRAINED.items():
+    for name, chosen in asked(TRAINED).items():
         rate = train_rate(name, on(chosen), options.repeats)
         ratios[f"train, {name}"] = rate / torch_trained
-    for name, chosen in RANKED.items():
+    for name, chosen in asked(RANKED).items():
         rate = rank_rate(name, on(chosen), variables, options.repeats)
         ratios[f"recommend, {name}"] = rate / torch_recommended
     emit(question="ratio to torch", **ratios)
