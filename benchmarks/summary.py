@@ -1,6 +1,6 @@
 """The tables of the README, from `results/`: all systems, leaderboards, and ours against peers.
 
-    python benchmarks/summary.py            # writes it into README.md
+    python benchmarks/summary.py            # writes them into README.md and benchmarks/README.md
     python benchmarks/summary.py --print
 
 Every number is read from a file; a row whose file is not there is left out.
@@ -15,8 +15,10 @@ from jaxrec_diff.docs import boards, systems
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+MEASUREMENTS = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- benchmarks/summary.py -->", "<!-- end -->"
 BOARDS, BOARDS_END = "<!-- leaderboards -->", "<!-- end of leaderboards -->"
+RECBOLE, RECBOLE_END = "<!-- recbole -->", "<!-- end of recbole -->"
 SYSTEMS, SYSTEMS_END = "<!-- systems -->", "<!-- end of systems -->"
 
 
@@ -152,6 +154,34 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def recbole() -> str:
+    """RecBole's systems beside ours in markdown, from the lines of `recbole.sh`."""
+    lines = [
+        "| system | epochs x updates | seconds an epoch, there / here | times "
+        "| seconds an evaluation | times | peak memory, MB | NDCG@10, % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    found = json.loads((RESULTS / "recbole-cpu.json").read_text())["figures"]
+    for name in dict.fromkeys(figure["model"] for figure in found):
+        theirs, ours = (
+            next(f for f in found if f["model"] == name and f["which"] == which)
+            for which in ("recbole", "ours")
+        )
+        cells = [f"`{name}`", f"{theirs['epochs']} x {theirs['updates']} / {ours['updates']}"]
+        for field in ("epoch_seconds", "evaluation_seconds"):
+            cells.append(f"{_shown(theirs[field])} / {_shown(ours[field])}")
+            cells.append(_shown(theirs[field] / ours[field]))
+        cells.append(f"{theirs['peak_bytes'] / 1e6:.0f} / {ours['peak_bytes'] / 1e6:.0f}")
+        cells.append(f"{100 * theirs['ndcg@10']:.2f} / {100 * ours['ndcg@10']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measured(page: str) -> str:
+    """`benchmarks/README.md` with its table between its marks."""
+    return _between(page, RECBOLE, RECBOLE_END, recbole())
+
+
 def written(readme: str) -> str:
     """The README with the tables between their marks."""
     readme = _between(readme, BEGIN, END, table())
@@ -174,10 +204,10 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="write nothing")
     options = parser.parse_args()
     if options.print:
-        print(systems.table(RESULTS), boards.summary(RESULTS), table(), sep="\n\n")
+        print(systems.table(RESULTS), boards.summary(RESULTS), table(), recbole(), sep="\n\n")
         return
-    path = ROOT / "README.md"
-    path.write_text(written(path.read_text()))
+    for path, filled in ((ROOT / "README.md", written), (MEASUREMENTS, measured)):
+        path.write_text(filled(path.read_text()))
 
 
 if __name__ == "__main__":

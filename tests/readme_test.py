@@ -62,6 +62,12 @@ def test_the_table_of_peers_is_what_the_results_say():
     assert summary.table().count("\n") > 5
 
 
+def test_the_table_beside_recbole_is_what_its_file_says():
+    summary = _benchmark("summary")
+    page = summary.MEASUREMENTS.read_text()
+    assert summary.measured(page) == page, "run python benchmarks/summary.py"
+
+
 def test_the_page_of_what_was_tried_is_that_of_its_files():
     ours = _benchmark("ours")
     assert ours.written(ours.PAGE.read_text()) == ours.PAGE.read_text(), "benchmarks/ours.py table"
