@@ -67,22 +67,18 @@ def served(model: str) -> Side:
 
 
 EAGER, COMPILED = "eager PyTorch", "torch.compile"
-SLOWER = "the same on a slower host"  # see the note of samplers-cpu-slower.json
 LOOP, PLAIN = "a loop over a jitted step", "JAX without jit"
 DREAMREC, DIFFUREC = "samplers-cpu", "amazon-beauty-diffurec-speed"
 DIFFREC, DIQDIFF = "diffrec-cpu", "diqdiff-cpu"
 ROWS = (
     Row("DreamRec, 500 reverse steps for 100 users", EAGER, DREAMREC, sampled("torch"),
         sampled("scan"), "users/s"),
-    Row("the same in closed form", EAGER, DREAMREC, sampled("torch"), sampled("closed_form"),
-        "users/s"),
-    Row("DreamRec, the 500 steps on a slower host", EAGER, "samplers-cpu-slower",
-        sampled("torch"), sampled("scan"), "users/s"),
     Row("the same", COMPILED, "dreamrec-sampler-cpu", point("torch-compile"), point("ours"),
         "users/s"),
     Row("the same", LOOP, "dreamrec-sampler-cpu", point("loop"), point("ours"), "users/s"),
+    Row("the 500 steps in closed form", EAGER, DREAMREC, sampled("torch"), sampled("closed_form"),
+        "users/s"),
     Row("DreamRec, updates", EAGER, DREAMREC, stepped("torch"), stepped("jax"), "examples/s"),
-    Row(SLOWER, EAGER, "samplers-cpu-slower", stepped("torch"), stepped("jax"), "examples/s"),
     Row("DimeRec, 50 reverse steps for 100 users", EAGER, "dimerec-sampler-cpu", point("torch"),
         point("ours"), "users/s"),
     Row("the same", COMPILED, "dimerec-sampler-cpu", point("torch-compile"), point("ours"),
@@ -93,13 +89,7 @@ ROWS = (
         listed("cut, 32 steps"), "users/s"),
     Row("the same by one step", f"{EAGER}, 32 steps", DIFFUREC, listed("torch"),
         listed("cut, 1 step"), "users/s"),
-    Row("the 32 steps on a slower host", EAGER, f"{DIFFUREC}-slower", listed("torch"),
-        listed("cut, 32 steps"), "users/s"),
-    Row("one step on a slower host", f"{EAGER}, 32 steps", f"{DIFFUREC}-slower", listed("torch"),
-        listed("cut, 1 step"), "users/s"),
     Row("DiffuRec on Beauty, updates", EAGER, DIFFUREC, stepped("torch"), stepped("cut, one pad"),
-        "examples/s"),
-    Row(SLOWER, EAGER, f"{DIFFUREC}-slower", stepped("torch"), stepped("cut, one pad"),
         "examples/s"),
     Row("DimeRec, lists by its fast sampler", "SASRec", "serving-fast-cpu", served("sasrec"),
         served("dimerec"), "users/s"),
@@ -107,10 +97,7 @@ ROWS = (
         served("diffurec"), "users/s"),
     Row("DiffRec on ML-1M, an epoch", EAGER, DIFFREC, took("epoch", "torch"), took("epoch", "jax"),
         "s"),
-    Row(SLOWER, EAGER, "diffrec-cpu-slower", took("epoch", "torch"), took("epoch", "jax"), "s"),
     Row("DiffRec on ML-1M, validation and test", EAGER, DIFFREC, took("evaluation", "torch"),
-        took("evaluation", "jax"), "s"),
-    Row(SLOWER, EAGER, "diffrec-cpu-slower", took("evaluation", "torch"),
         took("evaluation", "jax"), "s"),
     Row("DDRM on ML-1M, validation and test, 62 calls", f"{EAGER}, as released", "ddrm-cpu",
         took("evaluation", "torch, as released"), took("evaluation", "jax"), "s"),
@@ -118,7 +105,6 @@ ROWS = (
         "examples/s"),
     Row("the same", f"{EAGER}, contrast as a product", DIQDIFF,
         stepped("torch, contrast by matmul"), stepped("jax"), "examples/s"),
-    Row(SLOWER, EAGER, "diqdiff-cpu-slower", stepped("torch"), stepped("jax"), "examples/s"),
 )  # fmt: skip
 
 
