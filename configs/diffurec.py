@@ -71,6 +71,8 @@ PRESET = Preset(
             "draw; `--model.lambda-draw=per_step` draws it as released.",
         ),
         limits=(
+            "It starts slowly, from normal rows: on Beauty a network of half the width is at twice "
+            "popularity's NDCG@10 after 20 epochs, where Flow is at eight times.",
             "One reverse step ranks as well as all of them, and without x_t the lists stay: see "
             "`--eval.diffuses=true`.",
             "Published SASRec figures beside it are of a binary loss; with a full softmax SASRec "

@@ -175,14 +175,20 @@ def published(figure: Figure) -> str:
 
 def nearest(figures: Sequence[Parity], data: str) -> Parity | None:
     """The one to show in a table on one data set: of that data, or else of the data on which a
-    system came nearest to being compared; its last metric. None where nothing was published."""
+    system came nearest to being compared, and of those to the figure; its last metric. None where
+    nothing was published."""
     if not figures:
         return None
     there = [each for each in figures if each.figure.data == data]
     order = ("reproduced", "lower", "not comparable", "not run")
-    best = min(there or figures, key=lambda each: order.index(each.verdict))
+    best = max(there or figures, key=lambda each: (-order.index(each.verdict), _of_published(each)))
     same = (best.figure.data, best.verdict)
     return [each for each in figures if (each.figure.data, each.verdict) == same][-1]
+
+
+def _of_published(each: Parity) -> float:
+    """The share of the published figure, at most what is called reproduced."""
+    return min(each.ours / each.figure.value, REPRODUCED) if each.ours is not None else 0.0
 
 
 def official(name: str) -> str:

@@ -125,6 +125,9 @@ def test_a_table_shows_the_data_at_hand_else_where_it_came_nearest():
     assert parity.nearest([here, near], "yc") == here
     assert parity.nearest([here, near], "ml-100k") == near
     assert parity.nearest([], "yc") is None
+    far = parity.Parity(Figure("yc", "hr@20", 0.05), 0.01, 1, "not comparable", "one epoch")
+    nearer = parity.Parity(Figure("zhihu", "hr@20", 0.02), 0.01, 1, "not comparable", "ten epochs")
+    assert parity.nearest([far, nearer], "") == nearer
     assert parity.line(here).startswith("yc hr@20: .0500 in the paper, not run")
 
 
