@@ -8,8 +8,9 @@ Writes `results/scaling.json`, a line a point, and `results/scaling.svg`. Points
 `bin/benchmark`: processor seconds of samplers of 100 users and the size of their programs against
 reverse steps, seconds of a whole evaluation against users, and bytes that compiled programs hold
 beside their arguments (parameters, optimizer, data, a batch) against users and items; those
-programs are not run. `growth` has the exponent of each line over its last stretch: 1 is linear, 0
-is flat. Times are the process's, so pin one thread:
+programs are not run. `growth` has the straight line through the last two points of each: what a
+step, user or item adds (`each`) and the share of the last point that it makes (`growing`): 0 is
+flat, 1 proportional. Times are the process's, so pin one thread:
 
     XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
         taskset -c 0 python benchmarks/scaling.py
@@ -17,29 +18,36 @@ is flat. Times are the process's, so pin one thread:
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pictures
 
 from jaxrec_diff.benchmarking import asks, measures
 from jaxrec_diff.benchmarking.asks import Ask
-from jaxrec_diff.reporting import drawing
-from jaxrec_diff.reporting.drawing import COLOURS, Drawing
+from jaxrec_diff.reporting.drawing import COLOURS, SOFT, Drawing
 
 RESULTS = Path(__file__).parent / "results"
+ONE_THREAD = (
+    'XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" taskset -c 1'
+)
 PANELS = ("steps", "users", "memory")
 STEPS = {"dreamrec": (10, 50, 100, 500), "dimerec": (5, 10, 25, 50), "diffurec": (4, 8, 16, 32)}
-USERS, MANY = "1000/4000/16000", "1000/30000/1000000"
+USERS, MANY = "1000/4000/16000", "30000/1000000"
 # The three ways to learn a table, by what an update holds for every item of the catalogue.
 NEGATIVES = ("--model.negatives=uniform",)
 LEARNED = {
     "drawn negatives, lazy Adam": ("dimerec", (*NEGATIVES, "--train.optimizer=lazy_adam")),
     "drawn negatives, Adam": ("dimerec", (*NEGATIVES, "--train.optimizer=adam")),
     "softmax over all items": ("diffurec", ("--data.buckets=20",)),
+}
+# Whose lists are drawn too. Rows of length 1 are made in the program, a copy of the table.
+LISTS = {
+    "drawn negatives, lazy Adam": "lists, by cosine",
+    "softmax over all items": "lists, by inner product",
 }
 KEPT = (
     "part", "model", "sampler", "steps", "batch", "users", "items", "processor", "seconds",
@@ -67,7 +75,7 @@ def lines() -> Iterator[Line]:
         sizes = asks.shapes_from(f"users:{USERS},items:1000,len:10")
         yield Line("users", name, Ask("evaluate", (name,), shapes=sizes, batches=(256,), repeats=3))
     for which, (name, flags) in LEARNED.items():
-        for shape in (f"users:{MANY},items:1000,len:20", f"users:1000,items:{MANY},len:20"):
+        for shape in (f"users:1000/{MANY},items:1000,len:20", f"users:1000,items:{MANY},len:20"):
             ask = Ask("memory", (name,), shapes=asks.shapes_from(shape), batches=(256,),
                       flags=flags)  # fmt: skip
             yield Line("memory", which, ask)
@@ -90,7 +98,7 @@ def measured(panel: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def growth(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Exponents: how often what is measured doubles where what it is measured against does."""
+    """The straight line through the last two points of each line of the panels."""
     found = []
     for panel, along, what in (
         ("steps", "steps", "processor"), ("steps", "steps", "flops"),
@@ -99,9 +107,11 @@ def growth(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ):  # fmt: skip
         for (which, part), series in _series(points, panel, along).items():
             (x0, y0), (x1, y1) = [(point[along], point[what]) for point in series[-2:]]
-            exponent = math.log(y1 / y0) / math.log(x1 / x0)
-            found.append({"which": which, "part": part, "of": what, "against": along,
-                          "exponent": round(exponent, 3)})  # fmt: skip
+            each = (y1 - y0) / (x1 - x0)
+            found.append({
+                "which": which, "part": part, "of": what, "against": along,
+                "each": float(f"{each:.4g}"), "growing": round(each * x1 / y1, 3) + 0.0,
+            })  # fmt: skip
     return found
 
 
@@ -119,42 +129,57 @@ def _series(points: list[dict[str, Any]], panel: str, along: str) -> dict[tuple[
 
 def pictured(points: list[dict[str, Any]]) -> Drawing:
     """Time and program against steps, time against users, memory against users and items."""
-    panels = (
-        ("steps", "steps", "processor", "seconds for 100 users", None),
-        ("steps", "steps", "operations", "operations in the program", (10, 1e4)),
-        ("users", "users", "processor", "seconds of an evaluation", None),
-        ("memory", "users", "temporary_bytes", "bytes beside the arguments", (1e5, 1e11)),
-        ("memory", "items", "temporary_bytes", "bytes beside the arguments", (1e5, 1e11)),
-    )
 
     def draw(figure: Any) -> None:
-        places = figure.subplots(2, 3).ravel()
-        for axes, (panel, along, what, title, limits) in zip(places, panels, strict=False):
-            for number, ((which, part), series) in enumerate(
-                _shown(_series(points, panel, along), panel).items()
-            ):
-                x, y = np.array([(point[along], point[what]) for point in series]).T
-                label = which if panel != "memory" or part == "train" else "lists, any of them"
-                axes.plot(x, y, color=COLOURS[number % len(COLOURS)], marker="o", ms=3, label=label)
-            axes.set(
-                xscale="log", yscale="log", xlabel="reverse steps" if along == "steps" else along
-            )
-            axes.set_title(title, fontsize=9)
-            if limits:
-                axes.set_ylim(*limits)
-            if along != "items":
-                axes.legend(fontsize=7, frameon=False)
-        places[-1].set_visible(False)
+        (time, program, users), (by_users, by_items, last) = figure.subplots(2, 3)
+        for number, (key, found) in enumerate(_series(points, "steps", "steps").items()):
+            x, y = _columns(found, "steps", "processor")
+            label = f"{key[0]}: {x[-1]:.0f} steps, {1000 * y[-1]:.1f} ms"
+            _line(time, number, x / x[-1], y / y[-1], label)
+            _line(program, number, x, [p["operations"] for p in found], key[0])
+        time.set(title="time for 100 users, of that by all steps", xlabel="share of the steps")
+        program.set(title="operations in the program", xlabel="reverse steps", xscale="log")
+        program.set_ylim(0, 200)
+        for number, (key, found) in enumerate(_series(points, "users", "users").items()):
+            _line(users, number, *_columns(found, "users", "processor"), key[0])
+        users.set(title="seconds of an evaluation", xlabel="users")
+        for axes in (time, users):
+            axes.set(xlim=(0, None), ylim=(0, None))
+        for axes in (time, program, users):
+            axes.legend(fontsize=7)
+        for axes, along in ((by_users, "users"), (by_items, "items")):
+            shown = _shown(_series(points, "memory", along))
+            for number, (label, found) in enumerate(shown.items()):
+                x, y = _columns(found, along, "temporary_bytes")
+                _line(axes, number, x, y / 1e6, label)
+            x, y = _columns(next(iter(shown.values())), along, "argument_bytes")
+            axes.plot(x, y / 1e6, "--", color=SOFT, label="arguments of an update")
+            axes.set(title="MB beside the arguments", xlabel=along, xscale="log", yscale="log")
+            axes.set_ylim(1, 2e3)
+        last.axis("off")
+        last.legend(*by_items.get_legend_handles_labels(), fontsize=7, loc="center")
+        for axes in figure.axes:
+            axes.title.set_fontsize(9)
+            axes.minorticks_off()
 
-    return Drawing(draw, (9.0, 5.4), "cost against reverse steps, users and items")
+    return Drawing(draw, (9.0, 5.4), "how cost grows")
 
 
-def _shown(series: dict[tuple[str, str], Any], panel: str) -> dict[tuple[str, str], Any]:
-    """Without samplers and lists of each system, but of one: they hold the same."""
-    if panel != "memory":
-        return series
-    lists = next(key for key in series if key[1] == "rank")
-    return {key: points for key, points in series.items() if key[1] == "train" or key == lists}
+def _columns(found: list[dict[str, Any]], *names: str) -> np.ndarray:
+    return np.array([[point[name] for point in found] for name in names], float)
+
+
+def _line(axes: Any, number: int, x: Any, y: Any, label: str) -> None:
+    axes.plot(x, y, color=COLOURS[number], marker="o", ms=3, label=label)
+
+
+def _shown(series: dict[tuple[str, str], Any]) -> dict[str, Any]:
+    """Lines of memory by their label: updates, and the lists of `LISTS`."""
+    updates = {f"updates, {which}": found for (which, part), found in series.items()
+               if part == "train"}  # fmt: skip
+    lists = {LISTS[which]: found for (which, part), found in series.items()
+             if part == "rank" and which in LISTS}  # fmt: skip
+    return updates | lists
 
 
 def main() -> None:
@@ -168,7 +193,7 @@ def main() -> None:
     points = kept["figures"]
     for panel in () if options.draw else options.panels:
         found, on = measured(panel)
-        about = {"command": "python benchmarks/scaling.py", "seed": 0} | on
+        about = {"command": f"{ONE_THREAD} python benchmarks/scaling.py", "seed": 0} | on
         points = [point for point in points if point["panel"] != panel] + found
     points.sort(key=lambda point: PANELS.index(point["panel"]))
     head = json.dumps(about, indent=1).removesuffix("\n}")
@@ -176,7 +201,7 @@ def main() -> None:
     path.write_text(
         f'{head},\n "growth": [\n  {rows[0]}\n ],\n "figures": [\n  {rows[1]}\n ]\n}}\n'
     )
-    (RESULTS / "scaling.svg").write_text(drawing.svg(pictured(points)) + "\n")
+    (RESULTS / "scaling.svg").write_text(pictures.alone(pictured(points)))
 
 
 if __name__ == "__main__":

@@ -4,21 +4,16 @@ bin/train --model=dimerec
 python benchmarks/walk_picture.py runs/dimerec-synthetic benchmarks/results/walk.svg
 """
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pictures
 
 from jaxrec_diff.experiments import restore
-from jaxrec_diff.reporting import drawing, run_model
+from jaxrec_diff.reporting import run_model
 from jaxrec_diff.reporting.drawing import CLOUD, COLOURS, Drawing
-
-_LIGHT_OR_DARK = (
-    "<style>@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa4ae; "
-    f"{drawing.DARK_STYLE} }} }}</style>"
-)
 
 
 def main(workdir: Path, output: Path) -> None:
@@ -26,7 +21,7 @@ def main(workdir: Path, output: Path) -> None:
     found = run_model.walk(restored)
     if found is None or not found.same:
         raise SystemExit(f"{workdir} holds a model whose walks do not end among its items")
-    output.write_text(pictured(found) + "\n")
+    output.write_text(pictured(found))
     print(f"written {output}")
 
 
@@ -55,10 +50,7 @@ def pictured(found: run_model.Walk) -> str:
             axes.set_xlim(low[0] - 0.03, high[0] + 0.03)
             axes.set_ylim(low[1] - 0.03, high[1] + 0.03)
 
-    text = drawing.svg(Drawing(draw, (8.4, 2.5), "a reverse walk from noise to an item"))
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"(\d\.\d)\d+", r"\1", text)  # a tenth of a point is enough
-    return text.replace("<defs>", f"{_LIGHT_OR_DARK}<defs>", 1)
+    return pictures.alone(Drawing(draw, (8.4, 2.5), "a reverse walk from noise to an item"))
 
 
 def dots(axes: Any, places: np.ndarray, colour: str, size: float) -> None:
