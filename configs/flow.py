@@ -9,7 +9,7 @@ x_t at full strength. Without noise it is SASRec, whose settings for Beauty it t
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
@@ -34,6 +34,12 @@ _DEFAULT = replace(
 PRESET = Preset(
     default=_DEFAULT,  # smaller, not tuned
     ours={"amazon-beauty": _BEAUTY},
+    fast={
+        "amazon-beauty": Fast(
+            model={"sampler.kind": "one_step", "sampler.steps": 0},
+            measured="fast-flow-amazon-beauty.json",
+        )
+    },
     # Ours.
     search={
         "train.learning-rate": Range(1e-4, 1e-2, log=True),
