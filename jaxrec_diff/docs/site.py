@@ -95,7 +95,10 @@ def html(markdown: str) -> str:
     """Markdown as html: tables that scroll, and commands that can be copied."""
     import markdown2
 
-    text = str(markdown2.markdown(markdown, extras=["tables", "fenced-code-blocks", "header-ids"]))
+    plain = ("tables", "fenced-code-blocks", "header-ids")
+    # x_t and x_0 in one sentence are no emphasis
+    extras = {**dict.fromkeys(plain), "middle-word-em": False}
+    text = str(markdown2.markdown(markdown, extras=extras))
     text = re.sub(r'(href="(?!https?:)[^"#]*)\.md(?=[#"])', r"\1.html", text)
     text = text.replace("<table>", '<div class="scroll prose"><table>')
     text = text.replace("</table>", "</table></div>")

@@ -71,6 +71,11 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def test_indices_are_no_emphasis():
+    text = site.html("without x_t, with another's x_0, *true*")
+    assert text.strip() == "<p>without x_t, with another's x_0, <em>true</em></p>"
+
+
 def test_a_broken_link_is_seen(tmp_path):
     (tmp_path / "a.html").write_text(
         '<h1 id="x">a</h1><a href="b.html">b</a><a href="#x">x</a><a href="#y">y</a>'
