@@ -73,10 +73,10 @@ def reopen(
     run_folders.check(workdir)
     name, source, experiment = workdirs.read_config(workdir)
     known, before = workdirs.read_vocabulary(workdir), experiment.data
+    chosen = config.with_fast(settings, name, dataset_name(source))
     if config.is_fast(settings):
         _check_fast(experiment, name, dataset_name(source))
-    settings = config.with_fast(settings, name, dataset_name(source))
-    experiment = config.configure(config.parse(experiment, flags), settings)
+    experiment = config.configure(config.parse(experiment, flags), chosen)
     _check_vectors(experiment.data, before, workdir)
     # A file of titles may be gone, and vectors of items are in the checkpoints.
     there = experiment.data.titles == before.titles
