@@ -33,7 +33,8 @@ def test_a_file_shows_what_every_fast_sampler_keeps(name):
         shown = json.loads((RESULTS / fast.measured).read_text())
         assert shown["model"] == name and of in (shown["data"], "default")
         assert shown["fast"]["model"] == fast.model
-        assert shown["fast"]["valid_ratio"] >= 0.99 and shown["fast"]["valid_ratio_error"] <= 0.02
+        ratio, error = shown["fast"]["valid_ratio"], shown["fast"]["valid_ratio_error"]
+        assert ratio >= 0.99 and (error <= 0.02 or ratio - 2 * error >= 0.99)
         settings = config.preset(name, of).experiment
         config.configure(settings, config.with_fast({"model.sampler.kind": "fast"}, name, of))
 
