@@ -8,7 +8,7 @@ trained compete.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
@@ -55,6 +55,16 @@ PRESET = Preset(
         "zhihu": _released(1e-2, num_steps=500, schedule="linear", guidance_weight=4.0),
         "yc": _released(1e-3, num_steps=500, schedule="exp", guidance_weight=2.0),
         "ks": _released(5e-5, num_steps=2000, schedule="cosine_clip", guidance_weight=2.0),
+    },
+    fast={
+        "default": Fast(
+            model={
+                "sampler.kind": "closed_form",
+                "sampler.steps": 0,
+                "sampler.temperature": 0.0,
+            },
+            measured="fast-dreamrec-ml-100k.json",
+        )
     },
     # The paper's ranges.
     search={

@@ -7,7 +7,7 @@ Results show beside the model what one call, no state and the graph alone rank.
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Choice
 from jaxrec_diff.evaluation.config import EvalConfig
@@ -44,6 +44,11 @@ PRESET = Preset(
             train=replace(_RELEASED.train, patience=5),
             seed=98765,
         ),
+    },
+    fast={
+        "default": Fast(
+            model={"sampler.kind": "mean", "sampler.steps": 1}, measured="fast-giffcf-ml-100k.json"
+        )
     },
     # Ours; a single step stands among the numbers of steps because the diffusion may do nothing.
     search={

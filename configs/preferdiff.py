@@ -11,7 +11,7 @@ is `--data.split=users` with histories of ten items. Published Recall@5 / NDCG@5
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
@@ -56,6 +56,12 @@ PRESET = Preset(
     published={"beauty": _released(0.6, 8.0), "sports": _released(0.6, 2.0),
                "toys": _released(0.4, 6.0)},
     ours={"amazon-beauty": _NARROW},
+    fast={
+        "default": Fast(
+            model={"sampler.kind": "one_step", "sampler.steps": 0},
+            measured="fast-preferdiff-ml-100k.json",
+        )
+    },
     # Ours, around the released settings.
     search={
         "train.learning-rate": Range(1e-4, 1e-2, log=True),

@@ -5,7 +5,7 @@
 
 from dataclasses import replace
 
-from jaxrec_diff.config import Experiment, Preset
+from jaxrec_diff.config import Experiment, Fast, Preset
 from jaxrec_diff.config.facts import Facts, figures
 from jaxrec_diff.config.space import Choice, Range
 from jaxrec_diff.data.config import DataConfig
@@ -63,6 +63,12 @@ PRESET = Preset(
     ours={
         "ml-1m-clean": _weighted(0.1, 1e-3, 40, 5e-3, 5e-3, 1e-2, (200, 600)),
         "ml-1m-noisy": _weighted(0.1, 1e-3, 5, 0.5, 1e-3, 1e-2, (200, 600)),
+    },
+    fast={
+        "default": Fast(
+            model={"sampler.kind": "mean", "sampler.steps": 2},
+            measured="fast-tdiffrec-ml-100k.json",
+        )
     },
     # The paper's ranges, but for the bounds of the noise.
     search={
