@@ -69,8 +69,7 @@ def read(folder: Path) -> Run:
     Raises:
       ValueError: if the folder holds none, or none with values of every user.
     """
-    from jaxrec_diff.config import NO_FIGURE
-    from jaxrec_diff.config.stored import check_schema, read_json
+    from jaxrec_diff.config import NO_FIGURE, to_json
     from jaxrec_diff.experiments import results as stored_results
     from jaxrec_diff.experiments import run_folders, workdirs
 
@@ -81,12 +80,11 @@ def read(folder: Path) -> Run:
     again = f"bin/evaluate --workdir={folder} --per-user={path} writes it"
     if not path.exists():
         raise ValueError(f"{folder} holds no {path.name}; {again}")
-    results, config = (
-        stored_results.read(folder / "results.json"),
-        read_json(folder / "config.json"),
-    )
-    check_schema(config, folder / "config.json")
-    for name in ("seed", "schema", *NO_FIGURE):
+    results = stored_results.read(folder / "results.json")
+    # with the defaults of settings that were not there yet when it was written
+    preset, source, experiment = workdirs.read_config(folder)
+    config = {"preset": preset, "source": source} | to_json(experiment)
+    for name in ("seed", *NO_FIGURE):
         section, _, field = name.rpartition(".")
         (config.get(section, {}) if section else config).pop(field, None)
     users, values = _per_user(path, again)

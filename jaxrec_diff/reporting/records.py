@@ -117,13 +117,9 @@ def verdicts(told: Told) -> list[str]:
         return [f"{first.name} is first; no system that diffuses has been run."]
     said = []
     if first is best:
-        said.append(f"{best.name} is first, with {metric} {best.means[metric]:.4f}.")
+        said.append(f"{best.name}, which diffuses, is first; {_behind(told, 'yardstick')}.")
     else:
-        apart = "told apart" if best.p is not None and best.p < _ALIKE else "not told apart"
-        said.append(
-            f"{first.name}, a {kind(first)}, is first; the best that diffuses is {best.name}, "
-            f"{best.difference:+.4f} in {metric}, {apart} over users."
-        )
+        said.append(f"{first.name}, a {kind(first)}, is first; {_behind(told, 'diffusion')}.")
     for of in ("classic", "yardstick"):
         bar = leader(told, of)
         if bar is None:
@@ -157,6 +153,17 @@ def verdicts(told: Told) -> list[str]:
     if rising:
         said.append(f"Still rising when training ended, so more epochs may help: {_all(rising)}.")
     return said
+
+
+def _behind(told: Told, of: str) -> str:
+    """How far the best of a kind is behind the first of all, and whether that can be told."""
+    best, metric = leader(told, of), told.board.metric
+    if best is None:
+        return f"no {of} was run"
+    apart = "told apart" if best.p is not None and best.p < _ALIKE else "not told apart"
+    seeds = min(row.seeds for row in (best, _ranked(told)[0]) if row.seeds)
+    draws = f", {seeds} seed{'s' * (seeds > 1)}" if best.seeds else ""
+    return f"the best {of}, {best.name}, is {best.difference:+.4f} in {metric}, {apart}{draws}"
 
 
 def _all(names: Sequence[str]) -> str:

@@ -83,8 +83,8 @@ def test_a_table_says_who_is_first_and_what_a_diffusion_adds():
     }
     first, classic, yardstick, blind, rising = records.verdicts(told)
     assert first == (
-        "ease, a classic, is first; the best that diffuses is flow, -0.3625 in ndcg@10, told apart "
-        "over users."
+        "ease, a classic, is first; the best diffusion, flow, is -0.3625 in ndcg@10, told apart, "
+        "2 seeds."
     )
     assert classic == (
         "The best classic, ease, has a higher ndcg@10 than 1 of 1 systems that diffuse: flow."
@@ -112,6 +112,20 @@ def test_without_a_diffusion_that_is_said():
     kept["rows"] = [row for row in kept["rows"] if row["name"] != "flow"]
     said = ["ease is first; no system that diffuses has been run."]
     assert records.verdicts(records.read(kept)) == said
+
+
+def test_a_diffusion_that_is_first_stands_beside_the_best_yardstick():
+    kept = standing(flow=changed())[2]
+    ease, sasrec, flow = (
+        next(row for row in kept["rows"] if row["name"] == name)
+        for name in ("ease", "sasrec", "flow")
+    )
+    flow["means"]["ndcg@10"], sasrec["p"], sasrec["difference"] = 0.9, 0.2, -0.7
+    kept["rows"] = [flow, ease, sasrec]
+    assert records.verdicts(records.read(kept))[0] == (
+        "flow, which diffuses, is first; the best yardstick, sasrec, is -0.7000 in ndcg@10, "
+        "not told apart, 1 seed."
+    )
 
 
 def test_the_guide_tells_every_file(tmp_path):
