@@ -8,10 +8,11 @@ import numpy as np
 from jaxrec_diff.data.formats import cells as formula
 from jaxrec_diff.reporting.leaderboard import Board, Difference
 
-_LEVEL = 0.05
+LEVEL = 0.05
+"""A p below which the first is said to be better."""
 ALIKE = "†"
 """Marks an entry that the first is not significantly better than."""
-ALIKE_SAYS = f"not significantly behind the first (p of {_LEVEL:g} or more, after Holm)"
+ALIKE_SAYS = f"not significantly behind the first (p of {LEVEL:g} or more, after Holm)"
 
 
 def markdown(board: Board) -> str:
@@ -85,7 +86,7 @@ def csv(board: Board) -> str:
 
 def alike(apart: Difference | None) -> bool:
     """Whether an entry is not significantly behind the first."""
-    return apart is not None and apart.p_holm >= _LEVEL
+    return apart is not None and apart.p_holm >= LEVEL
 
 
 def cells(board: Board) -> list[list[str]]:

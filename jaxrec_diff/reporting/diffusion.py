@@ -61,8 +61,24 @@ def lines(results: Mapping[str, Any]) -> list[str]:
     return [*out, *([verdict(found)] if verdict(found) else [])]
 
 
+BLIND, NEEDED = "blind", "needed"
+_SEES = "its network reads x_t: the answer, shown as x_t, is told from nothing"
+_SAID = {
+    "": "",
+    BLIND: "its network makes no use of x_t: even the answer, shown as x_t, changes little",
+    "spare": f"{_SEES}; its lists are as good without x_t, so the chain adds nothing to them",
+    "short": f"{_SEES}; one call is as good as its chain",
+    NEEDED: f"{_SEES}, and its chain is better than one call and than none",
+}
+
+
 def verdict(found: Mapping[str, Any]) -> str:
     """What the rows say together, in a sentence; "" where a row is missing."""
+    return _SAID[outcome(found)]
+
+
+def outcome(found: Mapping[str, Any]) -> str:
+    """The same in a word: `BLIND` to x_t, "spare" chain, "short" one, `NEEDED`; "" as there."""
     metric, rows = found["metric"], found["rows"]
     walked = OWN if rows[OWN]["steps"] else FULL
     if not {walked, ONE_CALL, WITHOUT, ANSWER} <= rows.keys():
@@ -71,13 +87,12 @@ def verdict(found: Mapping[str, Any]) -> str:
         rows[name][metric] for name in (walked, ONE_CALL, WITHOUT, ANSWER)
     )
     if _same(without, answer):
-        return "its network makes no use of x_t: even the answer, shown as x_t, changes little"
-    said = "its network reads x_t: the answer, shown as x_t, is told from nothing"
+        return BLIND
     if _same(chain, without) or without > chain:
-        return f"{said}; its lists are as good without x_t, so the chain adds nothing to them"
+        return "spare"
     if _same(chain, once) or once > chain:
-        return f"{said}; one call is as good as its chain"
-    return f"{said}, and its chain is better than one call and than none"
+        return "short"
+    return NEEDED
 
 
 def across(found: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

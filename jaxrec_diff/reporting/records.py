@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxrec_diff.experiments import contest
-from jaxrec_diff.reporting import diffusion
+from jaxrec_diff.reporting import board_text, diffusion
 from jaxrec_diff.reporting.leaderboard import Board, Run
 from jaxrec_diff.reporting.standings import Cost, Row
 
 _HEAD = ("metric", "dataset", "data_hash", "protocol", "num_users", "resamples")
-_ALIKE = 0.05  # a p below which the first is said to be better
 
 
 class Told(NamedTuple):
@@ -135,12 +134,9 @@ def verdicts(told: Told) -> list[str]:
             f"The best {of}, {bar.name}, has a higher {metric} than {len(behind)} of {count} "
             f"systems that diffuse{who}."
         )
-    asked = {row.name: row.diffusion for row in ranked if row.diffusion}
-    blind, pays = [], []
-    for name, found in asked.items():
-        verdict = diffusion.verdict(found)
-        blind += [name] * verdict.startswith("its network makes no use")
-        pays += [name] * verdict.endswith("its chain is better than one call and than none")
+    asked = {row.name: diffusion.outcome(row.diffusion) for row in ranked if row.diffusion}
+    blind = [name for name, each in asked.items() if each == diffusion.BLIND]
+    pays = [name for name, each in asked.items() if each == diffusion.NEEDED]
     if asked:
         said.append(
             f"Of {len(asked)} that were asked, {len(blind)} make no use of x_t"
@@ -160,10 +156,10 @@ def _behind(told: Told, of: str) -> str:
     best, metric = leader(told, of), told.board.metric
     if best is None:
         return f"no {of} was run"
-    apart = "told apart" if best.p is not None and best.p < _ALIKE else "not told apart"
+    apart = "told apart" if best.p is not None and best.p < board_text.LEVEL else "not told apart"
     seeds = min(row.seeds for row in (best, _ranked(told)[0]) if row.seeds)
-    draws = f", {seeds} seed{'s' * (seeds > 1)}" if best.seeds else ""
-    return f"the best {of}, {best.name}, is {best.difference:+.4f} in {metric}, {apart}{draws}"
+    draws = f"{seeds} seed{'s' * (seeds > 1)}"
+    return f"the best {of}, {best.name}, is {best.difference:+.4f} in {metric}, {apart}, {draws}"
 
 
 def _all(names: Sequence[str]) -> str:
