@@ -44,6 +44,8 @@ reason.
             call of the network, without x_t, with another's x_0 or the true one
 --protocol  honest, or official: each model by its own authors' rules, which
             cannot share a table unless they agree
+--eval.shuffles=N  asks the models that read histories in their order what it is
+            worth to them, in a table of its own
 """
 ACCEPTS = Accepts(
     {

@@ -8,7 +8,7 @@ from typing import Any
 from jaxrec_diff.config import Experiment
 from jaxrec_diff.evaluation import config
 from jaxrec_diff.experiments import selection
-from jaxrec_diff.reporting import diffusion, tables
+from jaxrec_diff.reporting import diffusion, orders, tables
 from jaxrec_diff.reporting.text import wrapped
 from jaxrec_diff.training import checkpoint
 from jaxrec_diff.training import progress as training_progress
@@ -90,7 +90,7 @@ def show(results: dict[str, Any]) -> None:
     if "best_step" in results:
         print(f"checkpoint of step {results['best_step']:,}, chosen by {results['selected_by']}")
     print(tables.table(results))
-    beside = (tables.control_lines, tables.order_lines, diffusion.lines)
+    beside = (tables.control_lines, orders.lines, diffusion.lines)
     for line in (line for of in beside for line in of(results)):
         print(wrapped(line))
     for line in tables.diagnostics_lines(results["diagnostics"]):

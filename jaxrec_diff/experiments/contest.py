@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 from jaxrec_diff import config
 from jaxrec_diff.config.stored import SCHEMA, check_schema, read_json
 from jaxrec_diff.data.sources import dataset_name
-from jaxrec_diff.experiments import json_files, locks, results, signals, workdirs
+from jaxrec_diff.experiments import json_files, locks, results, runs, signals, workdirs
 
 Log = Callable[[str], None]
 
 _FILE = "contest.json"
 _KINDS = _CLASSIC, _SERVING, _DIFFUSION = "classic", "serving", "diffusion"
+_ORDER = "--eval.shuffles="
 _WAIT = 2.0  # seconds between looks at jobs that other processes do
 _MANY = 10_000  # trials, where minutes are the limit
 _CLI = (sys.executable, "-P", "-m", "jaxrec_diff.cli")
@@ -179,7 +180,7 @@ def _search(contest: Contest, model: str) -> Job:
     tuned = contest.folder / "tune" / model
     words = (
         "tune", f"--model={model}", f"--data={contest.data}", f"--workdir={tuned}",
-        *contest.budget.flags("trials", "minutes"), *contest.flags,
+        *contest.budget.flags("trials", "minutes"), *_without_order(contest.flags),
     )  # fmt: skip
     return Job(f"{model} search", words, tuned, True, (tuned / "finished.json").exists)
 
@@ -188,9 +189,11 @@ def _training(contest: Contest, model: str, seed: int, needs: Job | None) -> Job
     folder = contest.folder / "runs" / f"{model}-seed{seed}"
     best = contest.folder / "tune" / model / "best.json"
     preset = [f"--preset={best}"] if contest.budget.searches() else []
+    asked = reads_order(dataset_name(contest.data), model)
+    flags = contest.flags if asked else _without_order(contest.flags)
     words = (
         "train", f"--model={model}", f"--data={contest.data}", f"--workdir={folder}",
-        *preset, *contest.flags, f"--seed={seed}",
+        *preset, *flags, f"--seed={seed}",
     )  # fmt: skip
     return Job(f"{model} seed {seed}", words, folder, False, _whole(folder), needs)
 
@@ -293,6 +296,21 @@ def model_of(folder: Path) -> str:
     'dimerec'
     """
     return folder.name.rpartition("-seed")[0]
+
+
+def reads_order(dataset: str, model: str) -> bool:
+    """Whether a preset reads histories in their order, which alone can be shuffled.
+
+    >>> reads_order("clicks", "dimerec"), reads_order("clicks", "mf")
+    (True, False)
+    """
+    known = model in config.preset_names()
+    return known and runs.reads_order(config.preset(model, dataset).experiment)
+
+
+def _without_order(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """What a search takes, which needs no such figure, and a model that has no order to shuffle."""
+    return tuple(flag for flag in flags if not flag.startswith(_ORDER))
 
 
 def diffuses(dataset: str, model: str) -> bool:

@@ -235,10 +235,14 @@ def _check_optimizer(name: str, experiment: Experiment) -> None:
     )
 
 
-def _check_shuffles(name: str, experiment: Experiment) -> None:
+def reads_order(experiment: Experiment) -> bool:
+    """Whether the phase that recommends reads histories in their order, not rows of users."""
     last = experiment.backbone if phases.generates(experiment) else experiment
-    reads = registry.input_of((last or experiment).model).reads
-    if experiment.eval.shuffles and reads is not own_history:
+    return registry.input_of((last or experiment).model).reads is own_history
+
+
+def _check_shuffles(name: str, experiment: Experiment) -> None:
+    if experiment.eval.shuffles and not reads_order(experiment):
         raise ValueError(
             f"eval.shuffles={experiment.eval.shuffles} puts histories out of order, and {name} "
             "reads the training rows of users, which have none; leave it at 0"

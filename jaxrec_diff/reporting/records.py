@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxrec_diff.experiments import contest
-from jaxrec_diff.reporting import board_text, diffusion
+from jaxrec_diff.reporting import board_text, diffusion, orders
 from jaxrec_diff.reporting.leaderboard import Board, Run
 from jaxrec_diff.reporting.standings import Cost, Row
 
@@ -70,7 +70,8 @@ def note(budget: str) -> str:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    return row._asdict() | {"cost": row.cost._asdict(), "diffusion": dict(row.diffusion)}
+    plain = {"cost": row.cost._asdict(), "diffusion": dict(row.diffusion), "order": dict(row.order)}
+    return row._asdict() | plain
 
 
 def kind(row: Row) -> str:
@@ -144,6 +145,13 @@ def verdicts(told: Told) -> list[str]:
             + f", and the lists of {len(pays)} need their chain"
             + (f" ({_all(pays)})" if pays else "")
             + "."
+        )
+    mixed = [row for row in ranked if row.order]
+    if mixed:
+        hardly = [row.name for row in mixed if orders.kept(row.order) > orders.HARDLY]
+        said.append(
+            f"Of {len(mixed)} whose histories were shuffled, {len(hardly)} kept more than "
+            f"{orders.HARDLY:.0%} of their {metric}" + (f": {_all(hardly)}." if hardly else ".")
         )
     rising = [row.name for row in ranked if row.rising]
     if rising:

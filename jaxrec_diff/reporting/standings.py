@@ -14,7 +14,7 @@ from jaxrec_diff.benchmarking import serving
 from jaxrec_diff.config import presets
 from jaxrec_diff.data.formats import cells
 from jaxrec_diff.experiments import contest
-from jaxrec_diff.reporting import board_text, diffusion, page, parity
+from jaxrec_diff.reporting import board_text, diffusion, orders, page, parity
 from jaxrec_diff.reporting.leaderboard import Board, Run
 
 
@@ -40,6 +40,7 @@ class Row(NamedTuple):
     diffusion: Mapping[str, Any] = MappingProxyType({})  # from `diffusing.control`
     diffuses: bool = False  # it has a reverse process
     rising: bool = False  # validation was at its best in the last evaluation of some seed
+    order: Mapping[str, Any] = MappingProxyType({})  # from `orders.mean`
 
 
 class Cost(NamedTuple):
@@ -98,6 +99,7 @@ def rows(board: Board, runs: Sequence[Run], beside: Beside) -> tuple[Row, ...]:
                 diffusion=beside.diffusions.get(model, {}),
                 diffuses=bool(own) and contest.diffuses(board.dataset, model),
                 rising=any(each["best_step"] == each["steps"] for each in own),
+                order=orders.mean([r["order"] for r in own if r.get("order")], board.metric),
                 **(_parity(own, board.dataset) if own else {}),
             )
         )
@@ -187,7 +189,8 @@ def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:
     plain = ("difference", "p", "trials", *Cost._fields, "coverage", "gini", "why",
              "official", "published", "ours", "verdict")  # fmt: skip
     changes = ["diffusion_metric", *diffusion.ROWS, "two draws' top 10"]
-    out.writerow(["name", "kind", "seeds", *names, *plain, *changes])
+    order = [f"order_{name}" for name in ("metric", *orders.SHOWN, "overlap")]
+    out.writerow(["name", "kind", "seeds", *names, *plain, *changes, *order])
     for row in rows:
         figures = [
             value
@@ -197,6 +200,7 @@ def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:
         told = row._asdict() | row.cost._asdict()
         whole = [row.name, row.kind, row.seeds, *figures, *(told[name] for name in plain)]
         whole += _changes(row.diffusion)
+        whole += [row.order.get(name.removeprefix("order_")) for name in order]
         inert = [cells.inert(cell) if isinstance(cell, str) else cell for cell in whole]
         out.writerow(["" if cell is None else cell for cell in inert])
     return file.getvalue()
@@ -205,8 +209,7 @@ def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:
 def latex(board: Board, rows: Sequence[Row], note: str = "") -> str:
     """Tabulars for a paper; the best of a column is bold."""
     lines = [f"% {board_text.caption(board)}", f"% {COSTS}", *([f"% {note}"] if note else [])]
-    standing, _, changed = _all_tables(board, rows)
-    for head, body in (standing, changed):
+    for head, body in _all_tables(board, rows)._replace(parities=_NONE):
         if not body:
             continue
         lines += [
@@ -225,17 +228,19 @@ def latex(board: Board, rows: Sequence[Row], note: str = "") -> str:
 
 def html(board: Board, rows: Sequence[Row], note: str = "") -> str:
     """A page of its own, whose columns a click on their heads sorts."""
-    standing, parities, changed = _all_tables(board, rows)
-    head, body = standing
+    tables = _all_tables(board, rows)
+    head, body = tables.standing
     bare = [[cell.replace("**", "") for cell in line] for line in body]
     words = f"<p>{escape(board_text.caption(board))} {escape(COSTS)} {escape(note)}</p>"
     sections = [("", words + page.table(head, bare, best=0))]
-    if changed[1]:
+    if tables.changed[1]:
         said = [f"<li>{escape(f'{name}: {told}.')}</li>" for name, told in _verdicts(rows).items()]
         verdicts = f'<ul class="verdict">{"".join(said)}</ul>' if said else ""
-        sections.append(("Does it diffuse?", page.table(*changed) + verdicts))
-    if parities[1]:
-        sections.append(("Beside published figures", page.table(*parities)))
+        sections.append(("Does it diffuse?", page.table(*tables.changed) + verdicts))
+    if tables.ordered[1]:
+        sections.append(("Does order matter?", page.table(*tables.ordered)))
+    if tables.parities[1]:
+        sections.append(("Beside published figures", page.table(*tables.parities)))
     heading, last = sections[-1]
     sections[-1] = (heading, last + _SORT)
     return page.document(f"Leaderboard on {board.dataset}", sections)
@@ -278,19 +283,28 @@ for (const table of document.querySelectorAll("table")) {
 
 
 Table = tuple[list[str], list[list[str]]]  # head and cells
+_NONE: Table = [], []
 
 
-def _all_tables(board: Board, rows: Sequence[Row]) -> tuple[Table, Table, Table]:
-    """Who stands where, beside what was published, and what the diffusions are worth."""
+class _Tables(NamedTuple):
+    """All that are told of a contest; one without rows is left out."""
+
+    standing: Table
+    changed: Table  # what the diffusions are worth
+    ordered: Table  # what the order of histories is worth
+    parities: Table
+
+
+def _all_tables(board: Board, rows: Sequence[Row]) -> _Tables:
     asked = {row.name: row.diffusion for row in rows if row.diffusion}
     best = {each: max(row.means[each] for row in rows if row.means) for each in board.metrics}
     standing = (_head(board), [_cells(board, row, best) for row in rows])
-    return standing, _parities(rows), diffusion.across(asked)
+    mixed = {row.name: row.order for row in rows if row.order}
+    return _Tables(standing, diffusion.across(asked), orders.across(mixed), _parities(rows))
 
 
 def _tables(board: Board, rows: Sequence[Row]) -> list[Table]:
-    standing, parities, changed = _all_tables(board, rows)
-    return [table for table in (standing, changed, parities) if table[1]]
+    return [table for table in _all_tables(board, rows) if table[1]]
 
 
 def _verdicts(rows: Sequence[Row]) -> dict[str, str]:

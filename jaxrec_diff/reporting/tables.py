@@ -5,9 +5,6 @@ from typing import Any
 from jaxrec_diff.classics import grids, similarity
 from jaxrec_diff.evaluation import metrics
 
-# Where shuffled histories keep this share of a figure.
-_HARDLY = 0.9
-
 
 def table(results: dict[str, Any]) -> str:
     """The final table: the model beside its baselines and, where it is known, the optimum."""
@@ -65,29 +62,6 @@ def control_lines(results: dict[str, Any]) -> list[str]:
         trials = f"{found['trials']} trial" + "s" * (found["trials"] > 1)
         lines.append(f"{name}: {chosen} ({trials}, {seconds:.0f} s)")
     return lines + ["* border of the grid: a better one may lie beyond"] * edge
-
-
-def order_lines(results: dict[str, Any]) -> list[str]:
-    """How much of the figure that picked the checkpoint needs the order of histories."""
-    order = results.get("order")
-    if not order:
-        return []
-    metric = order["metric"]
-    real, mixed, kept = (order[name][metric] for name in ("real", "shuffled", "last_kept"))
-    share = mixed / real if real else 1.0
-    lines = [
-        f"order: {metric} {real:.4f}, histories shuffled {mixed:.4f} ({share:.0%}), "
-        f"all but the last item shuffled {kept:.4f}; "
-        f"{order['shuffled']['overlap']:.0%} of the top 10 stay"
-    ]
-    lines += [
-        f"{name} that follow each other as a rule: {found['real']}, "
-        f"shuffled {found['shuffled']:.1f}"
-        for name, found in order["rules"].items()
-    ]
-    if share > _HARDLY:
-        lines.append("order hardly matters here: compare with item_knn and ease")
-    return lines
 
 
 def _setting(axis: str, value: float) -> str:

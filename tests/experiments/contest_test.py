@@ -105,6 +105,19 @@ def test_what_a_diffusion_is_worth_is_asked_of_the_first_run_of_those_that_have_
     assert before.diffusions == {}
 
 
+def test_an_order_is_shuffled_of_runs_alone_and_of_models_that_read_one(tmp_path, fake):
+    plan = made(
+        tmp_path, "dimerec", "mf", seeds=1, budget=contest.budget("trials:7"),
+        flags=("--eval.shuffles=3", "--devices=1"),
+    )  # fmt: skip
+    found = contest.run(plan, log=lambda text: None)
+    asked = {contest.model_of(folder): said(folder).get("eval.shuffles") for folder in found.done}
+    assert asked == {"dimerec": "3", "mf": None}
+    for model in ("dimerec", "mf"):
+        tuned = json.loads((tmp_path / "board" / "tune" / model / "best.json").read_text())
+        assert "eval.shuffles" not in tuned and tuned["devices"] == "1"
+
+
 def test_seeds_and_models_may_be_added_but_a_contest_stays_the_same(tmp_path, fake):
     contest.run(made(tmp_path, "mf", seeds=1), log=lambda text: None)
     more = contest.run(made(tmp_path, "mf", "dimerec", seeds=2), log=lambda text: None)

@@ -7,7 +7,7 @@ import pytest
 from jaxrec_diff import config
 from jaxrec_diff.experiments import phases, runs, shuffling
 from jaxrec_diff.models.contract import Head, Model
-from jaxrec_diff.reporting import tables
+from jaxrec_diff.reporting import orders
 
 ITEMS = 60
 TABLE = jnp.asarray(np.random.default_rng(0).integers(-50, 50, (ITEMS + 1, ITEMS)), jnp.float32)
@@ -59,7 +59,7 @@ def test_order_is_needed_as_far_as_a_model_reads_it(phase, read, mixed, kept, mo
         assert (found[name]["overlap"] == 1.0) == same and found[name]["overlap"] > 0
         assert any(found[name]["deviation"].values()) != same
     assert found["rules"]["pairs"]["real"] >= found["rules"]["pairs"]["shuffled"]
-    lines = tables.order_lines({"order": found})
+    lines = orders.lines({"order": found})
     assert (
         f"({found['shuffled'][found['metric']] / found['real'][found['metric']]:.0%})" in lines[0]
     )

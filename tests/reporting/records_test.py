@@ -1,5 +1,7 @@
 """Standings kept as a file: told again as they were, and what they say in sentences."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -105,6 +107,41 @@ def test_a_table_says_who_is_first_and_what_a_diffusion_adds():
 )
 def test_what_an_answer_shown_says(found, said):
     assert any(said in each for each in records.verdicts(records.read(standing(flow=found)[2])))
+
+
+def mixed(metric, real, shuffled):
+    """What shuffled histories were found to be worth."""
+    figures = [{metric: each} for each in (real, shuffled, (real + shuffled) / 2)]
+    names = ("real", "shuffled", "last_kept")
+    found = dict(zip(names, figures, strict=True)) | {"metric": "hr@20", "rules": {}}
+    return found | {"shuffled": figures[1] | {"overlap": shuffled}}
+
+
+def test_an_order_is_told_as_the_mean_of_seeds_and_in_a_sentence():
+    runs = [
+        run("flow", 0, [0.1] * 4), run("flow", 1, [0.1] * 4),
+        run("sasrec", 0, [0.3] * 4), run("mf", 0, [0.2] * 4),
+    ]  # fmt: skip
+    for each, order in zip(runs, [(0.4, 0.1), (0.2, 0.2), (0.5, 0.48)], strict=False):
+        each.results["order"] = mixed("ndcg@10", *order)
+    board = leaderboard.board(runs, resamples=50)
+    rows = standings.rows(board, runs, standings.Beside())
+    told = records.read(json.loads(json.dumps(records.record(CONTEST, board, rows, runs))))
+    # .4, .2 -> .3 as they are; .1, .2 -> .15 shuffled, half of it; .275 and .2 with the newest kept
+    _, table, *_ = standings.markdown(*told).split("\n\n")[1:]
+    assert table.splitlines()[2:] == [
+        "| sasrec | ndcg@10 | 0.5000 | 0.4800 | 0.4900 | 96% | 48% |",
+        "| flow | ndcg@10 | 0.3000 | 0.1500 | 0.2250 | 50% | 15% |",
+    ]
+    assert "Does order matter?" in standings.html(*told)
+    head, *lines = csv.reader(io.StringIO(standings.csv(board, rows)))
+    csvs = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert float(csvs["flow"]["order_shuffled"]) == pytest.approx(0.15)
+    assert csvs["mf"]["order_shuffled"] == ""
+    assert (
+        "Of 2 whose histories were shuffled, 1 kept more than 90% of their ndcg@10: sasrec."
+        in records.verdicts(told)
+    )
 
 
 def test_without_a_diffusion_that_is_said():
