@@ -70,8 +70,8 @@ def note(budget: str) -> str:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    plain = {"cost": row.cost._asdict(), "diffusion": dict(row.diffusion), "order": dict(row.order)}
-    return row._asdict() | plain
+    kept = {name: dict(getattr(row, name)) for name in ("diffusion", "order", "theirs")}
+    return row._asdict() | {"cost": row.cost._asdict()} | kept
 
 
 def kind(row: Row) -> str:

@@ -41,6 +41,8 @@ class Row(NamedTuple):
     diffuses: bool = False  # it has a reverse process
     rising: bool = False  # validation was at its best in the last evaluation of some seed
     order: Mapping[str, Any] = MappingProxyType({})  # from `orders.mean`
+    theirs: Mapping[str, float] = MappingProxyType({})  # the board's metric here, ranked as
+    # its authors rank: of itself and, under the same rules, of the bars of `_BARS`
 
 
 class Cost(NamedTuple):
@@ -100,6 +102,7 @@ def rows(board: Board, runs: Sequence[Run], beside: Beside) -> tuple[Row, ...]:
                 diffuses=bool(own) and contest.diffuses(board.dataset, model),
                 rising=any(each["best_step"] == each["steps"] for each in own),
                 order=orders.mean([r["order"] for r in own if r.get("order")], board.metric),
+                theirs=_by_their_rules(own, board.metric),
                 **(_parity(own, board.dataset) if own else {}),
             )
         )
@@ -139,6 +142,18 @@ def _parity(own: Sequence[Mapping[str, Any]], data: str) -> dict[str, Any]:
         "published": parity.published(each.figure), "ours": each.ours,
         "verdict": each.verdict + why,
     }  # fmt: skip
+
+
+def _by_their_rules(own: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
+    """Means over seeds of a figure under the official rules, beside bars under the same."""
+    under = [each["protocols"].get("official", {}) for each in own]
+    found = {_ITSELF: [each.get("metrics", {}) for each in under]}
+    found |= {bar: [each.get("controls", {}).get(bar, {}) for each in under] for bar in _BARS}
+    return {
+        name: float(np.mean([each[metric] for each in values]))
+        for name, values in found.items()
+        if values and all(metric in each for each in values)
+    }
 
 
 def plain(board: Board, rows: Sequence[Row]) -> str:
@@ -188,9 +203,13 @@ def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:
     names = [name for metric in board.metrics for name in (metric, f"{metric}_std")]
     plain = ("difference", "p", "trials", *Cost._fields, "coverage", "gini", "why",
              "official", "published", "ours", "verdict")  # fmt: skip
+    theirs = (_ITSELF, *_BARS)
     changes = ["diffusion_metric", *diffusion.ROWS, "two draws' top 10"]
     order = [f"order_{name}" for name in ("metric", *orders.SHOWN, "overlap")]
-    out.writerow(["name", "kind", "seeds", *names, *plain, *changes, *order])
+    out.writerow(
+        ["name", "kind", "seeds", *names, *plain, *changes, *order]
+        + [f"{name}_{board.metric}_by_its_rules" for name in theirs]
+    )
     for row in rows:
         figures = [
             value
@@ -201,6 +220,7 @@ def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:
         whole = [row.name, row.kind, row.seeds, *figures, *(told[name] for name in plain)]
         whole += _changes(row.diffusion)
         whole += [row.order.get(name.removeprefix("order_")) for name in order]
+        whole += [row.theirs.get(name) for name in theirs]
         inert = [cells.inert(cell) if isinstance(cell, str) else cell for cell in whole]
         out.writerow(["" if cell is None else cell for cell in inert])
     return file.getvalue()
@@ -240,11 +260,18 @@ def html(board: Board, rows: Sequence[Row], note: str = "") -> str:
     if tables.ordered[1]:
         sections.append(("Does order matter?", page.table(*tables.ordered)))
     if tables.parities[1]:
-        sections.append(("Beside published figures", page.table(*tables.parities)))
+        sections.append(
+            (
+                "By the rules of its authors, and beside published figures",
+                page.table(*tables.parities),
+            )
+        )
     heading, last = sections[-1]
     sections[-1] = (heading, last + _SORT)
     return page.document(f"Leaderboard on {board.dataset}", sections)
 
+
+_ITSELF, _BARS = "itself", ("popularity", "transitions")
 
 COSTS = (
     "Seconds: of training the phase that recommends (no backbone, no generator), by the clock and "
@@ -300,7 +327,8 @@ def _all_tables(board: Board, rows: Sequence[Row]) -> _Tables:
     best = {each: max(row.means[each] for row in rows if row.means) for each in board.metrics}
     standing = (_head(board), [_cells(board, row, best) for row in rows])
     mixed = {row.name: row.order for row in rows if row.order}
-    return _Tables(standing, diffusion.across(asked), orders.across(mixed), _parities(rows))
+    ordered = orders.across(mixed)
+    return _Tables(standing, diffusion.across(asked), ordered, _parities(board, rows))
 
 
 def _tables(board: Board, rows: Sequence[Row]) -> list[Table]:
@@ -363,14 +391,16 @@ def _said(row: Row) -> str:
     return row.kind + (f": {row.why}" if row.why else "")
 
 
-def _parities(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """What was published of each system beside ours, as head and cells."""
-    head = ["entry", "its authors rank so", "published", "ours", "verdict"]
-    return head, [
-        [row.name, row.official, row.published, _text(row.ours, ".4f"), row.verdict]
-        for row in rows
-        if row.verdict
-    ]
+def _parities(board: Board, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Each system ranked as its authors rank, and what was published of it beside ours."""
+    so = [f"{board.metric} here, so", *(f"{bar}, so" for bar in _BARS)]
+    head, body = ["entry", "its authors rank so", *so, "published", "ours", "verdict"], []
+    for row in rows:
+        if row.verdict:
+            figures = [_text(row.theirs.get(name), ".4f") for name in (_ITSELF, *_BARS)]
+            ours = _text(row.ours, ".4f")
+            body.append([row.name, row.official, *figures, row.published, ours, row.verdict])
+    return head, body
 
 
 def _named(entry: str, run: Run) -> bool:

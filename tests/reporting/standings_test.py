@@ -111,6 +111,31 @@ def test_a_published_figure_stands_beside_ours(monkeypatch):
     assert rows["mf"].verdict == "not run (no results of it here)" and rows["mf"].ours is None
 
 
+def test_every_system_stands_beside_bars_under_its_own_rules():
+    """Of two seeds the mean; the bars are those of the system's rules, so they may differ."""
+    runs = [
+        run("mf", 0, [0.1] * 4, 5.0),
+        run("mf", 1, [0.2] * 4, 5.0),
+        run("sasrec", 0, [0.3] * 4, 5.0),
+    ]
+    for each, own, bar in zip(runs, (0.5, 0.7, 0.4), (0.1, 0.1, 0.2), strict=True):
+        each.results["protocols"]["official"] = {
+            "metrics": {"ndcg@10": own}, "controls": {"popularity": {"ndcg@10": bar}},
+        }  # fmt: skip
+    board = leaderboard.board(runs, resamples=50)
+    rows = {row.name: row for row in standings.rows(board, runs, standings.Beside())}
+    assert rows["mf"].theirs == pytest.approx({"itself": 0.6, "popularity": 0.1})
+    assert rows["sasrec"].theirs == {"itself": 0.4, "popularity": 0.2}
+    text = standings.markdown(board, [*rows.values()])
+    assert "| ndcg@10 here, so | popularity, so | transitions, so | published |" in text
+    (line,) = [each for each in text.splitlines() if each.startswith("| mf | items of")]
+    assert [cell.strip() for cell in line.split("|")][3:6] == ["0.6000", "0.1000", ""]
+    head, *lines = csv.reader(io.StringIO(standings.csv(board, [*rows.values()])))
+    told = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert float(told["mf"]["itself_ndcg@10_by_its_rules"]) == pytest.approx(0.6)
+    assert told["sasrec"]["transitions_ndcg@10_by_its_rules"] == ""
+
+
 def test_every_form_has_every_row(told):
     board, rows = told
     for write in (standings.plain, *standings.WRITERS.values()):
