@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxrec_diff.reporting import text
+
 RESULTS = Path(__file__).parent / "results"
 TRIES, WAYS = RESULTS / "ours-tries.json", RESULTS / "ours-ways.json"
 SERVING = RESULTS / "ours-serving.json"  # of `bin/benchmark rank`, by the commands it has
@@ -165,32 +167,35 @@ def parsed(name: str) -> tuple[str, str, int]:
 def table() -> str:
     """All files as markdown."""
     tries = _read(TRIES)
-    lines = ["| data | what | seed | epochs, best | valid HR@10 | valid NDCG@10 | processor s |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    head = ["data", "what", "seed", "epochs, best", "valid HR@10", "valid NDCG@10", "processor s"]
+    rows = []
     order = {(what, data): (d, w) for d, data in enumerate(DATA) for w, what in enumerate(WHAT)}
     for name in sorted(tries, key=lambda name: (order[parsed(name)[:2]], name)):
         each = tries[name]
         valid = [f"{100 * each['valid'][metric]:.2f}" for metric in METRICS[:2]]
         epochs = f"{each['epochs']:g}, {each['best_epoch']:g}"
-        cells = (each["data"], each["what"], str(each["seed"]), epochs, *valid)
-        lines.append(f"| {' | '.join(cells)} | {each['train_cpu_seconds']:.0f} |")
+        seconds = f"{each['train_cpu_seconds']:.0f}"
+        rows.append([each["data"], each["what"], str(each["seed"]), epochs, *valid, seconds])
+    lines = [text.table(head, rows)]
     for name, each in sorted(_read(WAYS).items()):
         lines += ["", f"`{name}`, asked in other ways ({each['split']} split):", ""]
-        lines += ["| way | HR@10 | NDCG@10 | items in lists | lists as one call's | two draws' |"]
-        lines += ["|---|---|---|---|---|---|"]
+        head = ["way", "HR@10", "NDCG@10", "items in lists", "lists as one call's", "two draws'"]
+        rows = []
         for way, found in each["ways"].items():
             keys = ("hr@10", "ndcg@10", "coverage@10")
             cells = [f"{100 * found[key]:.2f}" for key in keys]
             cells += [f"{found[f'overlap_{key}']:.2f}" for key in ("with_one_call", "of_two_draws")]
-            lines.append(f"| {way} | {' | '.join(cells)} |")
+            rows.append([way, *cells])
+        lines.append(text.table(head, rows))
     costs = _read(SERVING)
     if costs:
         sasrec = costs["figures"][0]["processor"]
         lines += ["", f"What they cost: {costs['question']}.", ""]
-        lines += ["| way | users/s | times SASRec's cost |", "|---|---|---|"]
-        for each in costs["figures"]:
-            times = each["processor"] / sasrec
-            lines.append(f"| {each['what']} | {each['rate']:,.0f} | {times:.2f} |")
+        rows = [
+            [each["what"], f"{each['rate']:,.0f}", f"{each['processor'] / sasrec:.2f}"]
+            for each in costs["figures"]
+        ]
+        lines.append(text.table(["way", "users/s", "times SASRec's cost"], rows))
     return "\n".join(lines) + "\n"
 
 

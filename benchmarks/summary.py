@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrec_diff.docs import boards, systems
+from jaxrec_diff.reporting import text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -122,10 +123,7 @@ def number(figures: list[dict[str, Any]], side: Side) -> float:
 
 def table() -> str:
     """The rows in markdown."""
-    lines = [
-        "| what, on one CPU thread | instead | there | here | times |",
-        "|---|---|---|---|---|",
-    ]
+    head, lines = ["what, on one CPU thread", "instead", "there", "here", "times"], []
     for row in ROWS:
         path = RESULTS / f"{row.file}.json"
         if not path.exists():
@@ -133,20 +131,17 @@ def table() -> str:
         figures = json.loads(path.read_text())["figures"]
         theirs, ours = number(figures, row.theirs), number(figures, row.ours)
         factor = theirs / ours if row.unit == "s" else ours / theirs
-        lines.append(
-            f"| {row.what} | {row.instead} | {_shown(theirs)} {row.unit} | {_shown(ours)} "
-            f"{row.unit} | {_shown(factor)} |"
-        )
-    return "\n".join(lines)
+        sides = [f"{_shown(each)} {row.unit}" for each in (theirs, ours)]
+        lines.append([row.what, row.instead, *sides, _shown(factor)])
+    return text.table(head, lines)
 
 
 def recbole() -> str:
     """RecBole's systems beside ours in markdown, from the lines of `recbole.sh`."""
-    lines = [
-        "| system | epochs x updates | seconds an epoch, there / here | times "
-        "| seconds an evaluation | times | peak memory, MB | NDCG@10, % |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head, lines = [
+        "system", "epochs x updates", "seconds an epoch, there / here", "times",
+        "seconds an evaluation", "times", "peak memory, MB", "NDCG@10, %",
+    ], []  # fmt: skip
     found = json.loads((RESULTS / "recbole-cpu.json").read_text())["figures"]
     for name in dict.fromkeys(figure["model"] for figure in found):
         theirs, ours = (
@@ -159,8 +154,8 @@ def recbole() -> str:
             cells.append(_shown(theirs[field] / ours[field]))
         cells.append(f"{theirs['peak_bytes'] / 1e6:.0f} / {ours['peak_bytes'] / 1e6:.0f}")
         cells.append(f"{100 * theirs['ndcg@10']:.2f} / {100 * ours['ndcg@10']:.2f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return text.table(head, lines)
 
 
 def measured(page: str) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxrec_diff.reporting import parity, records, standings
+from jaxrec_diff.reporting import parity, records, standings, text
 from jaxrec_diff.reporting.records import Told
 
 _ABSENT = "(in a checkout)"  # an installed package has no results
@@ -30,7 +30,7 @@ def leaderboards(results: Path | None = None) -> str:
 def summary(results: Path | None = None) -> str:
     """The best of each kind on each data set, with what they cost, in markdown."""
     told = {name: records.read(each) for name, each in (_kept(results) or {}).items()}
-    return standings.table(*records.summary(told)) if told else ""
+    return text.table(*records.summary(told)) if told else ""
 
 
 def _kept(results: Path | None) -> dict[str, dict[str, Any]] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrec_diff import config
 from jaxrec_diff.config.facts import PAPER
 from jaxrec_diff.config.presets import preset_names
-from jaxrec_diff.reporting import cards, parity
+from jaxrec_diff.reporting import cards, parity, text
 from jaxrec_diff.reporting.cards import Card
 from jaxrec_diff.reporting.parity import Measured, Parity
 
@@ -29,19 +29,17 @@ def table(results: Path | None = None) -> str:
       results: a folder of results files; by default that of the checkout.
     """
     head = ("`--model`", "system", "data, metric", "ours", "honest", "theirs", "mark")
-    rows = [_row(cards.card(name, results), results) for name in preset_names()]
-    lines = [" | ".join(cells) for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join(f"| {line} |" for line in lines)
+    return text.table(head, [_row(cards.card(name, results), results) for name in preset_names()])
 
 
 def choices() -> str:
     """When to take which, a row a system, in markdown."""
-    rows = ["| `--model` | reads | take it |", "|---|---|---|"]
+    rows = []
     for name in preset_names():
         card = cards.card(name)
         reads = card.reads.replace("_", " ")
-        rows.append(f"| [{name}](models/{name}.md) | {reads} | {card.choose} |")
-    return "\n".join(rows)
+        rows.append([f"[{name}](models/{name}.md)", reads, card.choose])
+    return text.table(["`--model`", "reads", "take it"], rows)
 
 
 def page(name: str, results: Path | None = None) -> str:
@@ -116,7 +114,7 @@ def _files(run: Measured, results: Path | None) -> list[dict[str, Any]]:
 
 def _measured(card: Card, results: Path | None) -> list[str]:
     """A table of all runs of a system that results files hold."""
-    rows = ["| data | seeds | official | honest | updates, s | file |", "|---|---|---|---|---|---|"]
+    rows = []
     for run in card.measured:
         kept = _files(run, results)
         metric = _FIRST.get(card.reads, "ndcg@10")
@@ -126,9 +124,10 @@ def _measured(card: Card, results: Path | None) -> list[str]:
         ]
         seconds = [each["train_seconds"] for each in kept if "train_seconds" in each]
         cost = f"{np.mean(seconds):,.0f}" if seconds else "-"
-        rows.append(f"| {run.data} | {run.seeds} | {' | '.join(told)} | {cost} | {run.files[0]} |")
+        rows.append([run.data, str(run.seeds), *told, cost, run.files[0]])
+    table = text.table(["data", "seeds", "official", "honest", "updates, s", "file"], rows)
     commands = "\n".join(f"    {run.command}" for run in card.measured)
-    return [*rows, "", "Percent, mean and deviation over seeds. The commands:", "", commands]
+    return [table, "", "Percent, mean and deviation over seeds. The commands:", "", commands]
 
 
 def _named(card: Card) -> str:

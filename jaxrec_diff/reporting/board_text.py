@@ -6,6 +6,7 @@ import io
 import numpy as np
 
 from jaxrec_diff.data.formats import cells as formula
+from jaxrec_diff.reporting import text
 from jaxrec_diff.reporting.leaderboard import Board, Difference
 
 LEVEL = 0.05
@@ -17,10 +18,9 @@ ALIKE_SAYS = f"not significantly behind the first (p of {LEVEL:g} or more, after
 
 def markdown(board: Board) -> str:
     """A table for a paper or a pull request."""
-    head, *rows = ["| " + " | ".join(row) + " |" for row in cells(board)]
-    rule = "|" + "---|" * (len(board.metrics) + 4)
+    head, *rows = cells(board)
     note = ["", f"{ALIKE}: {ALIKE_SAYS}."] * any(map(alike, board.differences))
-    return "\n".join([caption(board), "", head, rule, *rows, *note]) + "\n"
+    return "\n".join([caption(board), "", text.table(head, rows), *note]) + "\n"
 
 
 def latex(board: Board) -> str:

@@ -16,6 +16,7 @@ from jaxrec_diff.experiments.diffusing import (
     UNGUIDED,
     WITHOUT,
 )
+from jaxrec_diff.reporting import text
 
 SAME = 0.05
 """Two figures that differ by less than this share of the first are called the same."""
@@ -112,9 +113,7 @@ def across(found: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list
 
 def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The same for a README."""
-    head, body = across(found)
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]) + "\n"
+    return text.table(*across(found)) + "\n"
 
 
 def _same(one: float, other: float) -> bool:

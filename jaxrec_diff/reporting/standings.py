@@ -14,7 +14,7 @@ from jaxrec_diff.benchmarking import serving
 from jaxrec_diff.config import presets
 from jaxrec_diff.data.formats import cells
 from jaxrec_diff.experiments import contest
-from jaxrec_diff.reporting import board_text, diffusion, orders, page, parity
+from jaxrec_diff.reporting import board_text, diffusion, orders, page, parity, text
 from jaxrec_diff.reporting.leaderboard import Board, Run
 
 
@@ -183,16 +183,10 @@ def markdown(board: Board, rows: Sequence[Row], note: str = "") -> str:
     """
     lines = [board_text.caption(board), COSTS, *([note] if note else [])]
     for head, body in _tables(board, rows):
-        lines += ["", table(head, body)]
+        lines += ["", text.table(head, body)]
     for name, said in _verdicts(rows).items():
         lines += ["", f"{name}: {said}."]
     return "\n".join(lines) + "\n"
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in markdown."""
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def csv(board: Board, rows: Sequence[Row], note: str = "") -> str:

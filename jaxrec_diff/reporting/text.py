@@ -1,6 +1,7 @@
-"""Words and lines for a terminal."""
+"""Words, lines for a terminal, and tables in markdown."""
 
 import textwrap
+from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, what: str) -> str:
@@ -11,6 +12,18 @@ def counted(number: int, what: str) -> str:
     """
     plural = what.removesuffix("y") + "ies" if what.endswith("y") else what + "s"
     return f"{number:,} {what if number == 1 else plural}"
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table in markdown, without a last line break.
+
+    >>> print(table(["name", "value"], [["a", "1"]]))
+    | name | value |
+    | --- | --- |
+    | a | 1 |
+    """
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def wrapped(text: str, width: int = 80) -> str:
