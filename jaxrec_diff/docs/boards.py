@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxrec_diff.reporting import parity, records, standings, text
 from jaxrec_diff.reporting.records import Told
+from jaxrec_diff.reporting.standings import Row
 
 _ABSENT = "(in a checkout)"  # an installed package has no results
 
@@ -31,6 +32,16 @@ def summary(results: Path | None = None) -> str:
     """The best of each kind on each data set, with what they cost, in markdown."""
     told = {name: records.read(each) for name, each in (_kept(results) or {}).items()}
     return text.table(*records.summary(told)) if told else ""
+
+
+def standing(name: str, results: Path | None = None) -> tuple[str, str, Row] | None:
+    """Data, metric and row of a system in the first honest leaderboard that has it."""
+    for data, kept in (_kept(results) or {}).items():
+        told = records.read(kept)
+        for row in told.rows if told.board.protocol == "honest" else ():
+            if row.name == name and row.means:
+                return data, told.board.metric, row
+    return None
 
 
 def _kept(results: Path | None) -> dict[str, dict[str, Any]] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxrec_diff import config
 from jaxrec_diff.config.facts import PAPER
 from jaxrec_diff.config.presets import preset_names
+from jaxrec_diff.docs import boards
 from jaxrec_diff.reporting import cards, parity, text
 from jaxrec_diff.reporting.cards import Card
 from jaxrec_diff.reporting.parity import Measured, Parity
@@ -73,9 +74,21 @@ def _row(card: Card, results: Path | None) -> list[str]:
     if run is not None and nearest is None:
         data, metric = run.data, _FIRST.get(card.reads, "ndcg@10")
     if run is None and nearest is None:
-        return [f"`{card.name}`", _named(card), "-", "-", "-", "-", "not run"]
+        return [f"`{card.name}`", _named(card), *_in_a_leaderboard(card.name, results)]
     ours = [_mean(run, results, protocol, metric) for protocol in ("official", "honest")]
     return [f"`{card.name}`", _named(card), f"{data}, {metric}", *ours, theirs, mark]
+
+
+def _in_a_leaderboard(name: str, results: Path | None) -> list[str]:
+    """The cells of a system that no file of its own tells of, and that nobody published."""
+    found = boards.standing(name, results)
+    if found is None:
+        return ["-", "-", "-", "-", "not run"]
+    data, metric, row = found
+    spread = row.deviations.get(metric)
+    honest = _percent(row.means[metric]) + (f" ± {_percent(spread)}" if spread is not None else "")
+    ours = _percent(row.theirs["itself"]) if "itself" in row.theirs else "-"
+    return [f"{data}, {metric}", ours, honest, "-", "no figure to compare with"]
 
 
 def _run_of(card: Card, nearest: Parity | None) -> Measured | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxrec_diff.docs import boards
+from jaxrec_diff.docs import boards, systems
 from jaxrec_diff.experiments import contest, diffusing
 from jaxrec_diff.reporting import leaderboard, records, standings
 
@@ -180,3 +180,20 @@ def test_the_guide_tells_every_file(tmp_path):
         assert part.startswith(f"{name}\n\nby moon\n\n- ease, a classic, is first;")
         assert f"{name}, test split of 4 users" in part and "| flow | 2 |" in part
         assert "\n    bin/leaderboard --data=clicks.csv" in part
+
+
+def test_a_system_without_a_file_of_its_own_has_its_place_in_a_leaderboard(tmp_path):
+    kept = standing(flow=changed())[2]
+    (row,) = (row for row in kept["rows"] if row["name"] == "flow")
+    row |= {"name": "bayesrec", "theirs": {"itself": 0.0912, "popularity": 0.1}}
+
+    def told(**other):
+        path = tmp_path / "leaderboard-clicks.json"
+        path.write_text(json.dumps(kept | other))
+        lines = systems.table(tmp_path).splitlines()
+        return next(line for line in lines if line.startswith("| `bayesrec` |"))
+
+    assert told().endswith(
+        "| clicks, ndcg@10 | 9.12 | 13.75 ± 1.77 | - | no figure to compare with |"
+    )
+    assert told(protocol="official").endswith("| not run |")
