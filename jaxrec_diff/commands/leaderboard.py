@@ -114,8 +114,10 @@ def _write(chosen, outcome):
     from jaxrec_diff.reporting import leaderboard, records, standings
 
     runs = [leaderboard.read(folder) for folder in outcome.done]
+    bars = leaderboard.with_bars(runs)
+    judged = next(place for place, run in enumerate(runs) if run is bars)
     for name, path in outcome.classics.items():
-        runs[0] = leaderboard.with_baseline(runs[0], name, path)
+        runs[judged] = leaderboard.with_baseline(runs[judged], name, path)
     board = leaderboard.board(runs)
     beside = standings.Beside(
         outcome.trials,

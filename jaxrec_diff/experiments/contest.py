@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,14 +149,21 @@ def open_folder(contest: Contest) -> None:
     json_files.write_json(path, ours)  # first: it marks the folder as a contest's
 
 
-def jobs(contest: Contest) -> Iterator[Job]:
+def jobs(contest: Contest, failed: Mapping[str, str]) -> Iterator[Job]:
     """All jobs, those of first seeds before those of further ones, so that a contest which is
     stopped early has a table of everything.
 
     A model's search, its run and how fast that serves, a model after the other; as soon as a run is
-    there the classics, which are judged like it; what each diffusion is worth; further seeds.
+    there the classics, which are judged like it; what each diffusion is worth; further seeds. Where
+    some model reads whole histories, classics read them too: a model of users' rows sees none of
+    what came after training, and beside it they would be worse than they are.
+
+    Args:
+      contest: what is compared.
+      failed: a sentence for each job that did not end well.
     """
     firsts, classics = [], False
+    asked = [each for each in contest.models if _in_order(contest, each)] or contest.models
     for model in contest.models:
         search = _search(contest, model) if contest.budget.searches() else None
         first = _training(contest, model, 0, search)
@@ -164,10 +171,14 @@ def jobs(contest: Contest) -> Iterator[Job]:
         yield from [search] if search else []
         yield first
         yield _evaluation(contest, f"{model} {_SERVING}", first, "--speed")
-        there = [each for each in firsts if each.finished()]
+        there = [each for each in firsts if each.finished() and _model(each) in asked]
         if there and not classics:
             yield from (_classic(contest, name, there[0]) for name in contest.controls)
             classics = True
+    rest = [each for each in firsts if each.finished()]
+    none = all(_hopeless(each, failed) for each in firsts if _model(each) in asked)
+    if rest and none:
+        yield from (_classic(contest, name, rest[0]) for name in contest.controls)
     for model, first in zip(contest.models, firsts, strict=True):
         if contest.diffuses and diffuses(dataset_name(contest.data), model):
             yield _evaluation(contest, f"{model} {_DIFFUSION}", first, "--eval.diffuses=true")
@@ -189,8 +200,7 @@ def _training(contest: Contest, model: str, seed: int, needs: Job | None) -> Job
     folder = contest.folder / "runs" / f"{model}-seed{seed}"
     best = contest.folder / "tune" / model / "best.json"
     preset = [f"--preset={best}"] if contest.budget.searches() else []
-    asked = reads_order(dataset_name(contest.data), model)
-    flags = contest.flags if asked else _without_order(contest.flags)
+    flags = contest.flags if _in_order(contest, model) else _without_order(contest.flags)
     words = (
         "train", f"--model={model}", f"--data={contest.data}", f"--workdir={folder}",
         *preset, *flags, f"--seed={seed}",
@@ -211,7 +221,14 @@ def _classic(contest: Contest, name: str, beside: Job) -> Job:
     path = contest.folder / _CLASSIC / f"{name}.parquet"
     words = (f"--eval.controls={name}", *limits, f"--per-user={path}")
     job = _evaluation(contest, f"{name} {_CLASSIC}", beside, *words)
-    return job._replace(finished=lambda: job.folder.exists() and path.exists())
+
+    def finished() -> bool:
+        if not job.folder.exists() or not path.exists():
+            return False
+        judged = read_json(job.folder)["model"].rpartition("+")[2]  # like this one
+        return _in_order(contest, judged) == _in_order(contest, _model(beside))
+
+    return job._replace(finished=finished)
 
 
 def run(
@@ -235,7 +252,7 @@ def run(
     after(outcome(contest, failed))
     while True:
         busy = 0
-        for job in jobs(contest):
+        for job in jobs(contest, failed):
             if job.finished() or _hopeless(job, failed):
                 continue
             if job.needs and not job.needs.finished():  # somebody else does it
@@ -265,7 +282,7 @@ def outcome(contest: Contest, failed: dict[str, str]) -> Outcome:
       contest: what is compared.
       failed: a sentence for each job that did not end well.
     """
-    known = list(jobs(contest))
+    known = list(jobs(contest, failed))
     done = [job for job in known if job.finished()]
 
     def files(kind: str) -> dict[str, Path]:
@@ -308,6 +325,14 @@ def reads_order(dataset: str, model: str) -> bool:
     return known and runs.reads_order(config.preset(model, dataset).experiment)
 
 
+def _in_order(contest: Contest, model: str) -> bool:
+    return reads_order(dataset_name(contest.data), model)
+
+
+def _model(of: Job) -> str:
+    return of.name.split()[0]
+
+
 def _without_order(flags: tuple[str, ...]) -> tuple[str, ...]:
     """What a search takes, which needs no such figure, and a model that has no order to shuffle."""
     return tuple(flag for flag in flags if not flag.startswith(_ORDER))
@@ -323,7 +348,7 @@ def diffuses(dataset: str, model: str) -> bool:
     return known and hasattr(config.preset(model, dataset).experiment.model, "sampler")
 
 
-def _hopeless(job: Job, failed: dict[str, str]) -> bool:
+def _hopeless(job: Job, failed: Mapping[str, str]) -> bool:
     """Whether a job, or one that it needs, has failed."""
     return job.name in failed or (job.needs is not None and _hopeless(job.needs, failed))
 

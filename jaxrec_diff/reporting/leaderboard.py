@@ -26,6 +26,7 @@ class Run(NamedTuple):
     results: dict[str, Any]
     users: np.ndarray
     values: dict[str, np.ndarray]  # metric -> f32[N]; of baselines as "baseline:metric"
+    in_order: bool = True  # it reads whole histories, and so do its baselines
 
 
 class Entry(NamedTuple):
@@ -72,6 +73,7 @@ def read(folder: Path) -> Run:
     from jaxrec_diff.config import NO_FIGURE, to_json
     from jaxrec_diff.experiments import results as stored_results
     from jaxrec_diff.experiments import run_folders, workdirs
+    from jaxrec_diff.experiments import runs as experiment_runs
 
     run_folders.check(folder)
     if not workdirs.results_path(folder).exists():
@@ -83,6 +85,7 @@ def read(folder: Path) -> Run:
     results = stored_results.read(folder / "results.json")
     # with the defaults of settings that were not there yet when it was written
     preset, source, experiment = workdirs.read_config(folder)
+    in_order = experiment_runs.reads_order(experiment)
     config = {"preset": preset, "source": source} | to_json(experiment)
     for name in ("seed", *NO_FIGURE):
         section, _, field = name.rpartition(".")
@@ -95,7 +98,16 @@ def read(folder: Path) -> Run:
         results,
         users,
         values,
+        in_order,
     )
+
+
+def with_bars(runs: Sequence[Run]) -> Run:
+    """The run whose baselines stand for all: one that reads whole histories, if there is any.
+
+    Those of a model of users' rows see none of what came after training, as it does.
+    """
+    return next((run for run in runs if run.in_order), runs[0])
 
 
 def with_baseline(run: Run, name: str, path: Path) -> Run:
@@ -171,7 +183,7 @@ def board(
                 raise ValueError(f"{run.folder} has no {name!r}; {said}")
     metric = metric or next((name for name in metrics if name.startswith("ndcg")), metrics[0])
     metrics = metrics if metric in metrics else (metric, *metrics)
-    raw = [*_models(runs), *_baselines(runs[0], metrics)]
+    raw = [*_models(runs), *_baselines(with_bars(runs), metrics)]
     better = evaluation_metrics.sign(metric)
     raw.sort(key=lambda entry: -better * np.mean([values[metric].mean() for values in entry[1]]))
     users = [

@@ -14,7 +14,7 @@ from jaxrec_diff.benchmarking import serving
 from jaxrec_diff.config import presets
 from jaxrec_diff.data.formats import cells
 from jaxrec_diff.experiments import contest
-from jaxrec_diff.reporting import board_text, diffusion, orders, page, parity, text
+from jaxrec_diff.reporting import board_text, diffusion, leaderboard, orders, page, parity, text
 from jaxrec_diff.reporting.leaderboard import Board, Run
 
 
@@ -75,7 +75,8 @@ def rows(board: Board, runs: Sequence[Run], beside: Beside) -> tuple[Row, ...]:
       beside: what else there is.
     """
     out, there = [], set()
-    tuned, seconds = runs[0].results["controls"], runs[0].results.get("control_seconds", {})
+    bars = leaderboard.with_bars(runs).results
+    tuned, seconds = bars["controls"], bars.get("control_seconds", {})
     for entry, apart in zip(board.entries, board.differences, strict=True):
         of = [run for run in runs if entry.seeds and _named(entry.name, run)]
         own = [run.results for run in of]

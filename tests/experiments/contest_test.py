@@ -16,7 +16,8 @@ import json, pathlib, sys, time
 words = dict(word[2:].split("=", 1) for word in sys.argv[2:] if "=" in word)
 folder = pathlib.Path(words["workdir"])
 if sys.argv[1] == "evaluate":
-    pathlib.Path(words["output"]).write_text(json.dumps(words))
+    of = pathlib.Path(words["workdir"]).name.rpartition("-seed")[0]
+    pathlib.Path(words["output"]).write_text(json.dumps(words | {"model": of}))
     if "per-user" in words:
         pathlib.Path(words["per-user"]).touch()
     sys.exit(0)
@@ -105,6 +106,23 @@ def test_what_a_diffusion_is_worth_is_asked_of_the_first_run_of_those_that_have_
     assert before.diffusions == {}
 
 
+def test_classics_read_what_the_model_reads_that_reads_most(tmp_path, fake):
+    """Of a model of users' rows they would see less, so they wait for one of histories."""
+    lines: list[str] = []
+    plan = made(tmp_path, "mf", "ldiffrec", "dimerec", seeds=1)
+    first = contest.run(made(tmp_path, "mf", seeds=1), log=lambda text: None)
+    classic = first.classics["ease"]
+    assert json.loads(classic.read_text())["model"] == "mf"  # there is no other
+    assert "ease" not in contest.outcome(plan, {}).classics  # judged beside less than there is
+    found = contest.run(plan, log=lines.append)
+    assert json.loads(found.classics["ease"].read_text())["model"] == "dimerec"
+    begun = [line.removesuffix(": begun") for line in lines if "begun" in line]
+    assert begun.index("ease classic") > begun.index("dimerec seed 0")
+    # where no model of histories could be run, one of rows does
+    alone = made(tmp_path / "rows", "mf", "ldiffrec", seeds=1)
+    assert contest.run(alone, log=lambda text: None).classics.keys() == {"ease"}
+
+
 def test_an_order_is_shuffled_of_runs_alone_and_of_models_that_read_one(tmp_path, fake):
     plan = made(
         tmp_path, "dimerec", "mf", seeds=1, budget=contest.budget("trials:7"),
@@ -136,7 +154,7 @@ def test_seeds_and_models_may_be_added_but_a_contest_stays_the_same(tmp_path, fa
 def test_a_job_that_somebody_else_does_is_waited_for(tmp_path, fake):
     plan = made(tmp_path, "dimerec", "mf", seeds=1)
     contest.open_folder(plan)
-    job = next(contest.jobs(plan))
+    job = next(contest.jobs(plan, {}))
     taken = threading.Event()
 
     def other():

@@ -109,6 +109,16 @@ def test_what_an_answer_shown_says(found, said):
     assert any(said in each for each in records.verdicts(records.read(standing(flow=found)[2])))
 
 
+def test_bars_are_those_beside_a_model_of_whole_histories():
+    rows = run("mf", 0, [0.3] * 4, ease=[0.1] * 4)._replace(in_order=False)
+    whole = run("sasrec", 0, [0.2] * 4, ease=[0.4] * 4)
+    for runs in ([rows, whole], [whole, rows]):
+        found = {entry.name: entry for entry in leaderboard.board(runs, resamples=50).entries}
+        assert found["ease"].means["ndcg@10"] == pytest.approx(0.4)
+    alone = {entry.name: entry for entry in leaderboard.board([rows], resamples=50).entries}
+    assert alone["ease"].means["ndcg@10"] == pytest.approx(0.1)
+
+
 def mixed(metric, real, shuffled):
     """What shuffled histories were found to be worth."""
     figures = [{metric: each} for each in (real, shuffled, (real + shuffled) / 2)]
