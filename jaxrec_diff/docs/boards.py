@@ -50,7 +50,7 @@ def _kept(results: Path | None) -> dict[str, dict[str, Any]] | None:
         return None
     return {
         path.stem.removeprefix("leaderboard-"): json.loads(path.read_text())
-        for path in sorted(folder.glob("leaderboard-*.json"))
+        for path in sorted(folder.glob("leaderboard-*.json"), key=lambda path: path.stem)
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jaxrec_diff.experiments import contest
 from jaxrec_diff.reporting import board_text, diffusion, orders
 from jaxrec_diff.reporting.leaderboard import Board, Run
-from jaxrec_diff.reporting.standings import Cost, Row
+from jaxrec_diff.reporting.standings import Cost, Row, short
 
 _HEAD = ("metric", "dataset", "data_hash", "protocol", "num_users", "resamples")
 
@@ -185,7 +185,7 @@ def _cell(row: Row | None, metric: str) -> str:
     cost = row.cost
     serve = cost.users_per_processor_second or cost.users_per_second
     seconds = cost.cpu_seconds or cost.train_seconds
-    costs = [f"{seconds:,.0f} s"] if seconds else []
+    costs = [f"{short(seconds)} s"] if seconds else []
     costs += [f"{serve:,.0f} users/s"] if serve else []
     figure = f"{row.means[metric]:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
     return f"{row.name} {figure}" + (f" ({', '.join(costs)})" if costs else "")

@@ -367,17 +367,17 @@ def _cells(board: Board, row: Row, best: Mapping[str, float]) -> list[str]:
         _text(row.difference, "+.4f"),
         "" if row.p is None else board_text.p(row.p),
         str(row.trials) if row.trials else "-",
-        _short(cost.train_seconds),
-        _short(cost.cpu_seconds),
+        short(cost.train_seconds),
+        short(cost.cpu_seconds),
         _text(cost.parameters, ","),
         "-" if cost.steps == 0 else _text(cost.steps, ","),
-        _short(served),
+        short(served),
         _text(row.coverage, ".3f"),
         _text(row.gini, ".3f"),
     ]
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
     """Three digits at least, and no more of what is below a hundred."""
     return _text(value, ",.3g" if (value or 0.0) < 100 else ",.0f")
 
