@@ -135,6 +135,9 @@ def verdicts(told: Told) -> list[str]:
             f"The best {of}, {bar.name}, has a higher {metric} than {len(behind)} of {count} "
             f"systems that diffuse{who}."
         )
+    low = _below(ranked, "popularity")
+    if low:
+        said.append(f"Below popularity with these settings, no verdict on them: {_all(low)}.")
     asked = {row.name: diffusion.outcome(row.diffusion) for row in ranked if row.diffusion}
     blind = [name for name, each in asked.items() if each == diffusion.BLIND]
     pays = [name for name, each in asked.items() if each == diffusion.NEEDED]
@@ -157,6 +160,13 @@ def verdicts(told: Told) -> list[str]:
     if rising:
         said.append(f"Still rising when training ended, so more epochs may help: {_all(rising)}.")
     return said
+
+
+def _below(ranked: Sequence[Row], bar: str) -> list[str]:
+    """The models that rank worse than a control."""
+    names = [row.name for row in ranked]
+    behind = ranked[names.index(bar) + 1 :] if bar in names else []
+    return [row.name for row in behind if kind(row) != "classic"]
 
 
 def _behind(told: Told, of: str) -> str:

@@ -207,3 +207,16 @@ def test_a_system_without_a_file_of_its_own_has_its_place_in_a_leaderboard(tmp_p
         "| clicks, ndcg@10 | 9.12 | 13.75 ± 1.77 | - | no figure to compare with |"
     )
     assert told(protocol="official").endswith("| not run |")
+
+
+def test_models_below_popularity_are_named():
+    runs = [
+        run("flow", 0, [0.1] * 4, ease=[0.05] * 4, popularity=[0.2] * 4),
+        run("sasrec", 0, [0.3] * 4),
+        run("mf", 0, [0.15] * 4),
+    ]
+    board = leaderboard.board(runs, resamples=50)
+    rows = standings.rows(board, runs, standings.Beside())
+    told = records.read(records.record(CONTEST, board, rows, runs))
+    (said,) = (each for each in records.verdicts(told) if each.startswith("Below popularity"))
+    assert said.endswith(": mf, flow.")  # neither sasrec above it nor a classic below
