@@ -7,6 +7,7 @@ process of its own, so that its memory is free when it ends; what is finished is
 so the same call goes on after a kill, and several at once share the jobs.
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -286,7 +287,7 @@ def outcome(contest: Contest, failed: dict[str, str]) -> Outcome:
     done = [job for job in known if job.finished()]
 
     def files(kind: str) -> dict[str, Path]:
-        return {job.name.split()[0]: job.folder for job in done if job.name.endswith(f" {kind}")}
+        return {_model(job): job.folder for job in done if job.name.endswith(f" {kind}")}
 
     left = [job.name for job in known if not job.finished() and not _hopeless(job, failed)]
     names = {job.name for job in known}
@@ -294,7 +295,7 @@ def outcome(contest: Contest, failed: dict[str, str]) -> Outcome:
     return Outcome(
         tuple(job.folder for job in done if job.words[0] == "train"),
         {
-            job.name.split()[0]: sum(each.is_dir() for each in job.folder.glob("trials/*"))
+            _model(job): sum(each.is_dir() for each in job.folder.glob("trials/*"))
             for job in done
             if job.words[0] == "tune"
         },
@@ -315,6 +316,7 @@ def model_of(folder: Path) -> str:
     return folder.name.rpartition("-seed")[0]
 
 
+@functools.cache  # a preset is a file, and jobs are listed again and again
 def reads_order(dataset: str, model: str) -> bool:
     """Whether a preset reads histories in their order, which alone can be shuffled.
 
@@ -330,6 +332,7 @@ def _in_order(contest: Contest, model: str) -> bool:
 
 
 def _model(of: Job) -> str:
+    """The model or classic of a job."""
     return of.name.split()[0]
 
 
@@ -338,6 +341,7 @@ def _without_order(flags: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(flag for flag in flags if not flag.startswith(_ORDER))
 
 
+@functools.cache  # a preset is a file, and jobs are listed again and again
 def diffuses(dataset: str, model: str) -> bool:
     """Whether a preset has a reverse process.
 
