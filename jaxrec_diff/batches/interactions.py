@@ -1,4 +1,8 @@
-"""A user's whole training row, as ids and values."""
+"""A user's whole training row, as ids and values.
+
+A query is the training row again, as the authors of these systems have it. Behind a cut in time,
+where whoever came later has no such row, it is the history of the row that asks, read as one.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec_diff.batches import cut as batches_cut
 from jaxrec_diff.batches.batcher import Batcher, Stream
-from jaxrec_diff.batches.input import Input
+from jaxrec_diff.batches.input import Input, own_history
 from jaxrec_diff.batches.types import InteractionQuery, Interactions, Shared
 from jaxrec_diff.data import views
 from jaxrec_diff.data.config import DataConfig
@@ -52,7 +57,7 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         size = train.user_items.end[at] - train.user_items.start[at]
         return Whole(items, values, size, train.user[at])
 
-    return Batcher(
+    fed = Batcher(
         train,
         len(train.user),
         example,
@@ -62,6 +67,20 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         shared=shared(dataset, every),
         alone=alone,
     )
+    return _by_history(fed, dataset, config) if dataset.cut_in_time else fed
+
+
+def _by_history(fed: Batcher, dataset: Dataset, config: DataConfig) -> Batcher:
+    """The same whose queries are histories, read as training rows."""
+    splits = {name: own_history(dataset, name) for name in ("valid", "test")}
+    longest = max(row_width(rows) for rows in splits.values())
+
+    def query(rows, index):
+        history = batches_cut.queries(rows, index, max_len=longest).seq
+        nobody = jnp.zeros_like(index)  # no model of whole rows asks whose a row is
+        return from_history(history, index, nobody, config)
+
+    return fed._replace(splits=splits, query=query, shared=None, alone=ragged.alone)
 
 
 def table_of(dataset: Dataset) -> Ragged:
@@ -80,11 +99,16 @@ def table_of(dataset: Dataset) -> Ragged:
 
 
 def training_rows(dataset: Dataset, split: str) -> Ragged:
-    """Of every row of a split, the training items of its user (`Input.reads`)."""
+    """Of every row of a split, the training items of its user."""
     users = {"valid": dataset.valid_users, "test": dataset.test_users}[split]
     user_items = table_of(dataset)
     start, end = user_items.start[users], user_items.end[users]
     return Ragged(user_items.items, start, end, end)
+
+
+def _shown(dataset: Dataset, split: str) -> Ragged:
+    """Of every row of a split, what a model of rows is shown (`Input.reads`)."""
+    return (own_history if dataset.cut_in_time else training_rows)(dataset, split)
 
 
 def from_history(
@@ -213,6 +237,4 @@ def answered(query: InteractionQuery, items: jax.Array) -> InteractionQuery:
     )
 
 
-INTERACTIONS = Input(
-    "interactions", _batcher, from_history, reads=training_rows, weighs_by_time=True
-)
+INTERACTIONS = Input("interactions", _batcher, from_history, reads=_shown, weighs_by_time=True)

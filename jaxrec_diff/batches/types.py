@@ -48,7 +48,7 @@ class Interactions(NamedTuple):
 
 
 class InteractionQuery(NamedTuple):
-    """What `sample` sees of a user: the training row, whatever the split."""
+    """What `sample` sees of a user: the training row, or after a cut in time the history."""
 
     items: jax.Array  # i32[B, P]
     value: jax.Array  # f32[B, P]

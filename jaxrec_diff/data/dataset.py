@@ -27,6 +27,7 @@ class Dataset(NamedTuple):
     user_items: Ragged | None = None  # row u is user u's training items; None without users
     user_rows: Ragged | None = None  # row u is all that user u did, in every split; as above
     whole_rows: bool = False  # a training row is all that is known of somebody
+    cut_in_time: bool = False  # at one moment for all: whoever came later has no training row
     titles: np.ndarray | None = None  # text of item j + 1, "" where it has none
     item_vectors: Any = None  # item_features.ItemVectors, where vectors of items were given
     any_item: bool = False  # what training never met may be recommended: vectors tell of it

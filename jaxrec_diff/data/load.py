@@ -303,6 +303,7 @@ def _assemble(
     return dataset._replace(
         user_items=ragged.make(items, cuts.start, cuts.trained(), cuts.trained()),
         user_rows=ragged.make(items, cuts.start, cuts.stop, cuts.stop),
+        cut_in_time=config.split == "global_time",
     )
 
 

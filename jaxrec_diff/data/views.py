@@ -64,6 +64,7 @@ def before(dataset: Dataset, config: DataConfig) -> Dataset:
         valid_users=parts["valid"].astype(np.int32),
         test_users=parts["test"].astype(np.int32),
         split=f"the first {length} items of long training sequences from the rest",
+        cut_in_time=False,
         synthetic_process=None,
     )
 
@@ -142,6 +143,7 @@ def backwards(dataset: Dataset, config: DataConfig) -> Dataset:
         user_items=ragged.make(items, start, cuts.train_end, cuts.train_end),
         user_rows=None,
         split="training sequences in reversed time, leave-one-out",
+        cut_in_time=False,
         synthetic_process=None,
     )
 

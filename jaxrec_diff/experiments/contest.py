@@ -164,7 +164,8 @@ def jobs(contest: Contest, failed: Mapping[str, str]) -> Iterator[Job]:
       failed: a sentence for each job that did not end well.
     """
     firsts, classics = [], False
-    asked = [each for each in contest.models if _in_order(contest, each)] or contest.models
+    most = max(_seen(contest, each) for each in contest.models)
+    asked = [each for each in contest.models if _seen(contest, each) == most]
     for model in contest.models:
         search = _search(contest, model) if contest.budget.searches() else None
         first = _training(contest, model, 0, search)
@@ -179,7 +180,8 @@ def jobs(contest: Contest, failed: Mapping[str, str]) -> Iterator[Job]:
     rest = [each for each in firsts if each.finished()]
     none = all(_hopeless(each, failed) for each in firsts if _model(each) in asked)
     if rest and none:
-        yield from (_classic(contest, name, rest[0]) for name in contest.controls)
+        beside = max(rest, key=lambda each: _seen(contest, _model(each)))
+        yield from (_classic(contest, name, beside) for name in contest.controls)
     for model, first in zip(contest.models, firsts, strict=True):
         if contest.diffuses and diffuses(dataset_name(contest.data), model):
             yield _evaluation(contest, f"{model} {_DIFFUSION}", first, "--eval.diffuses=true")
@@ -201,7 +203,8 @@ def _training(contest: Contest, model: str, seed: int, needs: Job | None) -> Job
     folder = contest.folder / "runs" / f"{model}-seed{seed}"
     best = contest.folder / "tune" / model / "best.json"
     preset = [f"--preset={best}"] if contest.budget.searches() else []
-    flags = contest.flags if _in_order(contest, model) else _without_order(contest.flags)
+    in_order = reads_order(dataset_name(contest.data), model)
+    flags = contest.flags if in_order else _without_order(contest.flags)
     words = (
         "train", f"--model={model}", f"--data={contest.data}", f"--workdir={folder}",
         *preset, *flags, f"--seed={seed}",
@@ -227,7 +230,7 @@ def _classic(contest: Contest, name: str, beside: Job) -> Job:
         if not job.folder.exists() or not path.exists():
             return False
         judged = read_json(job.folder)["model"].rpartition("+")[2]  # like this one
-        return _in_order(contest, judged) == _in_order(contest, _model(beside))
+        return _seen(contest, judged) == _seen(contest, _model(beside))
 
     return job._replace(finished=finished)
 
@@ -317,18 +320,28 @@ def model_of(folder: Path) -> str:
 
 
 @functools.cache  # a preset is a file, and jobs are listed again and again
+def seen(dataset: str, model: str) -> int:
+    """How much of a history a preset sees, as `runs.seen` counts; 0 of a name that nobody knows.
+
+    >>> seen("clicks", "dimerec"), seen("clicks", "diffrec"), seen("clicks", "mf")
+    (2, 1, 0)
+    """
+    if model not in config.preset_names():
+        return 0
+    return runs.seen(config.preset(model, dataset).experiment)
+
+
 def reads_order(dataset: str, model: str) -> bool:
     """Whether a preset reads histories in their order, which alone can be shuffled.
 
     >>> reads_order("clicks", "dimerec"), reads_order("clicks", "mf")
     (True, False)
     """
-    known = model in config.preset_names()
-    return known and runs.reads_order(config.preset(model, dataset).experiment)
+    return seen(dataset, model) == 2
 
 
-def _in_order(contest: Contest, model: str) -> bool:
-    return reads_order(dataset_name(contest.data), model)
+def _seen(contest: Contest, model: str) -> int:
+    return seen(dataset_name(contest.data), model)
 
 
 def _model(of: Job) -> str:

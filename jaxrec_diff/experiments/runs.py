@@ -235,17 +235,29 @@ def _check_optimizer(name: str, experiment: Experiment) -> None:
     )
 
 
+def seen(experiment: Experiment) -> int:
+    """How much of a history the phase that recommends sees, to compare models by.
+
+    2: all of it, in its order. 1: its training part as a set, behind a cut in time all of it so.
+    0: its training part whatever the split, of users who have one.
+    """
+    last = experiment.backbone if phases.generates(experiment) else experiment
+    kind = registry.input_of((last or experiment).model)
+    if kind.reads is own_history:
+        return 2
+    return 0 if kind.knows_users else 1
+
+
 def reads_order(experiment: Experiment) -> bool:
     """Whether the phase that recommends reads histories in their order, not rows of users."""
-    last = experiment.backbone if phases.generates(experiment) else experiment
-    return registry.input_of((last or experiment).model).reads is own_history
+    return seen(experiment) == 2
 
 
 def _check_shuffles(name: str, experiment: Experiment) -> None:
     if experiment.eval.shuffles and not reads_order(experiment):
         raise ValueError(
             f"eval.shuffles={experiment.eval.shuffles} puts histories out of order, and {name} "
-            "reads the training rows of users, which have none; leave it at 0"
+            "reads rows of users, which have none; leave it at 0"
         )
 
 

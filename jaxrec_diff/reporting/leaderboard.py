@@ -26,7 +26,7 @@ class Run(NamedTuple):
     results: dict[str, Any]
     users: np.ndarray
     values: dict[str, np.ndarray]  # metric -> f32[N]; of baselines as "baseline:metric"
-    in_order: bool = True  # it reads whole histories, and so do its baselines
+    seen: int = 2  # how much of a history it and its baselines see, as `runs.seen` counts
 
 
 class Entry(NamedTuple):
@@ -85,7 +85,7 @@ def read(folder: Path) -> Run:
     results = stored_results.read(folder / "results.json")
     # with the defaults of settings that were not there yet when it was written
     preset, source, experiment = workdirs.read_config(folder)
-    in_order = experiment_runs.reads_order(experiment)
+    seen = experiment_runs.seen(experiment)
     config = {"preset": preset, "source": source} | to_json(experiment)
     for name in ("seed", *NO_FIGURE):
         section, _, field = name.rpartition(".")
@@ -98,16 +98,16 @@ def read(folder: Path) -> Run:
         results,
         users,
         values,
-        in_order,
+        seen,
     )
 
 
 def with_bars(runs: Sequence[Run]) -> Run:
-    """The run whose baselines stand for all: one that reads whole histories, if there is any.
+    """The run whose baselines stand for all: the first of those that see most of a history.
 
     Those of a model of users' rows see none of what came after training, as it does.
     """
-    return next((run for run in runs if run.in_order), runs[0])
+    return max(runs, key=lambda run: run.seen)
 
 
 def with_baseline(run: Run, name: str, path: Path) -> Run:

@@ -10,6 +10,8 @@ import pytest
 from jaxrec_diff.batches.interactions import INTERACTIONS
 from jaxrec_diff.batches.triplets import TRIPLETS, TRIPLETS_BY_USER
 from jaxrec_diff.data import views
+from jaxrec_diff.data.config import DataConfig
+from jaxrec_diff.data.load import load
 from jaxrec_diff.ops import ragged
 
 KINDS = (INTERACTIONS, TRIPLETS, TRIPLETS_BY_USER)
@@ -57,6 +59,38 @@ def test_shared_queries_are_those_of_each_split(dataset, settings, kind):
             np.testing.assert_array_equal(mine, theirs)
     twice = dataset._replace(valid_users=dataset.valid_users[[0, 0, 1]])
     assert kind.batcher(twice, settings).shared is None
+
+
+@pytest.mark.parametrize("low", [1.0, 0.25])
+@pytest.mark.parametrize("target", ["all", "last", "successive"])
+def test_behind_a_cut_in_time_a_row_is_asked_by_its_history(tmp_path, target, low):
+    """Those who came later have no training row; models of known users read the one they have."""
+    rng = np.random.default_rng(5)
+    rows = [(u, int(rng.integers(1, 9)), 10 * u + 8 * n) for u in range(12) for n in range(9)]
+    lines = ["user,item,time", *(",".join(map(str, row)) for row in rows)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    config = DataConfig(
+        split="global_time", ratio=(0.5, 0.2, 0.3), target=target, time_weight_min=low
+    )
+    data = load(str(tmp_path / "a.csv"), config)
+    fed, known = INTERACTIONS.batcher(data, config), data.user_items
+    assert fed.shared is None and len(fed.train.user) < 12
+    for split, asking in (("valid", data.valid_users), ("test", data.test_users)):
+        own = {"valid": data.valid, "test": data.test}[split]
+        asked = fed.query(fed.splits[split], jnp.arange(-1, len(own.start)))
+        assert not asked.items[0].any() and asked.row_id.tolist()[:2] == [-1, 0]
+        for row, (start, end) in enumerate(zip(own.start, own.end, strict=True)):
+            items, values = (np.asarray(part[row + 1]) for part in (asked.items, asked.value))
+            want = expected(own.items[start:end].tolist(), low, 1.0)
+            got = list(zip(items[items > 0].tolist(), values[items > 0].tolist(), strict=True))
+            np.testing.assert_allclose(np.reshape(got, (-1, 2)), np.reshape(want, (-1, 2)), 1e-6)
+        found = INTERACTIONS.reads(data, split)
+        np.testing.assert_array_equal(found.end - found.start, own.end - own.start)
+        found = TRIPLETS.reads(data, split)
+        np.testing.assert_array_equal(found.end - found.start, (known.end - known.start)[asking])
+        part = fed.alone(fed.splits[split], np.array([2, 0]))
+        few = fed.query(part, jnp.arange(2))
+        np.testing.assert_array_equal(few.items, np.asarray(asked.items)[[3, 1]])
 
 
 @pytest.mark.parametrize("kind", KINDS)

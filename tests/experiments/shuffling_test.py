@@ -67,5 +67,5 @@ def test_order_is_needed_as_far_as_a_model_reads_it(phase, read, mixed, kept, mo
 
 
 def test_a_model_that_reads_no_histories_is_refused():
-    with pytest.raises(ValueError, match="eval.shuffles=1 .* mf reads the training rows of users"):
+    with pytest.raises(ValueError, match="eval.shuffles=1 .* mf reads rows of users"):
         prepared("mf", "--eval.shuffles=1")

@@ -110,7 +110,7 @@ def test_what_an_answer_shown_says(found, said):
 
 
 def test_bars_are_those_beside_a_model_of_whole_histories():
-    rows = run("mf", 0, [0.3] * 4, ease=[0.1] * 4)._replace(in_order=False)
+    rows = run("mf", 0, [0.3] * 4, ease=[0.1] * 4)._replace(seen=0)
     whole = run("sasrec", 0, [0.2] * 4, ease=[0.4] * 4)
     for runs in ([rows, whole], [whole, rows]):
         found = {entry.name: entry for entry in leaderboard.board(runs, resamples=50).entries}
