@@ -24,7 +24,7 @@ def leaderboards(results: Path | None = None) -> str:
     for name, each in kept.items():
         told = records.read(each)
         parts += [f"## {name}", each["split_rule"], _sentences(told)]
-        parts += [standings.markdown(*told).strip(), f"    {each['command']}"]
+        parts += [standings.markdown(*told).strip(), f"    {each['command']}", _made(each)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -52,6 +52,14 @@ def _kept(results: Path | None) -> dict[str, dict[str, Any]] | None:
         path.stem.removeprefix("leaderboard-"): json.loads(path.read_text())
         for path in sorted(folder.glob("leaderboard-*.json"), key=lambda path: path.stem)
     }
+
+
+def _made(kept: dict[str, Any]) -> str:
+    """On what a leaderboard was made, and by which versions of this library."""
+    seeds = ", ".join(map(str, kept["seeds"]))
+    classics = kept.get("commit_of_classics")
+    beside = f"; classics: {classics}" if classics else ""
+    return f"Seeds {seeds}, {kept['device']}, commits: {kept['commit']}{beside}."
 
 
 def _sentences(told: Told) -> str:

@@ -131,7 +131,10 @@ def with_baseline(run: Run, name: str, path: Path) -> Run:
     seconds = run.results.get("control_seconds", {}) | told["control_seconds"]
     controls = run.results["controls"] | {name: told["controls"][name]}
     own = {k: v for k, v in values.items() if k.startswith(f"{name}:")}
-    results = run.results | {"controls": controls, "control_seconds": seconds}
+    commits = run.results.get("control_commits", {}) | {name: told["commit"]}
+    results = run.results | {
+        "controls": controls, "control_seconds": seconds, "control_commits": commits
+    }  # fmt: skip
     return run._replace(results=results, values=run.values | own)
 
 

@@ -35,6 +35,7 @@ def record(
       runs: all that are finished.
     """
     results = [run.results for run in runs]
+    judged = [at for each in results for at in each.get("control_commits", {}).values()]
 
     def all_of(name: str) -> list[Any]:
         """The values of the runs, each once, in their order."""
@@ -45,6 +46,7 @@ def record(
         "seeds": sorted({each["seed"] for each in results}),
         "device": ", ".join(all_of("device")),
         "commit": ", ".join(all_of("commit")),
+        "commit_of_classics": ", ".join(dict.fromkeys(judged)),
         "versions": results[0].get("versions", {}),
         "split_rule": results[0].get("split_rule", ""),
         "budget": str(of.budget),

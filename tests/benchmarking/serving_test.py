@@ -56,6 +56,7 @@ def test_a_classic_judged_later_is_the_one_that_training_would_have_judged(click
     assert more.values.keys() - run.values.keys() == {
         name for name in more.values if name.startswith("ease:")
     }
+    assert more.results["control_commits"] == {"ease": told["commit"]}
     mean = float(more.values["ease:ndcg@10"].mean(dtype=np.float64))
     assert mean == pytest.approx(more.results["controls"]["ease"]["ndcg@10"], rel=1e-6) and mean > 0
     assert "ease" in {entry.name for entry in leaderboard.board([more], resamples=50).entries}

@@ -47,6 +47,8 @@ def standing(**diffusions):
         run("flow", 0, [0.1, 0.1, 0.2, 0.1], best_step=40),
         run("flow", 1, [0.1, 0.1, 0.2, 0.2]),
     ]
+    later = {"control_commits": {"ease": "e1", "slim": "e0", "gfcf": "e1"}}
+    runs[0] = runs[0]._replace(results=runs[0].results | later)
     board = leaderboard.board(runs, resamples=50)
     served = {
         "parameters": 7, "reverse_steps": 8, "users_per_second": 3.0,
@@ -66,6 +68,7 @@ def test_a_record_is_told_again_as_it_was():
         "--controls=none --eval.protocol=honest --diffuses"
     )
     assert (kept["seeds"], kept["device"], kept["commit"]) == ([0, 1], "cpu", "c0, c1")
+    assert kept["commit_of_classics"] == "e1, e0"  # which may have been judged later
     back = records.read(json.loads(json.dumps(kept)))
     want = standings.markdown(board, rows, "Budget of tuning: 30 minutes each.")
     assert standings.markdown(*back) == want and "**0.5000**" in want
@@ -190,6 +193,8 @@ def test_the_guide_tells_every_file(tmp_path):
         assert part.startswith(f"{name}\n\nby moon\n\n- ease, a classic, is first;")
         assert f"{name}, test split of 4 users" in part and "| flow | 2 |" in part
         assert "\n    bin/leaderboard --data=clicks.csv" in part
+        made = part.strip().splitlines()[-1]
+        assert made == "Seeds 0, 1, cpu, commits: c0, c1; classics: e1, e0."
 
 
 def test_a_system_without_a_file_of_its_own_has_its_place_in_a_leaderboard(tmp_path):
