@@ -16,7 +16,8 @@ from jaxrec_diff.training.config import TrainConfig
 _DEFAULT = Experiment(
     model=Bert4RecConfig(dropout_rate=0.2),
     data=DataConfig(max_len=30),
-    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=60, eval_every=2, patience=5),
+    # Small batches: a user is one example, so that a thousand of them make few updates an epoch.
+    train=TrainConfig(batch_size=64, learning_rate=1e-3, num_epochs=200, eval_every=5, patience=5),
     eval=EvalConfig(metric="ndcg@10"),
 )
 _RELEASED = replace(
@@ -35,7 +36,7 @@ PRESET = Preset(
             _DEFAULT,
             model=Bert4RecConfig(dropout_rate=0.3, loss="full"),
             data=DataConfig(max_len=length),
-            train=replace(_DEFAULT.train, batch_size=128, num_epochs=200, patience=10),
+            train=replace(_DEFAULT.train, batch_size=128, eval_every=2, patience=10),
         )
         for name, length in (("amazon-beauty-full", 50), ("ml-1m-full", 200))
     },
