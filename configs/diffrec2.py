@@ -37,7 +37,7 @@ _DEFAULT = replace(
     _FULL_SIZE,
     model=DiffRec2Config(width=32, num_blocks=2, num_heads=2, num_steps=32),
     data=DataConfig(max_len=20),
-    train=TrainConfig(batch_size=256, learning_rate=2e-3, clip_norm=1.0, num_epochs=15, patience=4),
+    train=TrainConfig(batch_size=256, learning_rate=2e-3, clip_norm=1.0, num_epochs=15, patience=8),
     eval=EvalConfig(metric="hr@20"),
 )
 

@@ -33,7 +33,7 @@ _RELEASED = Experiment(
 _DEFAULT = Experiment(
     model=DiffuRecConfig(width=64, num_blocks=2, mask="key", positions=True),
     data=DataConfig(max_len=20),
-    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=3),
+    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=8),
     eval=EvalConfig(metric="hr@20"),
 )
 

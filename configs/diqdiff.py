@@ -43,7 +43,7 @@ _DEFAULT = Experiment(
         width=64, num_blocks=2, mask="key", num_codes=8, history_weight=1.0, contrast_weight=0.05
     ),
     data=DataConfig(max_len=20),
-    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=3),
+    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=8),
     eval=EvalConfig(metric="hr@20"),
 )
 

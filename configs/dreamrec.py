@@ -45,7 +45,7 @@ _DEFAULT = replace(
         sampler=SamplerConfig(kind="closed_form", temperature=0.0),
     ),
     data=DataConfig(max_len=20),
-    train=TrainConfig(learning_rate=1e-3, num_epochs=20, patience=4),
+    train=TrainConfig(learning_rate=1e-3, num_epochs=20, patience=8),
     seed=0,
 )
 

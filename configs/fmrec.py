@@ -36,7 +36,7 @@ _DEFAULT = Experiment(
         sampler=SamplerConfig(kind="one_step"),
     ),
     data=DataConfig(max_len=20),
-    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=3),
+    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=12, patience=8),
     eval=EvalConfig(metric="hr@20"),
 )  # fmt: skip
 

@@ -47,7 +47,7 @@ _DEFAULT = replace(
     _NARROW,
     model=PreferDiffConfig(width=64),
     data=DataConfig(max_len=20),
-    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=20, patience=4),
+    train=TrainConfig(batch_size=256, learning_rate=1e-3, num_epochs=20, patience=8),
     eval=EvalConfig(metric="hr@20"),
 )
 
