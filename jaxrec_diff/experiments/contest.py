@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrec_diff import config
+from jaxrec_diff.classics import grids
 from jaxrec_diff.config.stored import SCHEMA, check_schema, read_json
 from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.experiments import json_files, locks, results, runs, signals, workdirs
@@ -26,7 +27,7 @@ Log = Callable[[str], None]
 
 _FILE = "contest.json"
 _KINDS = _CLASSIC, _SERVING, _DIFFUSION = "classic", "serving", "diffusion"
-_ORDER = "--eval.shuffles="
+_ORDER, _SPLIT = "--eval.shuffles=", "--data.split="
 _WAIT = 2.0  # seconds between looks at jobs that other processes do
 _MANY = 10_000  # trials, where minutes are the limit
 _CLI = (sys.executable, "-P", "-m", "jaxrec_diff.cli")
@@ -320,15 +321,18 @@ def model_of(folder: Path) -> str:
 
 
 @functools.cache  # a preset is a file, and jobs are listed again and again
-def seen(dataset: str, model: str) -> int:
+def seen(dataset: str, model: str, flags: tuple[str, ...] = ()) -> int:
     """How much of a history a preset sees, as `runs.seen` counts; 0 of a name that nobody knows.
 
     >>> seen("clicks", "dimerec"), seen("clicks", "diffrec"), seen("clicks", "mf")
-    (2, 1, 0)
+    (2, 0, 0)
+    >>> [seen("clicks", model, ("--data.split=global_time",)) for model in ("diffrec", "mf")]
+    [1, 0]
     """
     if model not in config.preset_names():
         return 0
-    return runs.seen(config.preset(model, dataset).experiment)
+    split = [flag for flag in flags if flag.startswith(_SPLIT)]
+    return runs.seen(config.parse(config.preset(model, dataset).experiment, split))
 
 
 def reads_order(dataset: str, model: str) -> bool:
@@ -341,7 +345,7 @@ def reads_order(dataset: str, model: str) -> bool:
 
 
 def _seen(contest: Contest, model: str) -> int:
-    return seen(dataset_name(contest.data), model)
+    return seen(dataset_name(contest.data), model, contest.flags)
 
 
 def _model(of: Job) -> str:
@@ -409,13 +413,19 @@ def _whole(folder: Path) -> Callable[[], bool]:
 
 
 def check(contest: Contest) -> None:
-    """Refuses names that nobody knows.
+    """Refuses names that nobody knows, and settings that no model takes.
+
+    Those of `--model` and its backbone are left to the runs: some models take them, others do not.
 
     Raises:
       ValueError: naming the nearest.
     """
+    own = ("--model.", "--backbone.")
+    common = [flag for flag in contest.flags if not flag.startswith(own)]
     for model in contest.models:
-        config.preset(model, "synthetic")
+        config.parse(config.preset(model, dataset_name(contest.data)).experiment, common)
+    for name in contest.controls:
+        grids.check(name, num_items=0)  # of how many items is not known yet
 
 
 def _own(contest: Contest, job: Job) -> Path:

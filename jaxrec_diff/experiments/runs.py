@@ -238,14 +238,14 @@ def _check_optimizer(name: str, experiment: Experiment) -> None:
 def seen(experiment: Experiment) -> int:
     """How much of a history the phase that recommends sees, to compare models by.
 
-    2: all of it, in its order. 1: its training part as a set, behind a cut in time all of it so.
-    0: its training part whatever the split, of users who have one.
+    2: all of it, in its order. 1: all of it as a set, behind a cut in time. 0: its training part.
     """
     last = experiment.backbone if phases.generates(experiment) else experiment
     kind = registry.input_of((last or experiment).model)
     if kind.reads is own_history:
         return 2
-    return 0 if kind.knows_users else 1
+    in_time = experiment.data.split == "global_time"
+    return 1 if in_time and not kind.knows_users else 0
 
 
 def reads_order(experiment: Experiment) -> bool:

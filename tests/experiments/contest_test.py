@@ -119,10 +119,14 @@ def test_classics_read_what_the_model_reads_that_reads_most(tmp_path, fake):
     begun = [line.removesuffix(": begun") for line in lines if "begun" in line]
     assert begun.index("ease classic") > begun.index("dimerec seed 0")
     # where no model of histories could be run, one of rows does
-    alone = made(tmp_path / "rows", "mf", "diffrec", "ldiffrec", "dreamrec", seeds=1)
-    rows = contest.run(alone, log=lambda text: None)
     # diffrec reads the history of a row behind a cut in time, mf the users it was trained on
-    assert json.loads(rows.classics["ease"].read_text())["model"] == "diffrec"
+    for split, beside in (("leave_one_out", "mf"), ("global_time", "diffrec")):
+        alone = made(
+            tmp_path / split, "mf", "diffrec", "ldiffrec", "dreamrec", seeds=1,
+            flags=(f"--data.split={split}",),
+        )  # fmt: skip
+        rows = contest.run(alone, log=lambda text: None)
+        assert json.loads(rows.classics["ease"].read_text())["model"] == beside
 
 
 def test_an_order_is_shuffled_of_runs_alone_and_of_models_that_read_one(tmp_path, fake):
@@ -188,9 +192,22 @@ def test_a_signal_stops_the_job_and_the_contest(tmp_path, fake):
     assert (tmp_path / "board" / "runs" / "mf-seed0" / "results.json").exists()
 
 
-def test_an_unknown_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="dimerek.*dimerec"):
-        contest.check(made(tmp_path, "dimerek"))
+@pytest.mark.parametrize(
+    ("model", "settings", "said"),
+    [
+        ("dimerek", {}, "dimerek.*dimerec"),
+        ("mf", {"controls": ("ease", "slimm")}, "'slimm'; did you mean 'slim'"),
+        ("mf", {"flags": ("--data.split=leave",)}, "cannot be 'leave'; it is one of leave_one_out"),
+        ("mf", {"flags": ("--train.num-epoch=3",)}, "did you mean --train.num-epochs"),
+    ],
+)
+def test_what_nobody_knows_is_refused_before_any_training(tmp_path, model, settings, said):
+    with pytest.raises(ValueError, match=said):
+        contest.check(made(tmp_path, model, **settings))
+
+
+def test_a_setting_of_some_models_is_left_to_their_runs(tmp_path):
+    contest.check(made(tmp_path, "mf", "dimerec", flags=("--model.num-steps=3",)))
 
 
 def test_minutes_are_a_budget_of_searches_and_of_classics(tmp_path, fake):
