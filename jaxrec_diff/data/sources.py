@@ -50,6 +50,16 @@ def dataset_name(source: str) -> str:
     return stem
 
 
+def check(source: str) -> None:
+    """Refuses a source where nothing is, before anything of it is read.
+
+    Raises:
+      ValueError: naming the nearest path.
+    """
+    if source != "synthetic":
+        _existing(source.removeprefix(sqlite.PREFIX).removeprefix("tfds:"))
+
+
 def read(source: str, config: DataConfig) -> Source:
     """Reads a file of interactions, a table of a database, or a folder.
 

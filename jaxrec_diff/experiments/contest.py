@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from jaxrec_diff import config
 from jaxrec_diff.classics import grids
 from jaxrec_diff.config.stored import SCHEMA, check_schema, read_json
+from jaxrec_diff.data import sources
 from jaxrec_diff.data.sources import dataset_name
 from jaxrec_diff.experiments import json_files, locks, results, runs, signals, workdirs
 
@@ -413,7 +414,7 @@ def _whole(folder: Path) -> Callable[[], bool]:
 
 
 def check(contest: Contest) -> None:
-    """Refuses names that nobody knows, and settings that no model takes.
+    """Refuses names that nobody knows, settings that no model takes, and data that is not there.
 
     Those of `--model` and its backbone are left to the runs: some models take them, others do not.
 
@@ -426,6 +427,7 @@ def check(contest: Contest) -> None:
         config.parse(config.preset(model, dataset_name(contest.data)).experiment, common)
     for name in contest.controls:
         grids.check(name, num_items=0)  # of how many items is not known yet
+    sources.check(contest.data)
 
 
 def _own(contest: Contest, job: Job) -> Path:

@@ -199,6 +199,7 @@ def test_a_signal_stops_the_job_and_the_contest(tmp_path, fake):
         ("mf", {"controls": ("ease", "slimm")}, "'slimm'; did you mean 'slim'"),
         ("mf", {"flags": ("--data.split=leave",)}, "cannot be 'leave'; it is one of leave_one_out"),
         ("mf", {"flags": ("--train.num-epoch=3",)}, "did you mean --train.num-epochs"),
+        ("mf", {}, "clicks.csv does not exist"),
     ],
 )
 def test_what_nobody_knows_is_refused_before_any_training(tmp_path, model, settings, said):
@@ -207,7 +208,8 @@ def test_what_nobody_knows_is_refused_before_any_training(tmp_path, model, setti
 
 
 def test_a_setting_of_some_models_is_left_to_their_runs(tmp_path):
-    contest.check(made(tmp_path, "mf", "dimerec", flags=("--model.num-steps=3",)))
+    plan = made(tmp_path, "mf", "dimerec", flags=("--model.num-steps=3",))
+    contest.check(plan._replace(data="synthetic"))
 
 
 def test_minutes_are_a_budget_of_searches_and_of_classics(tmp_path, fake):
