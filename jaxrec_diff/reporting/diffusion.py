@@ -67,7 +67,7 @@ _SEES = "its network reads x_t: the answer, shown as x_t, is told from nothing"
 _SAID = {
     "": "",
     BLIND: "its network makes no use of x_t: even the answer, shown as x_t, changes little",
-    "spare": f"{_SEES}; its lists are as good without x_t, so the chain adds nothing to them",
+    "spare": f"{_SEES}; its chain's lists are as good without x_t: it adds nothing",
     "short": f"{_SEES}; one call is as good as its chain",
     NEEDED: f"{_SEES}, and its chain is better than one call and than none",
 }
@@ -75,7 +75,12 @@ _SAID = {
 
 def verdict(found: Mapping[str, Any]) -> str:
     """What the rows say together, in a sentence; "" where a row is missing."""
-    return _SAID[outcome(found)]
+    said = _SAID[outcome(found)]
+    return (
+        f"{said}; it recommends without a chain"
+        if said and not found["rows"][OWN]["steps"]
+        else said
+    )
 
 
 def outcome(found: Mapping[str, Any]) -> str:
@@ -106,8 +111,9 @@ def across(found: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list
     for name, each in found.items():
         rows, metric = each["rows"], each["metric"]
         cells = [f"{rows[row][metric]:.4f}" if row in rows else "-" for row in ROWS]
-        steps = rows[OWN]["steps"] or rows.get(FULL, {}).get("steps") or "-"
-        body.append([name, metric, str(steps), *cells, f"{each['draws']:.0%}"])
+        full = rows.get(FULL, {}).get("steps")
+        steps = str(rows[OWN]["steps"] or (f"none of {full}" if full else "-"))
+        body.append([name, metric, steps, *cells, f"{each['draws']:.0%}"])
     return head, body
 
 

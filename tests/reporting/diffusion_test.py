@@ -39,7 +39,10 @@ def test_the_chain_is_judged_where_lists_come_from_none():
     made["rows"][diffusing.OWN]["steps"] = 0
     assert diffusion.verdict(made) == ""  # no chain was walked
     made["rows"][diffusing.FULL] = {"ndcg@10": 0.4, "overlap": 0.5, "steps": 9}
-    assert "better than one call" in diffusion.verdict(made)
+    assert diffusion.verdict(made).endswith(
+        "than one call and than none; it recommends without a chain"
+    )
+    assert diffusion.across({"a": made})[1][0][2] == "none of 9"
 
 
 def test_the_table_has_all_rows_and_says_what_is_missing():
