@@ -100,6 +100,7 @@ def html(markdown: str) -> str:
     extras = {**dict.fromkeys(plain), "middle-word-em": False}
     text = str(markdown2.markdown(markdown, extras=extras))
     text = re.sub(r'(href="(?!https?:)[^"#]*)\.md(?=[#"])', r"\1.html", text)
+    text = text.replace(" ± ", "&nbsp;±&nbsp;")  # a figure and its deviation stay on one line
     text = text.replace("<table>", '<div class="scroll prose"><table>')
     text = text.replace("</table>", "</table></div>")
     return re.sub(

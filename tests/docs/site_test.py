@@ -71,6 +71,11 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_deviation_stays_beside_its_figure():
+    text = site.html("| a | b |\n| --- | --- |\n| x | 0.1116 ± 0.0035 |\n")
+    assert "0.1116&nbsp;±&nbsp;0.0035" in text
+
+
 def test_indices_are_no_emphasis():
     text = site.html("without x_t, with another's x_0, *true*")
     assert text.strip() == "<p>without x_t, with another's x_0, <em>true</em></p>"
