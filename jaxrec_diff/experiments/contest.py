@@ -416,18 +416,27 @@ def _whole(folder: Path) -> Callable[[], bool]:
 def check(contest: Contest) -> None:
     """Refuses names that nobody knows, settings that no model takes, and data that is not there.
 
-    Those of `--model` and its backbone are left to the runs: some models take them, others do not.
+    What some models take and others do not is left to their runs, and so is every setting of
+    `--model` and its backbone.
 
     Raises:
       ValueError: naming the nearest.
     """
     own = ("--model.", "--backbone.")
     common = [flag for flag in contest.flags if not flag.startswith(own)]
+    refused = {}
     for model in contest.models:
-        config.parse(config.preset(model, dataset_name(contest.data)).experiment, common)
+        experiment = config.preset(model, dataset_name(contest.data)).experiment
+        try:
+            config.parse(experiment, common)
+        except ValueError as error:
+            refused[model] = error
+    if refused and len(refused) == len(set(contest.models)):
+        raise next(iter(refused.values()))
     for name in contest.controls:
         grids.check(name, num_items=0)  # of how many items is not known yet
-    sources.check(contest.data)
+    if not (contest.folder / _FILE).exists():  # tables of what is done need no data
+        sources.check(contest.data)
 
 
 def _own(contest: Contest, job: Job) -> Path:

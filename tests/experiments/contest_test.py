@@ -208,8 +208,15 @@ def test_what_nobody_knows_is_refused_before_any_training(tmp_path, model, setti
 
 
 def test_a_setting_of_some_models_is_left_to_their_runs(tmp_path):
-    plan = made(tmp_path, "mf", "dimerec", flags=("--model.num-steps=3",))
-    contest.check(plan._replace(data="synthetic"))
+    for flag in ("--model.num-steps=3", "--eval.ks=5,10"):  # sasrec is chosen by hr@20
+        plan = made(tmp_path, "bert4rec", "sasrec", flags=(flag,))
+        contest.check(plan._replace(data="synthetic"))
+
+
+def test_a_contest_that_is_there_is_told_without_its_data(tmp_path, fake):
+    plan = made(tmp_path, "mf")
+    contest.run(plan, log=lambda text: None)
+    contest.check(plan)  # no clicks.csv is there
 
 
 def test_minutes_are_a_budget_of_searches_and_of_classics(tmp_path, fake):
