@@ -4,6 +4,7 @@ A query is the training row again, as the authors of these systems have it. Behi
 where whoever came later has no such row, it is the history of the row that asks, read as one.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec_diff.batches import cut as batches_cut
-from jaxrec_diff.batches.batcher import Batcher, Stream
+from jaxrec_diff.batches.batcher import Batcher, Stream, shown
 from jaxrec_diff.batches.input import Input, own_history
 from jaxrec_diff.batches.types import InteractionQuery, Interactions, Shared
 from jaxrec_diff.data import views
@@ -57,30 +58,26 @@ def _batcher(dataset: Dataset, config: DataConfig) -> Batcher:
         size = train.user_items.end[at] - train.user_items.start[at]
         return Whole(items, values, size, train.user[at])
 
-    fed = Batcher(
-        train,
-        len(train.user),
-        example,
-        Stream(cut, _streamed),
+    asked = partial(Batcher, train, len(train.user), example, Stream(cut, _streamed))
+    if dataset.cut_in_time:
+        histories = shown(dataset)
+        longest = max(row_width(rows) for rows in histories.values())
+        return asked(histories, partial(_history_query, width=longest, config=config))
+    return asked(
         split_rows(dataset, every),
         lambda rows, index: row_query(rows, index, width),
         shared=shared(dataset, every),
         alone=alone,
     )
-    return _by_history(fed, dataset, config) if dataset.cut_in_time else fed
 
 
-def _by_history(fed: Batcher, dataset: Dataset, config: DataConfig) -> Batcher:
-    """The same whose queries are histories, read as training rows."""
-    splits = {name: own_history(dataset, name) for name in ("valid", "test")}
-    longest = max(row_width(rows) for rows in splits.values())
-
-    def query(rows, index):
-        history = batches_cut.queries(rows, index, max_len=longest).seq
-        nobody = jnp.zeros_like(index)  # no model of whole rows asks whose a row is
-        return from_history(history, index, nobody, config)
-
-    return fed._replace(splits=splits, query=query, shared=None, alone=ragged.alone)
+def _history_query(
+    rows: Ragged, index: jax.Array, width: int, config: DataConfig
+) -> InteractionQuery:
+    """The histories at `index` i32[B], read as training rows."""
+    history = batches_cut.queries(rows, index, max_len=width).seq
+    nobody = jnp.zeros_like(index)  # no model of whole rows asks whose a row is
+    return from_history(history, index, nobody, config)
 
 
 def table_of(dataset: Dataset) -> Ragged:

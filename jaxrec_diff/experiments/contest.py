@@ -7,7 +7,6 @@ process of its own, so that its memory is free when it ends; what is finished is
 so the same call goes on after a kill, and several at once share the jobs.
 """
 
-import functools
 import os
 import signal
 import subprocess
@@ -22,13 +21,13 @@ from jaxrec_diff.classics import grids
 from jaxrec_diff.config.stored import SCHEMA, check_schema, read_json
 from jaxrec_diff.data import sources
 from jaxrec_diff.data.sources import dataset_name
-from jaxrec_diff.experiments import json_files, locks, results, runs, signals, workdirs
+from jaxrec_diff.experiments import entrants, json_files, locks, results, signals, workdirs
 
 Log = Callable[[str], None]
 
 _FILE = "contest.json"
 _KINDS = _CLASSIC, _SERVING, _DIFFUSION = "classic", "serving", "diffusion"
-_ORDER, _SPLIT = "--eval.shuffles=", "--data.split="
+_ORDER = "--eval.shuffles="
 _WAIT = 2.0  # seconds between looks at jobs that other processes do
 _MANY = 10_000  # trials, where minutes are the limit
 _CLI = (sys.executable, "-P", "-m", "jaxrec_diff.cli")
@@ -185,7 +184,7 @@ def jobs(contest: Contest, failed: Mapping[str, str]) -> Iterator[Job]:
         beside = max(rest, key=lambda each: _seen(contest, _model(each)))
         yield from (_classic(contest, name, beside) for name in contest.controls)
     for model, first in zip(contest.models, firsts, strict=True):
-        if contest.diffuses and diffuses(dataset_name(contest.data), model):
+        if contest.diffuses and entrants.diffuses(dataset_name(contest.data), model):
             yield _evaluation(contest, f"{model} {_DIFFUSION}", first, "--eval.diffuses=true")
     for seed in range(1, contest.seeds):
         for model, first in zip(contest.models, firsts, strict=True):
@@ -205,7 +204,7 @@ def _training(contest: Contest, model: str, seed: int, needs: Job | None) -> Job
     folder = contest.folder / "runs" / f"{model}-seed{seed}"
     best = contest.folder / "tune" / model / "best.json"
     preset = [f"--preset={best}"] if contest.budget.searches() else []
-    in_order = reads_order(dataset_name(contest.data), model)
+    in_order = entrants.reads_order(dataset_name(contest.data), model)
     flags = contest.flags if in_order else _without_order(contest.flags)
     words = (
         "train", f"--model={model}", f"--data={contest.data}", f"--workdir={folder}",
@@ -321,32 +320,8 @@ def model_of(folder: Path) -> str:
     return folder.name.rpartition("-seed")[0]
 
 
-@functools.cache  # a preset is a file, and jobs are listed again and again
-def seen(dataset: str, model: str, flags: tuple[str, ...] = ()) -> int:
-    """How much of a history a preset sees, as `runs.seen` counts; 0 of a name that nobody knows.
-
-    >>> seen("clicks", "dimerec"), seen("clicks", "diffrec"), seen("clicks", "mf")
-    (2, 0, 0)
-    >>> [seen("clicks", model, ("--data.split=global_time",)) for model in ("diffrec", "mf")]
-    [1, 0]
-    """
-    if model not in config.preset_names():
-        return 0
-    split = [flag for flag in flags if flag.startswith(_SPLIT)]
-    return runs.seen(config.parse(config.preset(model, dataset).experiment, split))
-
-
-def reads_order(dataset: str, model: str) -> bool:
-    """Whether a preset reads histories in their order, which alone can be shuffled.
-
-    >>> reads_order("clicks", "dimerec"), reads_order("clicks", "mf")
-    (True, False)
-    """
-    return seen(dataset, model) == 2
-
-
 def _seen(contest: Contest, model: str) -> int:
-    return seen(dataset_name(contest.data), model, contest.flags)
+    return entrants.seen(dataset_name(contest.data), model, contest.flags)
 
 
 def _model(of: Job) -> str:
@@ -357,17 +332,6 @@ def _model(of: Job) -> str:
 def _without_order(flags: tuple[str, ...]) -> tuple[str, ...]:
     """What a search takes, which needs no such figure, and a model that has no order to shuffle."""
     return tuple(flag for flag in flags if not flag.startswith(_ORDER))
-
-
-@functools.cache  # a preset is a file, and jobs are listed again and again
-def diffuses(dataset: str, model: str) -> bool:
-    """Whether a preset has a reverse process.
-
-    >>> diffuses("clicks", "dimerec"), diffuses("clicks", "sasrec"), diffuses("clicks", "another")
-    (True, False, False)
-    """
-    known = model in config.preset_names()
-    return known and hasattr(config.preset(model, dataset).experiment.model, "sampler")
 
 
 def _hopeless(job: Job, failed: Mapping[str, str]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxrec_diff.benchmarking import serving
 from jaxrec_diff.config import presets
 from jaxrec_diff.data.formats import cells
-from jaxrec_diff.experiments import contest
+from jaxrec_diff.experiments import contest, entrants
 from jaxrec_diff.reporting import board_text, diffusion, leaderboard, orders, page, parity, text
 from jaxrec_diff.reporting.leaderboard import Board, Run
 
@@ -100,7 +100,7 @@ def rows(board: Board, runs: Sequence[Run], beside: Beside) -> tuple[Row, ...]:
                 _mean([each["coverage@20"] for each in shown]),
                 _mean([each["gini@20"] for each in shown]),
                 diffusion=beside.diffusions.get(model, {}),
-                diffuses=bool(own) and contest.diffuses(board.dataset, model),
+                diffuses=bool(own) and entrants.diffuses(board.dataset, model),
                 rising=any(each["best_step"] == each["steps"] for each in own),
                 order=orders.mean([r["order"] for r in own if r.get("order")], board.metric),
                 theirs=_by_their_rules(own, board.metric),
